@@ -1,1 +1,113 @@
-//! matron-storage
+//! Where Matron keeps what it must not forget, and how it makes the rest forgettable.
+//!
+//! The house in one page:
+//!
+//! - [`Store`]: what every engine must honour: point reads, bounded scans, and a conditional atomic
+//!   [`Batch`]. Nothing else touches a disk.
+//! - [`Table`]: the catalogue of tables: owner, key layout, size bound, deletion rule.
+//! - [`key`]: how typed keys become bytes that sort in order.
+//! - engines: `memory`, `sqlite` (default), `sled`; one conformance suite that all three pass.
+//! - [`keyring`]: data keys per room and time bucket, outside the engine; sealing of content.
+
+pub mod batch;
+pub mod key;
+pub mod tables;
+
+pub use batch::{Batch, Committed, CommitError, Expect, Op, Pending, Slot, SlotForm};
+pub use key::{Key, KeyRange, KeyReader};
+pub use tables::Table;
+
+use std::fmt::Debug;
+
+/// A position in the one stream of everything that changes: larger is later, gap-free once visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamPos(pub u64);
+
+/// A key and its value, as an engine gives them.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// The largest number of rows that one [`Store::scan`] returns, whatever was asked.
+pub const MAX_PAGE: usize = 10_000;
+
+/// In which order [`Store::scan`] walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Smallest key first.
+    Ascending,
+    /// Largest key first.
+    Descending,
+}
+
+/// Why a read, or the opening of an engine, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine itself failed.
+    #[error("storage engine: {0}")]
+    Engine(String),
+    /// The disk or file system failed.
+    #[error("storage input or output")]
+    Io(#[from] std::io::Error),
+    /// What is on disk is not what this version writes.
+    #[error("storage holds something unreadable: {0}")]
+    Corrupt(String),
+    /// The data directory belongs to something else, or to another version.
+    #[error("{0}")]
+    Foreign(String),
+    /// The disk is full; nothing was written.
+    #[error("the disk is full")]
+    Full,
+    /// The engine was closed.
+    #[error("storage is closed")]
+    Closed,
+}
+
+/// What every engine honours.
+///
+/// Reads are synchronous and see every batch whose [`Pending`] has resolved. Writes go through
+/// [`Store::submit`]: all batches that wait are merged into one engine transaction and one flush, and
+/// are then acknowledged together, in the order of their positions.
+pub trait Store: Send + Sync + Debug + 'static {
+    /// The value at `key`, or `None`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The values at `keys`, in their order.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
+
+    /// At most `limit` (and at most [`MAX_PAGE`]) rows of `range`, in `order`.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn scan(&self, table: Table, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, StoreError>;
+
+    /// Hands a batch to the committer. Once the answer resolves, the batch is durable and visible, whole.
+    fn submit(&self, batch: Batch) -> Pending;
+
+    /// The highest position at or below which every batch is visible.
+    fn position(&self) -> StreamPos;
+
+    /// Rewrites what deletion left readable in the raw files, as far as the engine can; called after purges.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn maintain(&self) -> Result<(), StoreError>;
+
+    /// Writes a consistent copy of everything to `target`, a directory that does not exist yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] when `target` exists.
+    fn backup(&self, target: &std::path::Path) -> Result<(), StoreError>;
+
+    /// Which engine this is: `memory`, `sqlite` or `sled`.
+    fn engine(&self) -> &'static str;
+
+    /// Waits for the committer to end; later batches fail with [`StoreError::Closed`].
+    fn close(&self);
+}
