@@ -1,0 +1,150 @@
+//! The outside world, as traits: the clock, other servers, plain HTTP. `matron-net` implements them.
+
+use std::{fmt::Debug, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use ruma::OwnedServerName;
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync + Debug {
+    /// Milliseconds since the Unix epoch.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A request to another homeserver. The carrier finds the server, speaks TLS and, if `signed`, adds X-Matrix.
+#[derive(Clone, Debug)]
+pub struct FederationRequest {
+    /// Which server.
+    pub destination: OwnedServerName,
+    /// `GET`, `PUT`, `POST`.
+    pub method: http_method::Method,
+    /// Path and query, percent-encoded, beginning with `/_matrix/`.
+    pub path_and_query: String,
+    /// The JSON body, if any.
+    pub body: Option<serde_json::Value>,
+    /// Whether to sign with X-Matrix.
+    pub signed: bool,
+    /// How long to wait for the whole answer.
+    pub timeout: Duration,
+    /// The largest body accepted, bytes.
+    pub max_bytes: usize,
+}
+
+/// The verbs that Matron uses towards others.
+pub mod http_method {
+    /// An HTTP verb.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Method {
+        /// `GET`
+        Get,
+        /// `PUT`
+        Put,
+        /// `POST`
+        Post,
+    }
+}
+
+/// An answer with status 2xx.
+#[derive(Clone, Debug)]
+pub struct PeerResponse {
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`, if given.
+    pub content_type: Option<String>,
+    /// `Content-Disposition`, if given.
+    pub content_disposition: Option<String>,
+    /// `Location`, if given.
+    pub location: Option<String>,
+    /// The body, within the request's bound.
+    pub body: Bytes,
+}
+
+/// Why a peer gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The name leads nowhere, or only to addresses that are refused.
+    #[error("cannot find the server: {0}")]
+    Resolve(String),
+    /// No connection, TLS refused, or it broke.
+    #[error("cannot reach the server: {0}")]
+    Connect(String),
+    /// No answer in time.
+    #[error("the server did not answer in time")]
+    Timeout,
+    /// The answer is larger than the bound.
+    #[error("the server's answer is too large")]
+    TooLarge,
+    /// The server is waiting out a backoff and was not asked.
+    #[error("the server failed lately and is not asked before {until_ms}")]
+    Backoff { until_ms: u64 },
+    /// A status outside 2xx; `body` is JSON if it was, else null.
+    #[error("the server answered {status}")]
+    Status { status: u16, body: serde_json::Value },
+    /// The answer is not what the specification demands.
+    #[error("the server's answer is malformed: {0}")]
+    Malformed(String),
+}
+
+/// A plain HTTP request to a configured service: an application service or a push gateway.
+#[derive(Clone, Debug)]
+pub struct OutboundRequest {
+    /// The verb.
+    pub method: http_method::Method,
+    /// The whole URL.
+    pub url: String,
+    /// `Authorization: Bearer`, if any.
+    pub bearer: Option<String>,
+    /// The JSON body, if any.
+    pub body: Option<serde_json::Value>,
+    /// How long to wait for the whole answer.
+    pub timeout: Duration,
+    /// The largest body accepted, bytes.
+    pub max_bytes: usize,
+}
+
+/// Other servers, reached.
+pub trait Federation: Send + Sync + Debug {
+    /// Sends one request to a homeserver.
+    ///
+    /// # Errors
+    /// [`PeerError`]; a status outside 2xx is an error.
+    fn request(&self, request: FederationRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>>;
+
+    /// Sends one request to a configured service.
+    ///
+    /// # Errors
+    /// As [`Federation::request`].
+    fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>>;
+
+    /// Forgets that a server failed lately, because it was heard from.
+    fn heard_from(&self, server: &ruma::ServerName);
+}
+
+/// A world without other servers, for a server that does not federate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFederation;
+
+impl Federation for NoFederation {
+    fn request(&self, _request: FederationRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async { Err(PeerError::Resolve("federation is switched off".to_owned())) })
+    }
+
+    fn outbound(&self, _request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async { Err(PeerError::Resolve("outgoing connections are switched off".to_owned())) })
+    }
+
+    fn heard_from(&self, _server: &ruma::ServerName) {}
+}

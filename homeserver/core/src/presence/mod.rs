@@ -1,0 +1,18 @@
+//! Presence and typing: what is never written to a room.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::Core;
+
+/// What this concern keeps in memory; truth lives in the store.
+#[derive(Debug, Default)]
+pub struct State {}
+
+impl Core {
+    /// Works until `stop` turns true.
+    pub async fn run_presence(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}

@@ -1,0 +1,18 @@
+//! The expiry index and the death of content.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::Core;
+
+/// What this concern keeps in memory; truth lives in the store.
+#[derive(Debug, Default)]
+pub struct State {}
+
+impl Core {
+    /// Works until `stop` turns true.
+    pub async fn run_retention(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}

@@ -1,0 +1,143 @@
+//! What an operator may choose, as far as the use cases need to know. The binary reads it from TOML.
+
+use serde::{Deserialize, Serialize};
+
+/// Choices of the operator; every field has a default that is safe on a hospital's network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Version of new rooms when the client names none: `1` to `12`.
+    pub default_room_version: String,
+    /// Room versions that may be created or joined here.
+    pub room_versions: Vec<String>,
+    /// Who may register.
+    pub registration: Registration,
+    /// Access tokens in the query string (deprecated by the specification) are accepted.
+    pub access_token_in_query: bool,
+    /// How long an access token lives when the client supports refresh tokens, ms.
+    pub access_token_lifetime_ms: u64,
+    /// The largest upload, bytes.
+    pub max_upload_bytes: u64,
+    /// Requests per second and burst per user or address; absent: no limits.
+    pub rate_limit: Option<RateLimit>,
+    /// Whether servers may list the public rooms, and clients without a token.
+    pub public_rooms_without_auth: bool,
+    /// Whether servers may list the public rooms.
+    pub public_rooms_over_federation: bool,
+    /// Anyone may publish a room in the directory.
+    pub anyone_may_publish: bool,
+    /// Cheap password hashing, for test suites only.
+    pub insecure_fast_password_hash: bool,
+    /// Presence is told to others.
+    pub presence: bool,
+    /// Whether this server federates at all.
+    pub federation: bool,
+    /// `base_url` in `/.well-known/matrix/client`; absent: derived from the server's name.
+    pub public_base_url: Option<String>,
+    /// `m.server` in `/.well-known/matrix/server`, if it is served.
+    pub well_known_server: Option<String>,
+    /// How content without a lifetime is bucketed and other limits of retention.
+    pub retention: Retention,
+    /// The deployment's policy.
+    pub policy: Policy,
+    /// Search of the user directory covers all local users, not only those sharing a room.
+    pub user_directory_all_users: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_room_version: "12".to_owned(),
+            room_versions: ["6", "7", "8", "9", "10", "11", "12"].map(str::to_owned).to_vec(),
+            registration: Registration::default(),
+            access_token_in_query: false,
+            access_token_lifetime_ms: 60 * 60 * 1000,
+            max_upload_bytes: 50 * 1024 * 1024,
+            rate_limit: Some(RateLimit::default()),
+            public_rooms_without_auth: false,
+            public_rooms_over_federation: false,
+            anyone_may_publish: false,
+            insecure_fast_password_hash: false,
+            presence: true,
+            federation: true,
+            public_base_url: None,
+            well_known_server: None,
+            retention: Retention::default(),
+            policy: Policy::default(),
+            user_directory_all_users: false,
+        }
+    }
+}
+
+/// Who may register.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registration {
+    /// `closed` (default), `token` or `open`.
+    pub mode: RegistrationMode,
+    /// Guests may register.
+    pub guests: bool,
+    /// Secret of `/_synapse/admin/v1/register`; absent: that endpoint is off.
+    pub shared_secret: Option<String>,
+}
+
+/// How accounts come to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistrationMode {
+    /// Only by the operator.
+    #[default]
+    Closed,
+    /// With a registration token (`m.login.registration_token`).
+    Token,
+    /// By anyone (`m.login.dummy`).
+    Open,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimit {
+    /// Sustained requests per second.
+    pub per_second: f64,
+    /// How many may come at once.
+    pub burst: u32,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self { per_second: 20.0, burst: 200 }
+    }
+}
+
+/// Limits of retention.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How often expired content is looked for, ms.
+    pub interval_ms: u64,
+    /// How long the redaction of expired content may take to reach devices before content is purged anyway, ms.
+    pub grace_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { interval_ms: 60_000, grace_ms: 24 * 60 * 60 * 1000 }
+    }
+}
+
+/// The deployment's policy: which register, which floor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// The signed federation register, a file.
+    pub register_file: Option<String>,
+    /// Base64 ed25519 keys that may sign the register, by key id.
+    pub register_keys: std::collections::BTreeMap<String, String>,
+    /// This server's organisation code.
+    pub organisation: Option<String>,
+    /// The deployment's own layer (`matron_policy::PolicyLayer`), merged as a strict meet with every room's.
+    pub layer: Option<serde_json::Value>,
+    /// User ids of governance bots and officers that may change the policy of rooms.
+    pub officers: Vec<String>,
+}
