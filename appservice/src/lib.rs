@@ -1,1 +1,9 @@
-//! matron-appservice
+//! Matron's application service: the governance bot and the bridged devices.
+
+pub mod client;
+pub mod clock;
+pub mod governance;
+pub mod http;
+pub mod registration;
+pub mod secret;
+pub mod yaml;

@@ -1,0 +1,3 @@
+//! The binary `matron-appservice`.
+
+fn main() {}
