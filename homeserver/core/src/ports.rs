@@ -101,6 +101,9 @@ pub enum PeerError {
 /// A plain HTTP request to a configured service: an application service or a push gateway.
 #[derive(Clone, Debug)]
 pub struct OutboundRequest {
+    /// Whether the operator's configuration names this URL: then it may lead to a private address.
+    /// `false` for every URL that a user or another server chose.
+    pub trusted: bool,
     /// The verb.
     pub method: http_method::Method,
     /// The whole URL.
