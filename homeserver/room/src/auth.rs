@@ -1,0 +1,118 @@
+//! The authorisation rules, on `ruma_state_res`, with answers that say which rule refused.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#authorisation-rules>, `rooms/*/#authorisation-rules`.
+
+use std::cell::Cell;
+
+use ruma::{
+    EventId,
+    state_res::{check_state_dependent_auth_rules, check_state_independent_auth_rules},
+};
+use thiserror::Error;
+
+use crate::pdu::Pdu;
+
+/// An event is not allowed (`M_FORBIDDEN` for our own; rejected or soft-failed for others').
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{rule}: {sentence}")]
+pub struct AuthError {
+    /// The family of rules that refused, such as `member.invite` or `power_levels`; stable, for logs and counters.
+    pub rule: &'static str,
+    /// What is wrong, in a sentence without content; may name users and events.
+    pub sentence: String,
+}
+
+/// What is known of an event that another names as its authority.
+#[derive(Debug, Clone)]
+pub enum AuthEvent {
+    /// It was accepted.
+    Accepted(Pdu),
+    /// It was rejected, and so is whoever names it.
+    Rejected,
+}
+
+impl From<Pdu> for AuthEvent {
+    fn from(pdu: Pdu) -> Self {
+        Self::Accepted(pdu)
+    }
+}
+
+/// The event passes the rules that need only its auth events: once per event, on receipt.
+///
+/// `find` looks up an auth event by id; in version 12 it is asked for the create event too. `None` means unknown.
+///
+/// # Errors
+/// [`AuthError`]: the event is rejected.
+pub fn check_state_independent(
+    event: &Pdu,
+    find: impl Fn(&EventId) -> Option<AuthEvent>,
+) -> Result<(), AuthError> {
+    if event.kind() == "m.room.create" && event.state_key() != Some("") {
+        return Err(AuthError { rule: "create", sentence: "a create event needs an empty state key".to_owned() });
+    }
+    let rejected = Cell::new(false);
+    let lookup = |id: &EventId| match find(id)? {
+        AuthEvent::Accepted(pdu) => Some(pdu),
+        AuthEvent::Rejected => {
+            rejected.set(true);
+            None
+        }
+    };
+    let rules = &event.room_version().rules.authorization;
+    check_state_independent_auth_rules(rules, event, lookup).map_err(|sentence| {
+        if rejected.get() {
+            return AuthError { rule: "auth_events", sentence: "an auth event was rejected".to_owned() };
+        }
+        let rule = if event.kind() == "m.room.create" { "create" } else { "auth_events" };
+        AuthError { rule, sentence: presentable(sentence) }
+    })?;
+    if !rules.room_create_event_id_as_room_id || event.kind() == "m.room.create" {
+        return Ok(());
+    }
+    // The implied create event must be one: a hash of anything else founds no room.
+    let create = crate::pdu::create_event_id_of(event.room_id()).and_then(|id| find(&id));
+    match create {
+        Some(AuthEvent::Accepted(create)) if create.is_state_of("m.room.create", "") => Ok(()),
+        _ => Err(AuthError { rule: "auth_events", sentence: "the room id names no create event".to_owned() }),
+    }
+}
+
+/// The event is allowed by this state: that of its auth events, that before it, or the current one.
+///
+/// `state` answers by type and state key, and must leave out rejected events. In version 12 it is asked for the
+/// create event like any other.
+///
+/// # Errors
+/// [`AuthError`], with the family of rules that refused.
+pub fn check_auth(event: &Pdu, state: impl Fn(&str, &str) -> Option<Pdu>) -> Result<(), AuthError> {
+    let rules = &event.room_version().rules.authorization;
+    check_state_dependent_auth_rules(rules, event, |kind, key| state(&kind.to_string(), key))
+        .map_err(|sentence| AuthError { rule: rule_of(event), sentence: presentable(sentence) })
+}
+
+/// The family of rules that governs an event.
+fn rule_of(event: &Pdu) -> &'static str {
+    match event.kind() {
+        "m.room.member" => match event.membership() {
+            Some("join") => "member.join",
+            Some("invite") => "member.invite",
+            Some("leave") => "member.leave",
+            Some("ban") => "member.ban",
+            Some("knock") => "member.knock",
+            _ => "member",
+        },
+        "m.room.power_levels" => "power_levels",
+        "m.room.third_party_invite" => "third_party_invite",
+        "m.room.aliases" => "aliases",
+        "m.room.redaction" => "redaction",
+        _ => "send",
+    }
+}
+
+/// The sentence up to where a quoted value of the event might begin.
+fn presentable(sentence: String) -> String {
+    match sentence.split_once(", got ") {
+        Some((before, _value)) => before.to_owned(),
+        None => sentence,
+    }
+}

@@ -1,0 +1,45 @@
+//! Content hashes and reference hashes.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#calculating-the-content-hash-for-an-event>.
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use ruma::{
+    CanonicalJsonObject,
+    canonical_json::RedactingSerializer,
+    room_version_rules::EventIdFormatVersion,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{canonical::CanonicalError, version::RoomVersion};
+
+/// The SHA-256 of the event without `unsigned`, `signatures` and `hashes`.
+///
+/// # Errors
+/// [`CanonicalError::NotJson`] if the object cannot be printed.
+pub fn content_hash(event: &CanonicalJsonObject) -> Result<[u8; 32], CanonicalError> {
+    let text = RedactingSerializer::new()
+        .custom_redacted_root_fields(&["hashes", "signatures", "unsigned"])
+        .serialize(event)
+        .map_err(CanonicalError::NotJson)?;
+    Ok(Sha256::digest(text.as_bytes()).into())
+}
+
+/// The SHA-256 of the redacted event without `unsigned` and `signatures`, in the alphabet of the version's event ids.
+///
+/// # Errors
+/// [`CanonicalError::NotAnEvent`] when `type` is missing.
+pub fn reference_hash(event: &CanonicalJsonObject, version: &RoomVersion) -> Result<String, CanonicalError> {
+    let text = RedactingSerializer::new()
+        .rules(&version.rules.redaction)
+        .custom_redacted_root_fields(&["signatures", "unsigned"])
+        .serialize(event)
+        .map_err(|_not_an_event| CanonicalError::NotAnEvent)?;
+    let digest = Sha256::digest(text.as_bytes());
+    Ok(match version.rules.event_id_format {
+        EventIdFormatVersion::V1 | EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(digest),
+        _ => URL_SAFE_NO_PAD.encode(digest),
+    })
+}

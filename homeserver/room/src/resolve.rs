@@ -1,0 +1,103 @@
+//! State resolution: one state from the states of several forks.
+//!
+//! Version 2 and 2.1 run on `ruma_state_res`; this file lends it the conflicted state subgraph.
+//! Spec: <https://spec.matrix.org/v1.19/rooms/v2/#state-resolution>, <https://spec.matrix.org/v1.19/rooms/v12/#state-resolution>.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ruma::{
+    EventId, OwnedEventId,
+    events::StateEventType,
+    room_version_rules::StateResolutionVersion,
+    state_res::{self, utils::event_id_set::EventIdSet},
+};
+use thiserror::Error;
+
+use crate::{pdu::Pdu, version::RoomVersion};
+
+/// A state event's type and state key.
+pub type StateKey = (String, String);
+/// A room's state: which event holds each key.
+pub type StateMap = BTreeMap<StateKey, OwnedEventId>;
+
+/// Why states cannot be resolved; the caller keeps the state that it has.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    /// The room version's algorithm is not implemented.
+    #[error("the room version's state resolution is not implemented")]
+    Algorithm,
+    /// An event that the algorithm needs is unknown or malformed.
+    #[error("an event needed for state resolution is missing or malformed")]
+    Events(#[source] state_res::Error),
+}
+
+/// The state on which every server agrees that has these states and events, whatever order they came in.
+///
+/// `auth_chains` holds, for each state set, the auth chain of all its events. `fetch` finds an accepted event by id;
+/// rejected and unknown events are `None` and have no say.
+///
+/// # Errors
+/// [`ResolveError`] when an accepted event's auth chain has holes.
+pub fn resolve(
+    version: &'static RoomVersion,
+    state_sets: &[StateMap],
+    auth_chains: Vec<BTreeSet<OwnedEventId>>,
+    fetch: impl Fn(&EventId) -> Option<Pdu>,
+) -> Result<StateMap, ResolveError> {
+    if let [only] = state_sets {
+        return Ok(only.clone());
+    }
+    let StateResolutionVersion::V2(rules) = &version.rules.state_res else {
+        return Err(ResolveError::Algorithm);
+    };
+    let maps: Vec<state_res::StateMap<OwnedEventId>> = state_sets
+        .iter()
+        .map(|set| {
+            set.iter()
+                .map(|((kind, key), id)| ((StateEventType::from(kind.as_str()), key.clone()), id.clone()))
+                .collect()
+        })
+        .collect();
+    let chains = auth_chains.into_iter().map(|chain| chain.into_iter().collect()).collect();
+    let resolved = state_res::resolve(&version.rules.authorization, rules, &maps, chains, &fetch, |conflicted| {
+        let conflicted: BTreeSet<OwnedEventId> = conflicted.values().flatten().cloned().collect();
+        Some(conflicted_subgraph(&conflicted, &fetch))
+    })
+    .map_err(ResolveError::Events)?;
+    Ok(resolved.into_iter().map(|((kind, key), id)| ((kind.to_string(), key), id)).collect())
+}
+
+/// The events on the auth paths between any two conflicted events, these included.
+///
+/// Spec: <https://spec.matrix.org/v1.19/rooms/v12/#state-resolution>.
+fn conflicted_subgraph(
+    conflicted: &BTreeSet<OwnedEventId>,
+    fetch: impl Fn(&EventId) -> Option<Pdu>,
+) -> EventIdSet<OwnedEventId> {
+    // Walked from conflicted events only, so whatever is visited lies below one; what remains is whether it lies
+    // above one. An explicit stack: auth chains are as deep as a room is old.
+    let mut reaches: HashMap<OwnedEventId, bool> = HashMap::new();
+    let mut stack: Vec<(OwnedEventId, bool)> = conflicted.iter().map(|id| (id.clone(), false)).collect();
+    while let Some((id, children_done)) = stack.pop() {
+        if reaches.contains_key(&id) && !children_done {
+            continue;
+        }
+        let Some(event) = fetch(&id) else {
+            reaches.insert(id, false);
+            continue;
+        };
+        if children_done {
+            let reaching = conflicted.contains(&id)
+                || event.auth_events().iter().any(|parent| reaches.get(parent).copied().unwrap_or(false));
+            reaches.insert(id, reaching);
+            continue;
+        }
+        // Marked before its parents are, so that a malformed cycle ends.
+        reaches.insert(id.clone(), false);
+        stack.push((id, true));
+        stack.extend(
+            event.auth_events().iter().filter(|parent| !reaches.contains_key(*parent)).map(|p| (p.clone(), false)),
+        );
+    }
+    reaches.into_iter().filter_map(|(id, reaching)| reaching.then_some(id)).collect()
+}
