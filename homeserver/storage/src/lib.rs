@@ -10,10 +10,13 @@
 //! - [`keyring`]: data keys per room and time bucket, outside the engine; sealing of content.
 
 pub mod batch;
+pub mod engine;
 pub mod key;
 pub mod tables;
+pub mod transfer;
 
-pub use batch::{Batch, Committed, CommitError, Expect, Op, Pending, Slot, SlotForm};
+pub use batch::{Batch, CommitError, Committed, Expect, Op, Pending, Slot, SlotForm};
+pub use engine::{EngineKind, open};
 pub use key::{Key, KeyRange, KeyReader};
 pub use tables::Table;
 
@@ -107,6 +110,11 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// Which engine this is: `memory`, `sqlite` or `sled`.
     fn engine(&self) -> &'static str;
+
+    /// How many times the committer flushed since the store was opened; far fewer than batches under load.
+    fn flushes(&self) -> u64 {
+        0
+    }
 
     /// Waits for the committer to end; later batches fail with [`StoreError::Closed`].
     fn close(&self);

@@ -237,6 +237,26 @@ impl Table {
     /// Its name in every engine.
     #[must_use]
     pub fn name(self) -> &'static str {
-        CATALOGUE.iter().find(|info| info.table == self).map_or("unknown", |info| info.name)
+        CATALOGUE.get(self.index()).map_or("unknown", |info| info.name)
+    }
+
+    /// Its place in the [`CATALOGUE`]. Changes with the catalogue: never on disk.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catalogue_is_in_the_order_of_the_tables_and_names_are_unique() {
+        let mut names = std::collections::BTreeSet::new();
+        for (index, info) in CATALOGUE.iter().enumerate() {
+            assert_eq!(info.table.index(), index, "{}", info.name);
+            assert!(names.insert(info.name), "{} twice", info.name);
+        }
     }
 }

@@ -1,0 +1,250 @@
+//! The writer: a group of batches becomes one transaction and one flush.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, params};
+
+use super::{
+    SqliteOptions, error::store_error,
+    schema::{self, Statements},
+};
+use crate::{
+    Batch, CommitError, Committed, Expect, Op, StoreError, StreamPos,
+    engine::{
+        committer::{Outcome, Writer},
+        slots,
+    },
+};
+
+const CACHE_KIB: i64 = 8 * 1024;
+/// How many pages the log may hold before a commit also moves them to the file.
+const LOG_PAGES: i64 = 2000;
+/// What the log may keep of the disk once it was emptied.
+const LOG_BYTES: i64 = 16 * 1024 * 1024;
+/// How many free pages one maintenance gives back to the file system.
+const VACUUM_PAGES: u32 = 4096;
+
+/// The connection that writes.
+#[derive(Debug)]
+pub(super) struct SqliteWriter {
+    connection: Connection,
+    statements: Statements,
+}
+
+/// Why a group was not written as a whole.
+type Refusal = StoreError;
+
+impl SqliteWriter {
+    /// The file is open for writing, with every table there; also the position at which it stands.
+    pub(super) fn open(path: &Path, fresh: bool, options: SqliteOptions) -> Result<(Self, StreamPos), StoreError> {
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        if fresh {
+            flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        }
+        let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
+        connection.busy_timeout(schema::BUSY_TIMEOUT).map_err(store_error)?;
+        if !fresh {
+            check_owner(&connection, path)?;
+        }
+        let writer = Self { connection, statements: Statements::new() };
+        let position = writer.prepare(fresh, options).map_err(store_error)?;
+        Ok((writer, position))
+    }
+
+    fn prepare(&self, fresh: bool, options: SqliteOptions) -> rusqlite::Result<StreamPos> {
+        let connection = &self.connection;
+        connection.set_prepared_statement_cache_capacity(schema::WRITE_STATEMENTS);
+        if fresh {
+            // Only an empty file takes it.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            connection.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+        }
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "secure_delete", "ON")?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "mmap_size", 0)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+        if let Some(pages) = options.max_pages {
+            connection.pragma_update(None, "max_page_count", pages)?;
+        }
+        // In one transaction: a store never has only some of its tables.
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        connection.execute(schema::CREATE_META, [])?;
+        for table in self.statements.all() {
+            connection.execute(&table.create, [])?;
+        }
+        connection.execute_batch("COMMIT")?;
+        let position: Option<i64> = connection.query_row(schema::READ_POSITION, [], |row| row.get(0)).optional()?;
+        Ok(StreamPos(position.and_then(|number| u64::try_from(number).ok()).unwrap_or(0)))
+    }
+
+    /// Free pages are given back, and the log is empty.
+    pub(super) fn maintain(&mut self) -> Result<(), StoreError> {
+        self.vacuum().map_err(store_error)?;
+        let busy: i64 = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map_err(store_error)?;
+        if busy == 0 { Ok(()) } else { Err(StoreError::Engine("a long read kept the log from being emptied".to_owned())) }
+    }
+
+    fn vacuum(&self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let mut rows = statement.query([])?;
+        // Each step gives one page back.
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// Writes all batches in one transaction; an error means that none of them is written.
+    fn commit_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, Refusal> {
+        let result = self.write_group(batches, from);
+        if result.is_err() && !self.connection.is_autocommit() {
+            // Some errors have ended the transaction already; where it still stands, nothing of it may stay.
+            self.execute("ROLLBACK", []).map_err(store_error)?;
+        }
+        result
+    }
+
+    fn write_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, Refusal> {
+        self.execute("BEGIN IMMEDIATE", []).map_err(store_error)?;
+        let mut answers = Vec::with_capacity(batches.len());
+        let mut position = from;
+        let mut changed = false;
+        for batch in batches {
+            let first = if batch.positions == 0 { position.0 } else { position.0.saturating_add(1) };
+            let committed = Committed { first: StreamPos(first), count: batch.positions };
+            let answer = self.write_batch(batch, committed)?;
+            if answer.is_ok() {
+                position = StreamPos(position.0.saturating_add(u64::from(batch.positions)));
+                changed |= !batch.ops.is_empty() || batch.positions > 0;
+            }
+            answers.push(answer);
+        }
+        if position != from {
+            let number = i64::try_from(position.0).map_err(|_| StoreError::Engine("positions are used up".to_owned()))?;
+            self.execute(schema::WRITE_POSITION, [number]).map_err(store_error)?;
+        }
+        self.execute(if changed { "COMMIT" } else { "ROLLBACK" }, []).map_err(store_error)?;
+        Ok(Outcome { answers, position, flushes: u64::from(changed) })
+    }
+
+    /// The batch is part of the transaction, or has left no trace in it. The outer error ends the transaction.
+    fn write_batch(&self, batch: &mut Batch, committed: Committed) -> Result<Result<Committed, CommitError>, Refusal> {
+        if let Err(error) = slots::fill(batch, committed.first) {
+            return Ok(Err(error.into()));
+        }
+        for (index, expect) in batch.expect.iter().enumerate() {
+            if !self.holds(expect)? {
+                return Ok(Err(CommitError::Conflict(index)));
+            }
+        }
+        self.execute("SAVEPOINT batch", []).map_err(store_error)?;
+        let mut answer = Ok(committed);
+        for op in &batch.ops {
+            if let Err(error) = self.apply(op) {
+                let error = store_error(error);
+                if self.connection.is_autocommit() || matches!(error, StoreError::Full | StoreError::Corrupt(_)) {
+                    return Err(error);
+                }
+                self.execute("ROLLBACK TO batch", []).map_err(store_error)?;
+                answer = Err(error.into());
+                break;
+            }
+        }
+        self.execute("RELEASE batch", []).map_err(store_error)?;
+        Ok(answer)
+    }
+
+    fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
+        let (table, key, wanted) = match expect {
+            Expect::Absent { table, key } => (*table, key, None),
+            Expect::Equals { table, key, value } => (*table, key, Some(value.as_slice())),
+        };
+        let statements = self.statements.of(table).ok_or(StoreError::Closed)?;
+        let check = || -> rusqlite::Result<bool> {
+            let mut statement = self.connection.prepare_cached(&statements.get)?;
+            let found = statement.query_row([key], |row| Ok(Some(row.get_ref(0)?.as_blob()?) == wanted)).optional()?;
+            Ok(found.unwrap_or(wanted.is_none()))
+        };
+        check().map_err(store_error)
+    }
+
+    fn apply(&self, op: &Op) -> rusqlite::Result<()> {
+        let (Op::Put { table, .. } | Op::Delete { table, .. } | Op::DeleteRange { table, .. }) = op;
+        let statements = self.statements.of(*table).ok_or(rusqlite::Error::InvalidQuery)?;
+        match op {
+            Op::Put { key, value, .. } => self.execute(&statements.put, params![key, value]),
+            Op::Delete { key, .. } => self.execute(&statements.delete, [key]),
+            Op::DeleteRange { range, .. } => match &range.end {
+                Some(end) => self.execute(&statements.delete_to, params![range.start, end]),
+                None => self.execute(&statements.delete_from, [&range.start]),
+            },
+        }
+    }
+
+    fn execute(&self, statement: &str, parameters: impl Params) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute(parameters).map(drop)
+    }
+}
+
+impl Writer for SqliteWriter {
+    fn commit(&mut self, mut batches: Vec<Batch>, from: StreamPos) -> Outcome {
+        match self.commit_group(&mut batches, from) {
+            Ok(outcome) => outcome,
+            // On a full disk the small may still find room where all together did not.
+            Err(StoreError::Full) if batches.len() > 1 => self.commit_one_by_one(batches, from),
+            Err(error) => {
+                tracing::error!(%error, batches = batches.len(), "a commit failed");
+                let answers = batches.iter().map(|_| Err(CommitError::Store(again(&error)))).collect();
+                Outcome { answers, position: from, flushes: 0 }
+            }
+        }
+    }
+}
+
+impl SqliteWriter {
+    fn commit_one_by_one(&self, batches: Vec<Batch>, from: StreamPos) -> Outcome {
+        let mut all = Outcome { answers: Vec::with_capacity(batches.len()), position: from, flushes: 0 };
+        for mut batch in batches {
+            match self.commit_group(std::slice::from_mut(&mut batch), all.position) {
+                Ok(one) => {
+                    all.answers.extend(one.answers);
+                    all.position = one.position;
+                    all.flushes = all.flushes.saturating_add(one.flushes);
+                }
+                Err(error) => all.answers.push(Err(error.into())),
+            }
+        }
+        all
+    }
+}
+
+/// The same error for one more batch of the group.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Engine(text) => StoreError::Engine(text.clone()),
+        StoreError::Io(error) => StoreError::Io(error.kind().into()),
+        StoreError::Corrupt(text) => StoreError::Corrupt(text.clone()),
+        StoreError::Foreign(text) => StoreError::Foreign(text.clone()),
+        StoreError::Full => StoreError::Full,
+        StoreError::Closed => StoreError::Closed,
+    }
+}
+
+/// The file is one of Matron's.
+///
+/// # Errors
+/// [`StoreError::Foreign`] when it is someone else's, [`StoreError::Corrupt`] when it is no database; it was only read.
+fn check_owner(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let id: i32 =
+        connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(store_error)?;
+    if id == schema::APPLICATION_ID {
+        Ok(())
+    } else {
+        Err(StoreError::Foreign(format!("{} is not a store of Matron", path.display())))
+    }
+}
