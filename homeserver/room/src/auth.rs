@@ -8,6 +8,7 @@ use ruma::{
     EventId,
     state_res::{check_state_dependent_auth_rules, check_state_independent_auth_rules},
 };
+use serde::Deserialize;
 use thiserror::Error;
 
 use crate::pdu::Pdu;
@@ -20,6 +21,11 @@ pub struct AuthError {
     pub rule: &'static str,
     /// What is wrong, in a sentence without content; may name users and events.
     pub sentence: String,
+}
+
+#[derive(Deserialize)]
+struct CreateContent {
+    room_version: Option<String>,
 }
 
 /// What is known of an event that another names as its authority.
@@ -47,9 +53,7 @@ pub fn check_state_independent(
     event: &Pdu,
     find: impl Fn(&EventId) -> Option<AuthEvent>,
 ) -> Result<(), AuthError> {
-    if event.kind() == "m.room.create" && event.state_key() != Some("") {
-        return Err(AuthError { rule: "create", sentence: "a create event needs an empty state key".to_owned() });
-    }
+    check_create(event)?;
     let rejected = Cell::new(false);
     let lookup = |id: &EventId| match find(id)? {
         AuthEvent::Accepted(pdu) => Some(pdu),
@@ -61,10 +65,20 @@ pub fn check_state_independent(
     let rules = &event.room_version().rules.authorization;
     check_state_independent_auth_rules(rules, event, lookup).map_err(|sentence| {
         if rejected.get() {
-            return AuthError { rule: "auth_events", sentence: "an auth event was rejected".to_owned() };
+            return AuthError {
+                rule: "auth_events",
+                sentence: "an auth event was rejected".to_owned(),
+            };
         }
-        let rule = if event.kind() == "m.room.create" { "create" } else { "auth_events" };
-        AuthError { rule, sentence: presentable(sentence) }
+        let rule = if event.kind() == "m.room.create" {
+            "create"
+        } else {
+            "auth_events"
+        };
+        AuthError {
+            rule,
+            sentence: presentable(sentence),
+        }
     })?;
     if !rules.room_create_event_id_as_room_id || event.kind() == "m.room.create" {
         return Ok(());
@@ -73,8 +87,35 @@ pub fn check_state_independent(
     let create = crate::pdu::create_event_id_of(event.room_id()).and_then(|id| find(&id));
     match create {
         Some(AuthEvent::Accepted(create)) if create.is_state_of("m.room.create", "") => Ok(()),
-        _ => Err(AuthError { rule: "auth_events", sentence: "the room id names no create event".to_owned() }),
+        _ => Err(AuthError {
+            rule: "auth_events",
+            sentence: "the room id names no create event".to_owned(),
+        }),
     }
+}
+
+/// A create event founds a room of the very version under whose rules it was read.
+fn check_create(event: &Pdu) -> Result<(), AuthError> {
+    if event.kind() != "m.room.create" {
+        return Ok(());
+    }
+    let refuse = |sentence: &str| {
+        Err(AuthError {
+            rule: "create",
+            sentence: sentence.to_owned(),
+        })
+    };
+    if event.state_key() != Some("") {
+        return refuse("a create event needs an empty state key");
+    }
+    let content: CreateContent = match event.content_as() {
+        Ok(content) => content,
+        Err(_malformed) => return refuse("the create event's room version is malformed"),
+    };
+    if content.room_version.as_deref().unwrap_or("1") != event.room_version().as_str() {
+        return refuse("the create event is of another room version");
+    }
+    Ok(())
 }
 
 /// The event is allowed by this state: that of its auth events, that before it, or the current one.
@@ -87,7 +128,10 @@ pub fn check_state_independent(
 pub fn check_auth(event: &Pdu, state: impl Fn(&str, &str) -> Option<Pdu>) -> Result<(), AuthError> {
     let rules = &event.room_version().rules.authorization;
     check_state_dependent_auth_rules(rules, event, |kind, key| state(&kind.to_string(), key))
-        .map_err(|sentence| AuthError { rule: rule_of(event), sentence: presentable(sentence) })
+        .map_err(|sentence| AuthError {
+            rule: rule_of(event),
+            sentence: presentable(sentence),
+        })
 }
 
 /// The family of rules that governs an event.

@@ -41,7 +41,9 @@ pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Result<String, Canoni
 ///
 /// # Errors
 /// [`CanonicalError::NotCanonical`] for fractions and large integers.
-pub fn canonical_value<T: Serialize + ?Sized>(value: &T) -> Result<CanonicalJsonValue, CanonicalError> {
+pub fn canonical_value<T: Serialize + ?Sized>(
+    value: &T,
+) -> Result<CanonicalJsonValue, CanonicalError> {
     to_canonical_value(value).map_err(CanonicalError::NotCanonical)
 }
 
@@ -49,7 +51,9 @@ pub fn canonical_value<T: Serialize + ?Sized>(value: &T) -> Result<CanonicalJson
 ///
 /// # Errors
 /// As [`canonical_value`], and [`CanonicalError::NotAnObject`].
-pub fn canonical_object<T: Serialize + ?Sized>(value: &T) -> Result<CanonicalJsonObject, CanonicalError> {
+pub fn canonical_object<T: Serialize + ?Sized>(
+    value: &T,
+) -> Result<CanonicalJsonObject, CanonicalError> {
     match canonical_value(value)? {
         CanonicalJsonValue::Object(object) => Ok(object),
         _ => Err(CanonicalError::NotAnObject),
@@ -77,9 +81,13 @@ pub(crate) fn print(object: &CanonicalJsonObject) -> Result<String, CanonicalErr
 ///
 /// # Errors
 /// [`CanonicalError::NotAnEvent`] when `type` is missing or `content` is not an object.
-pub fn redact_object(event: &mut CanonicalJsonObject, version: &RoomVersion) -> Result<(), CanonicalError> {
+pub fn redact_object(
+    event: &mut CanonicalJsonObject,
+    version: &RoomVersion,
+) -> Result<(), CanonicalError> {
     if !matches!(event.get("content"), Some(CanonicalJsonValue::Object(_))) {
         return Err(CanonicalError::NotAnEvent);
     }
-    redact_in_place(event, &version.rules.redaction, None).map_err(|_not_an_event| CanonicalError::NotAnEvent)
+    redact_in_place(event, &version.rules.redaction, None)
+        .map_err(|_not_an_event| CanonicalError::NotAnEvent)
 }

@@ -9,8 +9,8 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName, UInt,
-    room_version_rules::EventsReferenceFormatVersion,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId,
+    ServerName, UInt, room_version_rules::EventsReferenceFormatVersion,
 };
 use serde_json::Value;
 use thiserror::Error;
@@ -106,7 +106,12 @@ pub struct DraftPdu {
 
 impl DraftPdu {
     /// A draft with nothing but what was said; graph, time and the rest are set by field.
-    pub fn new(room_id: Option<OwnedRoomId>, sender: OwnedUserId, kind: impl Into<String>, content: Value) -> Self {
+    pub fn new(
+        room_id: Option<OwnedRoomId>,
+        sender: OwnedUserId,
+        kind: impl Into<String>,
+        content: Value,
+    ) -> Self {
         Self {
             room_id,
             sender,
@@ -149,7 +154,10 @@ impl DraftPdu {
     }
 
     /// The draft as an event without hashes and signatures.
-    pub(crate) fn to_object(&self, version: &'static RoomVersion) -> Result<CanonicalJsonObject, SealError> {
+    pub(crate) fn to_object(
+        &self,
+        version: &'static RoomVersion,
+    ) -> Result<CanonicalJsonObject, SealError> {
         let number = |field: &'static str, value: u64| {
             UInt::try_from(value)
                 .map(|value| CanonicalJsonValue::Integer(value.into()))
@@ -161,7 +169,10 @@ impl DraftPdu {
         let founds_room_id = self.kind == "m.room.create" && version.has_hashed_room_id();
         if founds_room_id {
             let nonce = self.nonce.ok_or(SealError::NonceMissing)?;
-            content.insert(NONCE_FIELD.to_owned(), CanonicalJsonValue::String(URL_SAFE_NO_PAD.encode(nonce.0)));
+            content.insert(
+                NONCE_FIELD.to_owned(),
+                CanonicalJsonValue::String(URL_SAFE_NO_PAD.encode(nonce.0)),
+            );
         }
         let mut object = CanonicalJsonObject::new();
         if let Some(redacts) = &self.redacts {
@@ -178,16 +189,31 @@ impl DraftPdu {
             object.insert("state_key".to_owned(), text(state_key));
         }
         if let Some(unsigned) = &self.unsigned {
-            object.insert("unsigned".to_owned(), CanonicalJsonValue::Object(canonical_object(unsigned)?));
+            object.insert(
+                "unsigned".to_owned(),
+                CanonicalJsonValue::Object(canonical_object(unsigned)?),
+            );
         }
-        let create = self.room_id.as_ref().filter(|_| version.has_hashed_room_id());
+        let create = self
+            .room_id
+            .as_ref()
+            .filter(|_| version.has_hashed_room_id());
         let create = create.and_then(|room_id| crate::pdu::create_event_id_of(room_id));
-        let auth_events = self.auth_events.iter().filter(|id| create.as_ref() != Some(*id));
+        let auth_events = self
+            .auth_events
+            .iter()
+            .filter(|id| create.as_ref() != Some(*id));
         object.insert("auth_events".to_owned(), references(auth_events, version));
-        object.insert("prev_events".to_owned(), references(self.prev_events.iter(), version));
+        object.insert(
+            "prev_events".to_owned(),
+            references(self.prev_events.iter(), version),
+        );
         object.insert("content".to_owned(), CanonicalJsonValue::Object(content));
         object.insert("depth".to_owned(), number("depth", self.depth)?);
-        object.insert("origin_server_ts".to_owned(), number("origin_server_ts", self.origin_server_ts_ms)?);
+        object.insert(
+            "origin_server_ts".to_owned(),
+            number("origin_server_ts", self.origin_server_ts_ms)?,
+        );
         object.insert("sender".to_owned(), text(self.sender.as_str()));
         object.insert("type".to_owned(), text(&self.kind));
         Ok(object)
@@ -196,7 +222,10 @@ impl DraftPdu {
 
 impl fmt::Debug for DraftPdu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DraftPdu").field("room_id", &self.room_id).field("type", &self.kind).finish_non_exhaustive()
+        f.debug_struct("DraftPdu")
+            .field("room_id", &self.room_id)
+            .field("type", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,34 +237,44 @@ pub(crate) fn seal_object(
     server: &ServerName,
 ) -> Result<Pdu, SealError> {
     let hash = STANDARD_NO_PAD.encode(content_hash(&object)?);
-    let hashes = CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
+    let hashes =
+        CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
     object.insert("hashes".to_owned(), CanonicalJsonValue::Object(hashes));
     object.remove("signatures");
     sign::sign_event(&mut object, key, server, version)?;
     check_format(&object, version).map_err(SealError::Format)?;
     let json = canonical::print(&object)?;
     if json.len() > MAX_PDU_BYTES {
-        return Err(SealError::TooLarge { size_bytes: json.len() });
+        return Err(SealError::TooLarge {
+            size_bytes: json.len(),
+        });
     }
     let event_id = event_id_of(&object, version).map_err(SealError::Format)?;
     Ok(Pdu::assemble(json, version, event_id)?)
 }
 
 /// A version 1 or 2 event id: the server's to choose, so a part of the content's hash.
-pub(crate) fn local_event_id(object: &CanonicalJsonObject, server: &ServerName) -> Result<String, SealError> {
+pub(crate) fn local_event_id(
+    object: &CanonicalJsonObject,
+    server: &ServerName,
+) -> Result<String, SealError> {
     let hash = content_hash(object)?;
     let local = URL_SAFE_NO_PAD.encode(hash.get(..18).unwrap_or(&hash));
     Ok(format!("${local}:{server}"))
 }
 
 /// Event references in the version's format.
-fn references<'a>(ids: impl Iterator<Item = &'a OwnedEventId>, version: &RoomVersion) -> CanonicalJsonValue {
+fn references<'a>(
+    ids: impl Iterator<Item = &'a OwnedEventId>,
+    version: &RoomVersion,
+) -> CanonicalJsonValue {
     let reference = |id: &OwnedEventId| {
         let id = CanonicalJsonValue::String(EventId::as_str(id).to_owned());
         match version.rules.events_reference_format {
-            EventsReferenceFormatVersion::V1 => {
-                CanonicalJsonValue::Array(vec![id, CanonicalJsonValue::Object(CanonicalJsonObject::new())])
-            }
+            EventsReferenceFormatVersion::V1 => CanonicalJsonValue::Array(vec![
+                id,
+                CanonicalJsonValue::Object(CanonicalJsonObject::new()),
+            ]),
             _ => id,
         }
     };

@@ -61,7 +61,10 @@ pub enum FormatError {
 }
 
 /// The object is an event of this room version within the limits.
-pub(crate) fn check_format(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<(), FormatError> {
+pub(crate) fn check_format(
+    object: &CanonicalJsonObject,
+    version: &RoomVersion,
+) -> Result<(), FormatError> {
     let kind = required_text(object, "type")?;
     let sender = required_text(object, "sender")?;
     UserId::parse(sender).map_err(|_malformed| FormatError::Malformed { field: "sender" })?;
@@ -81,7 +84,13 @@ pub(crate) fn check_format(object: &CanonicalJsonObject, version: &RoomVersion) 
     check_hashes(object)?;
     check_event_id(object, version)?;
     let room_id = check_room_id(object, kind, version)?;
-    check_references(object, "prev_events", MAX_PREV_EVENTS, version, |_id| Ok(()))?;
+    check_references(
+        object,
+        "prev_events",
+        MAX_PREV_EVENTS,
+        version,
+        |_id| Ok(()),
+    )?;
     let create = room_id.filter(|_| !version.rules.event_format.allow_room_create_in_auth_events);
     let create = create.and_then(|room_id| create_event_id_of(<&RoomId>::try_from(room_id).ok()?));
     check_references(object, "auth_events", MAX_AUTH_EVENTS, version, |id| {
@@ -155,10 +164,15 @@ fn check_references(
     }
     for entry in list {
         let id = match (version.rules.events_reference_format, entry) {
-            (EventsReferenceFormatVersion::V1, CanonicalJsonValue::Array(pair)) => match pair.as_slice() {
-                [CanonicalJsonValue::String(id), CanonicalJsonValue::Object(_)] => id,
-                _ => return Err(malformed()),
-            },
+            (EventsReferenceFormatVersion::V1, CanonicalJsonValue::Array(pair)) => {
+                match pair.as_slice() {
+                    [
+                        CanonicalJsonValue::String(id),
+                        CanonicalJsonValue::Object(_),
+                    ] => id,
+                    _ => return Err(malformed()),
+                }
+            }
             (EventsReferenceFormatVersion::V2, CanonicalJsonValue::String(id)) => id,
             _ => return Err(malformed()),
         };
@@ -171,7 +185,10 @@ fn check_references(
     Ok(())
 }
 
-fn optional_text<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<Option<&'a str>, FormatError> {
+fn optional_text<'a>(
+    object: &'a CanonicalJsonObject,
+    field: &'static str,
+) -> Result<Option<&'a str>, FormatError> {
     match object.get(field) {
         Some(CanonicalJsonValue::String(text)) if text.len() <= MAX_ID_BYTES => Ok(Some(text)),
         Some(CanonicalJsonValue::String(_)) => Err(FormatError::TooLong { field }),
@@ -180,6 +197,9 @@ fn optional_text<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Re
     }
 }
 
-fn required_text<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<&'a str, FormatError> {
+fn required_text<'a>(
+    object: &'a CanonicalJsonObject,
+    field: &'static str,
+) -> Result<&'a str, FormatError> {
     optional_text(object, field)?.ok_or(FormatError::Missing { field })
 }

@@ -7,8 +7,7 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use ruma::{
-    CanonicalJsonObject,
-    canonical_json::RedactingSerializer,
+    CanonicalJsonObject, canonical_json::RedactingSerializer,
     room_version_rules::EventIdFormatVersion,
 };
 use sha2::{Digest, Sha256};
@@ -31,7 +30,10 @@ pub fn content_hash(event: &CanonicalJsonObject) -> Result<[u8; 32], CanonicalEr
 ///
 /// # Errors
 /// [`CanonicalError::NotAnEvent`] when `type` is missing.
-pub fn reference_hash(event: &CanonicalJsonObject, version: &RoomVersion) -> Result<String, CanonicalError> {
+pub fn reference_hash(
+    event: &CanonicalJsonObject,
+    version: &RoomVersion,
+) -> Result<String, CanonicalError> {
     let text = RedactingSerializer::new()
         .rules(&version.rules.redaction)
         .custom_redacted_root_fields(&["signatures", "unsigned"])

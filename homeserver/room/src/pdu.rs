@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId,
-    UserId, events::TimelineEventType, state_res::Event,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    OwnedRoomId, RoomId, UserId, events::TimelineEventType, state_res::Event,
 };
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -63,7 +63,11 @@ impl Pdu {
     ///
     /// # Errors
     /// [`PduError`] when the bytes are not an event: the store is damaged.
-    pub fn from_stored(json: &str, version: &'static RoomVersion, event_id: OwnedEventId) -> Result<Self, PduError> {
+    pub fn from_stored(
+        json: &str,
+        version: &'static RoomVersion,
+        event_id: OwnedEventId,
+    ) -> Result<Self, PduError> {
         Self::assemble(json.to_owned(), version, event_id)
     }
 
@@ -85,7 +89,13 @@ impl Pdu {
             None => return Err(PduError::RoomId),
         };
         let json = RawValue::from_string(json).map_err(PduError::NotAnEvent)?;
-        Ok(Self(Arc::new(Inner { json, fields, event_id, room_id, version })))
+        Ok(Self(Arc::new(Inner {
+            json,
+            fields,
+            event_id,
+            room_id,
+            version,
+        })))
     }
 
     /// The event's id.
@@ -173,7 +183,11 @@ impl Pdu {
 
     /// The content as canonical text.
     pub fn content_str(&self) -> &str {
-        self.0.json.get().get(self.0.fields.content.clone()).unwrap_or("{}")
+        self.0
+            .json
+            .get()
+            .get(self.0.fields.content.clone())
+            .unwrap_or("{}")
     }
 
     /// The content as the caller's type.
@@ -224,7 +238,9 @@ impl Pdu {
 
     /// Whether the bytes no longer match the content hash: this is a skeleton, or someone altered it.
     pub fn is_redacted(&self) -> bool {
-        let Ok(object) = self.to_object() else { return true };
+        let Ok(object) = self.to_object() else {
+            return true;
+        };
         !content_hash_matches(&object)
     }
 
@@ -235,17 +251,29 @@ impl Pdu {
     pub fn skeleton(&self) -> Result<Self, PduError> {
         let mut object = self.to_object()?;
         redact_object(&mut object, self.0.version)?;
-        Self::assemble(canonical::print(&object)?, self.0.version, self.0.event_id.clone())
+        Self::assemble(
+            canonical::print(&object)?,
+            self.0.version,
+            self.0.event_id.clone(),
+        )
     }
 
     /// The same event with our signature added under the server's name, for restricted joins, invites and policy servers.
     ///
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
-    pub fn with_signature(&self, key: &SigningKey, server: &ruma::ServerName) -> Result<Self, PduError> {
+    pub fn with_signature(
+        &self,
+        key: &SigningKey,
+        server: &ruma::ServerName,
+    ) -> Result<Self, PduError> {
         let mut object = self.to_object()?;
         sign::sign_event(&mut object, key, server, self.0.version)?;
-        Self::assemble(canonical::print(&object)?, self.0.version, self.0.event_id.clone())
+        Self::assemble(
+            canonical::print(&object)?,
+            self.0.version,
+            self.0.event_id.clone(),
+        )
     }
 
     /// The same event with a signature that another server or a policy server gave for it.
@@ -254,10 +282,19 @@ impl Pdu {
     ///
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
-    pub fn with_foreign_signature(&self, entity: &str, key_id: &str, signature: &str) -> Result<Self, PduError> {
+    pub fn with_foreign_signature(
+        &self,
+        entity: &str,
+        key_id: &str,
+        signature: &str,
+    ) -> Result<Self, PduError> {
         let mut object = self.to_object()?;
         sign::insert_signature(&mut object, entity, key_id, signature)?;
-        Self::assemble(canonical::print(&object)?, self.0.version, self.0.event_id.clone())
+        Self::assemble(
+            canonical::print(&object)?,
+            self.0.version,
+            self.0.event_id.clone(),
+        )
     }
 
     /// Our signature over the event, in base64, without changing it.
@@ -265,7 +302,11 @@ impl Pdu {
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
     pub fn signature_by(&self, key: &SigningKey) -> Result<String, PduError> {
-        Ok(key.sign_bytes(sign::event_signing_text(&self.to_object()?, self.0.version)?.as_bytes()))
+        Ok(
+            key.sign_bytes(
+                sign::event_signing_text(&self.to_object()?, self.0.version)?.as_bytes(),
+            ),
+        )
     }
 }
 
@@ -284,9 +325,15 @@ pub(crate) fn create_event_id_of(room_id: &RoomId) -> Option<OwnedEventId> {
 /// Whether `hashes.sha256` is the hash of the event's content.
 pub(crate) fn content_hash_matches(object: &CanonicalJsonObject) -> bool {
     use base64::Engine as _;
-    let Some(CanonicalJsonValue::Object(hashes)) = object.get("hashes") else { return false };
-    let Some(CanonicalJsonValue::String(claimed)) = hashes.get("sha256") else { return false };
-    let Ok(claimed) = crate::key::LENIENT.decode(claimed) else { return false };
+    let Some(CanonicalJsonValue::Object(hashes)) = object.get("hashes") else {
+        return false;
+    };
+    let Some(CanonicalJsonValue::String(claimed)) = hashes.get("sha256") else {
+        return false;
+    };
+    let Ok(claimed) = crate::key::LENIENT.decode(claimed) else {
+        return false;
+    };
     crate::hash::content_hash(object).is_ok_and(|computed| computed.as_slice() == claimed)
 }
 

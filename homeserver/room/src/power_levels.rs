@@ -59,17 +59,36 @@ impl PowerLevels {
         let Some(event) = power_levels else {
             let users = match creators_infinite {
                 true => BTreeMap::new(),
-                false => creators.iter().map(|creator| (creator.clone(), 100)).collect(),
+                false => creators
+                    .iter()
+                    .map(|creator| (creator.clone(), 100))
+                    .collect(),
             };
-            return Self { users, ..Self::with_defaults(creators, creators_infinite, 0, 50) };
+            return Self {
+                users,
+                ..Self::with_defaults(creators, creators_infinite, 0, 50)
+            };
         };
         let content: Map<String, Value> = event.content_as().unwrap_or_default();
-        let number = |field: &str, default: i64| content.get(field).and_then(|v| level(v, strict)).unwrap_or(default);
-        let numbers = |field: &str| -> BTreeMap<String, i64> {
-            let entries = content.get(field).and_then(Value::as_object).into_iter().flatten();
-            entries.filter_map(|(key, value)| Some((key.clone(), level(value, strict)?))).collect()
+        let number = |field: &str, default: i64| {
+            content
+                .get(field)
+                .and_then(|v| level(v, strict))
+                .unwrap_or(default)
         };
-        let users = numbers("users").into_iter().filter_map(|(user, value)| Some((user.try_into().ok()?, value)));
+        let numbers = |field: &str| -> BTreeMap<String, i64> {
+            let entries = content
+                .get(field)
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten();
+            entries
+                .filter_map(|(key, value)| Some((key.clone(), level(value, strict)?)))
+                .collect()
+        };
+        let users = numbers("users")
+            .into_iter()
+            .filter_map(|(user, value)| Some((user.try_into().ok()?, value)));
         Self {
             users: users.collect(),
             users_default: number("users_default", 0),
@@ -79,7 +98,12 @@ impl PowerLevels {
             kick: number("kick", 50),
             redact: number("redact", 50),
             notifications: numbers("notifications"),
-            ..Self::with_defaults(creators, creators_infinite, number("events_default", 0), number("state_default", 50))
+            ..Self::with_defaults(
+                creators,
+                creators_infinite,
+                number("events_default", 0),
+                number("state_default", 50),
+            )
         }
     }
 
@@ -125,7 +149,11 @@ impl PowerLevels {
 
     /// The level that sending an event of this type needs.
     pub fn needed_for(&self, kind: &str, is_state: bool) -> i64 {
-        let default = if is_state { self.state_default } else { self.events_default };
+        let default = if is_state {
+            self.state_default
+        } else {
+            self.events_default
+        };
         self.events.get(kind).copied().unwrap_or(default)
     }
 
@@ -200,11 +228,16 @@ fn creators_of(create: &Pdu) -> BTreeSet<OwnedUserId> {
     let mut creators = BTreeSet::new();
     if rules.use_room_create_sender {
         creators.insert(create.sender().to_owned());
-    } else if let Some(creator) = content.as_ref().and_then(|content| user_id(content.creator.as_ref()?)) {
+    } else if let Some(creator) = content
+        .as_ref()
+        .and_then(|content| user_id(content.creator.as_ref()?))
+    {
         creators.insert(creator);
     }
     if rules.additional_room_creators {
-        let more = content.as_ref().and_then(|content| content.additional_creators.as_ref()?.as_array());
+        let more = content
+            .as_ref()
+            .and_then(|content| content.additional_creators.as_ref()?.as_array());
         creators.extend(more.into_iter().flatten().filter_map(user_id));
     }
     creators

@@ -54,17 +54,36 @@ pub fn resolve(
         .iter()
         .map(|set| {
             set.iter()
-                .map(|((kind, key), id)| ((StateEventType::from(kind.as_str()), key.clone()), id.clone()))
+                .map(|((kind, key), id)| {
+                    (
+                        (StateEventType::from(kind.as_str()), key.clone()),
+                        id.clone(),
+                    )
+                })
                 .collect()
         })
         .collect();
-    let chains = auth_chains.into_iter().map(|chain| chain.into_iter().collect()).collect();
-    let resolved = state_res::resolve(&version.rules.authorization, rules, &maps, chains, &fetch, |conflicted| {
-        let conflicted: BTreeSet<OwnedEventId> = conflicted.values().flatten().cloned().collect();
-        Some(conflicted_subgraph(&conflicted, &fetch))
-    })
+    let chains = auth_chains
+        .into_iter()
+        .map(|chain| chain.into_iter().collect())
+        .collect();
+    let resolved = state_res::resolve(
+        &version.rules.authorization,
+        rules,
+        &maps,
+        chains,
+        &fetch,
+        |conflicted| {
+            let conflicted: BTreeSet<OwnedEventId> =
+                conflicted.values().flatten().cloned().collect();
+            Some(conflicted_subgraph(&conflicted, &fetch))
+        },
+    )
     .map_err(ResolveError::Events)?;
-    Ok(resolved.into_iter().map(|((kind, key), id)| ((kind.to_string(), key), id)).collect())
+    Ok(resolved
+        .into_iter()
+        .map(|((kind, key), id)| ((kind.to_string(), key), id))
+        .collect())
 }
 
 /// The events on the auth paths between any two conflicted events, these included.
@@ -77,7 +96,8 @@ fn conflicted_subgraph(
     // Walked from conflicted events only, so whatever is visited lies below one; what remains is whether it lies
     // above one. An explicit stack: auth chains are as deep as a room is old.
     let mut reaches: HashMap<OwnedEventId, bool> = HashMap::new();
-    let mut stack: Vec<(OwnedEventId, bool)> = conflicted.iter().map(|id| (id.clone(), false)).collect();
+    let mut stack: Vec<(OwnedEventId, bool)> =
+        conflicted.iter().map(|id| (id.clone(), false)).collect();
     while let Some((id, children_done)) = stack.pop() {
         if reaches.contains_key(&id) && !children_done {
             continue;
@@ -88,7 +108,10 @@ fn conflicted_subgraph(
         };
         if children_done {
             let reaching = conflicted.contains(&id)
-                || event.auth_events().iter().any(|parent| reaches.get(parent).copied().unwrap_or(false));
+                || event
+                    .auth_events()
+                    .iter()
+                    .any(|parent| reaches.get(parent).copied().unwrap_or(false));
             reaches.insert(id, reaching);
             continue;
         }
@@ -96,8 +119,15 @@ fn conflicted_subgraph(
         reaches.insert(id.clone(), false);
         stack.push((id, true));
         stack.extend(
-            event.auth_events().iter().filter(|parent| !reaches.contains_key(*parent)).map(|p| (p.clone(), false)),
+            event
+                .auth_events()
+                .iter()
+                .filter(|parent| !reaches.contains_key(*parent))
+                .map(|p| (p.clone(), false)),
         );
     }
-    reaches.into_iter().filter_map(|(id, reaching)| reaching.then_some(id)).collect()
+    reaches
+        .into_iter()
+        .filter_map(|(id, reaching)| reaching.then_some(id))
+        .collect()
 }

@@ -8,7 +8,8 @@ use std::{
 };
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, RoomId,
+    ServerName, UserId,
 };
 use serde_json::value::RawValue;
 
@@ -61,7 +62,9 @@ impl UncheckedPdu {
     pub fn parse_str(json: &str, version: &'static RoomVersion) -> Result<Self, FormatError> {
         // Canonical form can be shorter than what was sent (spaces, escapes), but not without end.
         if json.len() > MAX_PDU_BYTES.saturating_mul(8) {
-            return Err(FormatError::TooLarge { size_bytes: json.len() });
+            return Err(FormatError::TooLarge {
+                size_bytes: json.len(),
+            });
         }
         Self::parse_object(parse_canonical(json)?, version)
     }
@@ -111,7 +114,10 @@ impl UncheckedPdu {
     /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events>.
     pub fn required_servers(&self) -> BTreeSet<OwnedServerName> {
         let rules = &self.pdu.room_version().rules.signatures;
-        let content = self.object.get("content").and_then(CanonicalJsonValue::as_object);
+        let content = self
+            .object
+            .get("content")
+            .and_then(CanonicalJsonValue::as_object);
         let is_member = self.pdu.kind() == "m.room.member";
         let by_third_party = is_member
             && self.pdu.membership() == Some("invite")
@@ -129,8 +135,11 @@ impl UncheckedPdu {
         if rules.check_join_authorised_via_users_server
             && is_member
             && self.pdu.membership() == Some("join")
-            && let Some(user) = content.and_then(|content| content.get("join_authorised_via_users_server"))
-            && let Some(user) = user.as_str().and_then(|user| <&UserId>::try_from(user).ok())
+            && let Some(user) =
+                content.and_then(|content| content.get("join_authorised_via_users_server"))
+            && let Some(user) = user
+                .as_str()
+                .and_then(|user| <&UserId>::try_from(user).ok())
         {
             servers.insert(user.server_name().to_owned());
         }
@@ -140,14 +149,23 @@ impl UncheckedPdu {
     /// The keys to have at hand before [`UncheckedPdu::verify`]: per server that must sign, the key ids that it used.
     pub fn required_key_ids(&self) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
         let key_ids = |server: &ServerName| {
-            sign::signing_key_ids(&self.object, server.as_str()).map(|(key_id, _)| key_id.to_owned()).collect()
+            sign::signing_key_ids(&self.object, server.as_str())
+                .map(|(key_id, _)| key_id.to_owned())
+                .collect()
         };
-        self.required_servers().into_iter().map(|server| (server.clone(), key_ids(&server))).collect()
+        self.required_servers()
+            .into_iter()
+            .map(|server| (server.clone(), key_ids(&server)))
+            .collect()
     }
 
     /// The time at which keys must have been valid, in milliseconds; `None` where the version ignores it.
     pub fn keys_valid_at_ms(&self) -> Option<u64> {
-        self.pdu.room_version().rules.enforce_key_validity.then(|| self.pdu.origin_server_ts_ms())
+        self.pdu
+            .room_version()
+            .rules
+            .enforce_key_validity
+            .then(|| self.pdu.origin_server_ts_ms())
     }
 
     /// Every server that must sign has signed; an event whose content hash is wrong has become its redacted form.
@@ -164,13 +182,23 @@ impl UncheckedPdu {
             })?;
         }
         if content_hash_matches(&self.object) {
-            return Ok(SignedPdu { pdu: self.pdu, content: ContentState::Intact });
+            return Ok(SignedPdu {
+                pdu: self.pdu,
+                content: ContentState::Intact,
+            });
         }
         let mut object = self.object;
         redact_object(&mut object, version)?;
-        let pdu = Pdu::assemble(canonical::print(&object)?, version, self.pdu.event_id().to_owned())
-            .map_err(|_malformed| SignatureError::Malformed)?;
-        Ok(SignedPdu { pdu, content: ContentState::Redacted })
+        let pdu = Pdu::assemble(
+            canonical::print(&object)?,
+            version,
+            self.pdu.event_id().to_owned(),
+        )
+        .map_err(|_malformed| SignatureError::Malformed)?;
+        Ok(SignedPdu {
+            pdu,
+            content: ContentState::Redacted,
+        })
     }
 
     /// This server has signed it with a known key, whether or not it had to.
@@ -224,8 +252,12 @@ pub(crate) fn event_id_of(
 ) -> Result<OwnedEventId, FormatError> {
     let malformed = FormatError::Malformed { field: "event_id" };
     if version.has_event_id_field() {
-        let id = object.get("event_id").and_then(CanonicalJsonValue::as_str).ok_or(malformed)?;
-        return EventId::parse(id).map_err(|_malformed| FormatError::Malformed { field: "event_id" });
+        let id = object
+            .get("event_id")
+            .and_then(CanonicalJsonValue::as_str)
+            .ok_or(malformed)?;
+        return EventId::parse(id)
+            .map_err(|_malformed| FormatError::Malformed { field: "event_id" });
     }
     EventId::parse(format!("${}", reference_hash(object, version)?)).map_err(|_malformed| malformed)
 }
