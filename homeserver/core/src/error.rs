@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use matron_storage::{CommitError, StoreError};
+use matron_storage::CommitError;
+
+pub use matron_storage::StoreError;
 
 /// A sentence for the person who reads the error. Never holds content, tokens or patient ids.
 pub type Sentence = Cow<'static, str>;

@@ -120,7 +120,7 @@ impl Core {
     /// [`Error::Store`] when what is on disk cannot be read, and [`Error::Internal`] naming the setting that makes no sense.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
         let core = Arc::new(Self {
-            appservices: appservices::State::new(parts.appservices),
+            appservices: appservices::State::new(parts.appservices, &parts.server_name)?,
             settings: parts.settings,
             server_name: parts.server_name,
             store: parts.store,

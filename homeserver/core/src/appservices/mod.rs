@@ -1,83 +1,83 @@
 //! Application services: registrations, and the transactions they receive.
 
+mod registration;
+
+pub use registration::{Appservice, Namespace, Namespaces, Registration, RegistrationError};
+
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use ruma::{RoomAliasId, ServerName, UserId};
 use tokio::sync::watch;
 
-use crate::Core;
-
-/// One application service, as its registration file says (Application Service API, "Registration").
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Registration {
-    /// Unique and unchanging.
-    pub id: String,
-    /// Where its transactions go; `None`: it receives none.
-    #[serde(default)]
-    pub url: Option<String>,
-    /// What it shows to us.
-    pub as_token: String,
-    /// What we show to it.
-    pub hs_token: String,
-    /// Localpart of its own user.
-    pub sender_localpart: String,
-    /// What it is interested in.
-    #[serde(default)]
-    pub namespaces: Namespaces,
-    /// Whether its users are rate limited.
-    #[serde(default)]
-    pub rate_limited: Option<bool>,
-    /// Third-party protocols it serves.
-    #[serde(default)]
-    pub protocols: Option<Vec<String>>,
-    /// Whether it receives typing, receipts, presence and to-device messages.
-    #[serde(default, alias = "de.sorunome.msc2409.push_ephemeral", alias = "push_ephemeral")]
-    pub receive_ephemeral: bool,
-}
-
-impl std::fmt::Debug for Registration {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Registration").field("id", &self.id).field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-/// What an application service is interested in.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Namespaces {
-    /// Users.
-    pub users: Vec<Namespace>,
-    /// Room aliases.
-    pub aliases: Vec<Namespace>,
-    /// Room ids.
-    pub rooms: Vec<Namespace>,
-}
-
-/// A regular expression over identifiers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Namespace {
-    /// Nobody else may have what matches.
-    pub exclusive: bool,
-    /// The expression.
-    pub regex: String,
-}
+use crate::{Core, Error};
 
 /// The registered application services.
 #[derive(Debug)]
 pub struct State {
     /// All of them.
-    pub registrations: Vec<Arc<Registration>>,
+    pub services: Vec<Arc<Appservice>>,
 }
 
 impl State {
     /// Takes the registrations into service.
-    #[must_use]
-    pub fn new(registrations: Vec<Registration>) -> Self {
-        Self { registrations: registrations.into_iter().map(Arc::new).collect() }
+    ///
+    /// # Errors
+    /// [`Error::Internal`] naming the registration that cannot be used.
+    pub fn new(registrations: Vec<Registration>, server_name: &ServerName) -> Result<Self, Error> {
+        let services = registrations
+            .into_iter()
+            .map(|registration| {
+                let id = registration.id.clone();
+                Appservice::new(registration, server_name)
+                    .map(Arc::new)
+                    .map_err(|error| Error::internal(format!("application service `{id}`: {error}")))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { services })
     }
 }
 
 impl Core {
+    /// The application service that shows this token. Every registration is compared, in constant time.
+    #[must_use]
+    pub fn appservice_for_token(&self, token: &str) -> Option<Arc<Appservice>> {
+        let mut found = None;
+        for service in &self.appservices.services {
+            if service.knows_token(token) {
+                found = Some(service);
+            }
+        }
+        found.map(Arc::clone)
+    }
+
+    /// The application service with this id.
+    #[must_use]
+    pub fn appservice(&self, id: &str) -> Option<&Arc<Appservice>> {
+        self.appservices.services.iter().find(|service| service.registration.id == id)
+    }
+
+    /// Passes if no application service, other than `own`, has reserved this user id.
+    ///
+    /// # Errors
+    /// `M_EXCLUSIVE`.
+    pub fn check_user_not_reserved(&self, user: &UserId, own: Option<&str>) -> Result<(), Error> {
+        let reserved = self.appservices.services.iter().any(|service| {
+            Some(service.registration.id.as_str()) != own && service.owns_user(user)
+        });
+        if reserved { Err(Error::Exclusive("an application service has reserved this user name".into())) } else { Ok(()) }
+    }
+
+    /// Passes if no application service, other than `own`, has reserved this alias.
+    ///
+    /// # Errors
+    /// `M_EXCLUSIVE`.
+    pub fn check_alias_not_reserved(&self, alias: &RoomAliasId, own: Option<&str>) -> Result<(), Error> {
+        let reserved = self.appservices.services.iter().any(|service| {
+            Some(service.registration.id.as_str()) != own && service.owns_alias(alias)
+        });
+        if reserved { Err(Error::Exclusive("an application service has reserved this alias".into())) } else { Ok(()) }
+    }
+
     /// Sends transactions until `stop` turns true.
     pub async fn run_appservices(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
         let _ = stop.wait_for(|stop| *stop).await;

@@ -1,0 +1,96 @@
+//! JSON bodies, bounded before and while they are read.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use bytes::Bytes;
+use http::{HeaderMap, header::CONTENT_LENGTH};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use matron_core::Error;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::{ApiError, AppState};
+
+/// The largest JSON body of most endpoints, bytes.
+pub const DEFAULT_JSON_BYTES: usize = 1024 * 1024;
+
+/// The largest JSON body of endpoints that carry many keys or events, bytes.
+pub const LARGE_JSON_BYTES: usize = 16 * 1024 * 1024;
+
+/// A JSON body of at most `MAX` bytes.
+///
+/// Refusals: `M_TOO_LARGE`, `M_NOT_JSON` (also invalid UTF-8 and an empty body), `M_MISSING_PARAM`, `M_BAD_JSON`.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonBody<T, const MAX: usize = DEFAULT_JSON_BYTES>(pub T);
+
+/// As [`JsonBody`], where an empty body means `{}`.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonOrEmpty<T, const MAX: usize = DEFAULT_JSON_BYTES>(pub T);
+
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonBody<T, MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &AppState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(&parts.headers, body, MAX).await?;
+        Ok(Self(parse_json(&bytes)?))
+    }
+}
+
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonOrEmpty<T, MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &AppState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(&parts.headers, body, MAX).await?;
+        if bytes.is_empty() {
+            return Ok(Self(parse_json(b"{}")?));
+        }
+        Ok(Self(parse_json(&bytes)?))
+    }
+}
+
+/// The whole body, if it has at most `max_bytes`.
+///
+/// # Errors
+/// `M_TOO_LARGE`, decided by `Content-Length` before reading where it is given; `M_NOT_JSON` when the connection breaks.
+pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, Error> {
+    let too_large = || Error::TooLarge(format!("the body may have at most {max_bytes} bytes").into());
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max_bytes)) {
+        return Err(too_large());
+    }
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Error::NotJson),
+    }
+}
+
+/// The value that a body holds.
+///
+/// # Errors
+/// `M_NOT_JSON`, `M_MISSING_PARAM` naming the field, `M_BAD_JSON` naming the place; never the content.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::NotJson)?;
+    serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Syntax | Category::Eof | Category::Io => Error::NotJson,
+        Category::Data => {
+            // A wrong value inside an otherwise broken body is still not JSON.
+            if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+                return Error::NotJson;
+            }
+            missing_field(&error.to_string()).map_or_else(
+                || Error::BadJson(format!("a value has the wrong form, at line {} column {}", error.line(), error.column()).into()),
+                |field| Error::MissingParam(format!("`{field}` is missing").into()),
+            )
+        }
+    })
+}
+
+/// The field that serde says is missing.
+pub(super) fn missing_field(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.split('`').next()
+}

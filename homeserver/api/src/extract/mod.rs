@@ -1,0 +1,9 @@
+//! Who asks, and what; every refusal is a Matrix error.
+
+mod auth;
+mod body;
+mod params;
+
+pub use auth::{Auth, OptionalAuth, access_token};
+pub use body::{DEFAULT_JSON_BYTES, JsonBody, JsonOrEmpty, LARGE_JSON_BYTES, parse_json, read_body};
+pub use params::{PathArgs, Query};

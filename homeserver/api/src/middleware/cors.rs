@@ -1,0 +1,34 @@
+//! Browsers of any origin may use the client paths.
+
+use axum::{
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, StatusCode, header};
+
+/// Adds the CORS headers to every answer on a client path, errors included, and answers preflights.
+///
+/// SPEC: v1.19 Client-Server API, "Web Browser Clients".
+pub(super) async fn allow(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if ["/_matrix/federation", "/_matrix/key", "/_matrix/policy"].iter().any(|prefix| path.starts_with(prefix)) {
+        return next.run(request).await;
+    }
+    let mut response = if request.method() == Method::OPTIONS {
+        StatusCode::OK.into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization, Date"),
+    );
+    response
+}

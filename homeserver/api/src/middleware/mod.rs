@@ -1,0 +1,49 @@
+//! What surrounds every handler: spans and counters, caught panics, CORS, unknown paths.
+
+mod cors;
+pub mod rate_limit;
+mod span;
+
+use std::{net::IpAddr, panic::AssertUnwindSafe};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::StatusCode;
+use matron_core::Error;
+
+use crate::{ApiError, AppState};
+
+/// The address of the client, put into the request's extensions by the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// The finished router.
+pub(crate) fn wrap(routes: Router<AppState>, state: AppState) -> Router {
+    routes
+        .fallback(|| async { ApiError(Error::Unrecognized) })
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state)
+        .layer(from_fn(catch_panic))
+        .layer(from_fn(cors::allow))
+        .layer(from_fn(span::observe))
+}
+
+/// SPEC: v1.19 Client-Server API, "Common error codes": 405 with `M_UNRECOGNIZED`.
+async fn wrong_method() -> Response {
+    let mut response = ApiError(Error::Unrecognized).into_response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+/// A panic is a defect, but it ends one request only, with a Matrix error.
+async fn catch_panic(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError(Error::internal("a handler panicked")).into_response(),
+    }
+}

@@ -1,0 +1,10 @@
+//! Matron as a policy server: `/_matrix/policy/v1`.
+
+use axum::Router;
+
+use crate::AppState;
+
+/// The routes of this part.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+}

@@ -1,0 +1,352 @@
+//! Devices: made at login, gone at logout, with their tokens and keys.
+
+use std::net::IpAddr;
+
+use matron_storage::{Batch, CommitError, Key, KeyReader, Order, Table};
+use ruma::{DeviceId, OwnedDeviceId, UserId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    account::MAX_ATTEMPTS,
+    token::{Issued, TokenHash, mint},
+};
+use crate::{
+    Core, Error,
+    house::{from_json, to_json},
+};
+
+/// How many devices one user may have; a login past it is refused.
+const MAX_DEVICES: usize = 2_000;
+
+/// How many devices that were seen wait for their lazy write.
+const MAX_SEEN: usize = 65_536;
+
+/// A device, as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// What its user calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// When it was made, ms since the epoch.
+    pub created_ms: u64,
+    /// When it was last used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ms: Option<u64>,
+    /// From where it was last used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ip: Option<String>,
+    /// Hashes of its access tokens: one, or two while a refreshed one is not used yet.
+    #[serde(with = "hashes")]
+    pub access: Vec<TokenHash>,
+    /// Hashes of its refresh tokens.
+    #[serde(with = "hashes")]
+    pub refresh: Vec<TokenHash>,
+}
+
+/// A device, as the Client-Server API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceView {
+    /// The device.
+    pub device_id: OwnedDeviceId,
+    /// What its user calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// From where it was last used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ip: Option<String>,
+    /// When it was last used, ms since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ts: Option<u64>,
+}
+
+/// When and from where a device was last seen, not written yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    at_ms: u64,
+    address: Option<IpAddr>,
+}
+
+fn device_key(user: &UserId, device: &DeviceId) -> Key {
+    Key::new().text(user).text(device)
+}
+
+impl Core {
+    /// A device of a local user.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn find_device(&self, user: &UserId, device: &DeviceId) -> Result<Option<Device>, Error> {
+        self.load(Table::UserDevice, &device_key(user, device))
+    }
+
+    /// Every device of a local user, in order of id.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn load_devices(&self, user: &UserId) -> Result<Vec<(OwnedDeviceId, Device)>, Error> {
+        let rows = self.store.scan(Table::UserDevice, &Key::new().text(user).prefix(), Order::Ascending, MAX_DEVICES)?;
+        rows.into_iter()
+            .map(|(key, value)| {
+                let mut reader = KeyReader::new(&key);
+                let device = reader.text().and_then(|_| reader.text());
+                let device = device.ok_or_else(|| Error::internal("user_device holds a malformed key"))?;
+                Ok((OwnedDeviceId::from(device), from_json(Table::UserDevice, &value)?))
+            })
+            .collect()
+    }
+
+    /// The devices of a user as their owner sees them.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn devices(&self, user: &UserId) -> Result<Vec<DeviceView>, Error> {
+        Ok(self.load_devices(user)?.into_iter().map(|(id, device)| self.device_view(user, id, device)).collect())
+    }
+
+    /// One device as its owner sees it.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`.
+    pub fn device(&self, user: &UserId, device_id: &DeviceId) -> Result<DeviceView, Error> {
+        let device = self.find_device(user, device_id)?.ok_or_else(no_device)?;
+        Ok(self.device_view(user, device_id.to_owned(), device))
+    }
+
+    fn device_view(&self, user: &UserId, device_id: OwnedDeviceId, device: Device) -> DeviceView {
+        let seen = self.accounts.seen.lock().get(&(user.to_owned(), device_id.clone())).copied();
+        DeviceView {
+            device_id,
+            display_name: device.display_name,
+            last_seen_ip: seen.and_then(|seen| seen.address).map(|ip| ip.to_string()).or(device.last_seen_ip),
+            last_seen_ts: seen.map(|seen| seen.at_ms).or(device.last_seen_ms),
+        }
+    }
+
+    /// The device has this name. An application service also makes a device this way.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`; `M_TOO_LARGE` for more than 255 bytes.
+    pub async fn rename_device(&self, user: &UserId, device: &DeviceId, name: Option<String>) -> Result<(), Error> {
+        if name.as_ref().is_some_and(|name| name.len() > 255) {
+            return Err(Error::TooLarge("a device's name has at most 255 bytes".into()));
+        }
+        self.update_device(user, device, |device| device.display_name.clone_from(&name)).await?;
+        self.announce_devices(user).await
+    }
+
+    /// The device exists without tokens of its own, as application services need for their users.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` for an id that is not allowed; [`Error::Store`].
+    // MSC: 4190.
+    pub async fn create_device(&self, user: &UserId, id: &DeviceId, name: Option<String>) -> Result<(), Error> {
+        check_device_id(id)?;
+        let device = Device { display_name: name, created_ms: self.now_ms(), ..Device::default() };
+        let mut batch = Batch::new();
+        batch.put(Table::UserDevice, device_key(user, id), to_json(&device)?);
+        self.commit(batch).await?;
+        self.announce_devices(user).await
+    }
+
+    /// The device is changed by `change`, whatever others do to it meanwhile.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`; [`Error::Store`].
+    pub(super) async fn update_device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        change: impl Fn(&mut Device) + Send,
+    ) -> Result<(), Error> {
+        let key = device_key(user, device);
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(before) = self.store.get(Table::UserDevice, key.as_bytes())? else { return Err(no_device()) };
+            let mut device: Device = from_json(Table::UserDevice, &before)?;
+            change(&mut device);
+            let mut batch = Batch::new();
+            batch.expect_equals(Table::UserDevice, key.clone(), before);
+            batch.put(Table::UserDevice, key.clone(), to_json(&device)?);
+            match self.store.submit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::internal("a device changed too often to be changed"))
+    }
+
+    /// The user has a session on this device; tokens that the device had are gone.
+    ///
+    /// # Errors
+    /// `M_INVALID_PARAM` for a device id that is not allowed; `M_LIMIT_EXCEEDED` for too many devices.
+    pub(super) async fn start_session(
+        &self,
+        user: &UserId,
+        device_id: Option<OwnedDeviceId>,
+        name: Option<String>,
+        refreshable: bool,
+    ) -> Result<(OwnedDeviceId, Issued), Error> {
+        let device_id = device_id.unwrap_or_else(|| super::token::fresh_name(10).to_uppercase().into());
+        check_device_id(&device_id)?;
+        let lifetime_ms = refreshable.then_some(self.settings.access_token_lifetime_ms);
+        let key = device_key(user, &device_id);
+        let now_ms = self.now_ms();
+        for _ in 0..MAX_ATTEMPTS {
+            let before = self.store.get(Table::UserDevice, key.as_bytes())?;
+            let mut batch = Batch::new();
+            let mut device = match &before {
+                Some(bytes) => {
+                    batch.expect_equals(Table::UserDevice, key.clone(), bytes.clone());
+                    from_json(Table::UserDevice, bytes)?
+                }
+                None => {
+                    batch.expect_absent(Table::UserDevice, key.clone());
+                    self.check_room_for_device(user)?;
+                    Device { display_name: name.clone(), created_ms: now_ms, ..Device::default() }
+                }
+            };
+            let old = std::mem::take(&mut device.access);
+            remove_tokens(&mut batch, &old, &std::mem::take(&mut device.refresh));
+            let minted = mint(&mut batch, user, &device_id, lifetime_ms, now_ms)?;
+            device.access.push(minted.access);
+            device.refresh.extend(minted.refresh);
+            batch.put(Table::UserDevice, key.clone(), to_json(&device)?);
+            match self.store.submit(batch).await {
+                Ok(_) => {
+                    self.forget_tokens(&old);
+                    if before.is_none() {
+                        self.announce_devices(user).await?;
+                    }
+                    return Ok((device_id, minted.issued));
+                }
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::internal("a device changed too often to be logged in"))
+    }
+
+    fn check_room_for_device(&self, user: &UserId) -> Result<(), Error> {
+        let devices = self.store.scan(Table::UserDevice, &Key::new().text(user).prefix(), Order::Ascending, MAX_DEVICES)?;
+        if devices.len() < MAX_DEVICES {
+            return Ok(());
+        }
+        Err(Error::Custom {
+            status: 403,
+            errcode: "M_RESOURCE_LIMIT_EXCEEDED",
+            message: format!("a user may have at most {MAX_DEVICES} devices; log some out").into(),
+        })
+    }
+
+    /// The devices are gone, with tokens, keys, pushers and what waited for them. Unknown ids are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn delete_devices(&self, user: &UserId, ids: &[OwnedDeviceId]) -> Result<(), Error> {
+        let mut gone = false;
+        for id in ids {
+            let Some(device) = self.find_device(user, id)? else { continue };
+            let mut batch = Batch::new();
+            remove_tokens(&mut batch, &device.access, &device.refresh);
+            batch.delete(Table::UserDevice, device_key(user, id));
+            self.remove_device_keys(&mut batch, user, id);
+            self.remove_pushers_of_device(&mut batch, user, id)?;
+            self.commit(batch).await?;
+            self.forget_tokens(&device.access);
+            self.accounts.seen.lock().remove(&(user.to_owned(), id.clone()));
+            gone = true;
+        }
+        if gone {
+            self.forget_tokens_of(user);
+            self.announce_devices(user).await?;
+            self.notifier.wake_user(user);
+        }
+        Ok(())
+    }
+
+    /// Every row that keys, claims and to-device messages have of this device goes with it.
+    fn remove_device_keys(&self, batch: &mut Batch, user: &UserId, device: &DeviceId) {
+        let prefix = device_key(user, device).prefix();
+        for table in [Table::DeviceKeys, Table::DeviceOneTimeKey, Table::DeviceFallbackKey, Table::ToDeviceInbox] {
+            batch.delete_range(table, prefix.clone());
+        }
+    }
+
+    /// Remembers that a device was used; it is written later, with others.
+    pub(super) fn note_seen(&self, user: &UserId, device: &DeviceId, address: Option<IpAddr>, now_ms: u64) {
+        let mut seen = self.accounts.seen.lock();
+        if seen.len() < MAX_SEEN {
+            seen.insert((user.to_owned(), device.to_owned()), Seen { at_ms: now_ms, address });
+        }
+    }
+
+    /// When devices were last seen is in the store.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn flush_seen(&self) -> Result<(), Error> {
+        let seen = std::mem::take(&mut *self.accounts.seen.lock());
+        for ((user, id), seen) in seen {
+            let written = self
+                .update_device(&user, &id, |device| {
+                    device.last_seen_ms = Some(seen.at_ms);
+                    if let Some(address) = seen.address {
+                        device.last_seen_ip = Some(address.to_string());
+                    }
+                })
+                .await;
+            match written {
+                Ok(()) | Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_device() -> Error {
+    Error::not_found("there is no such device")
+}
+
+/// Device ids are the client's choice, within reason: they are part of keys and of other servers' requests.
+fn check_device_id(id: &DeviceId) -> Result<(), Error> {
+    let text = id.as_str();
+    if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+        return Err(Error::invalid("a device id has 1 to 255 bytes and no control characters"));
+    }
+    Ok(())
+}
+
+/// The rows of these tokens go.
+pub(super) fn remove_tokens(batch: &mut Batch, access: &[TokenHash], refresh: &[TokenHash]) {
+    for hash in access {
+        batch.delete(Table::TokenAccess, *hash);
+    }
+    for hash in refresh {
+        batch.delete(Table::TokenRefresh, *hash);
+    }
+}
+
+/// Hashes as base64 text.
+mod hashes {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use super::TokenHash;
+
+    pub(super) fn serialize<S: Serializer>(hashes: &[TokenHash], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(hashes.iter().map(|hash| STANDARD_NO_PAD.encode(hash)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TokenHash>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts
+            .into_iter()
+            .map(|text| {
+                let bytes = STANDARD_NO_PAD.decode(text).map_err(D::Error::custom)?;
+                TokenHash::try_from(bytes.as_slice()).map_err(D::Error::custom)
+            })
+            .collect()
+    }
+}
