@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod crypto;
 pub mod governance;
 pub mod http;
 pub mod registration;
