@@ -12,12 +12,14 @@
 pub mod batch;
 pub mod engine;
 pub mod key;
+pub mod keyring;
 pub mod tables;
 pub mod transfer;
 
 pub use batch::{Batch, CommitError, Committed, Expect, Op, Pending, Slot, SlotForm};
 pub use engine::{EngineKind, open};
 pub use key::{Key, KeyRange, KeyReader};
+pub use keyring::{KeyRing, KeyRingError, MasterKey, MasterKeyError};
 pub use tables::Table;
 
 use std::fmt::Debug;

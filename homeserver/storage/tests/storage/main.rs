@@ -24,3 +24,5 @@ fn first_steps() {
         store.close();
     }
 }
+
+mod keyring;
