@@ -1,0 +1,201 @@
+//! From a route to an encrypted stream: addresses, the guard, TCP, TLS.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::select_ok;
+use matron_core::ports::PeerError;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{guard::AddressGuard, network::Network, tls::TlsConfigs};
+
+/// How many addresses of one place are tried.
+const MAX_ADDRESSES: usize = 6;
+/// How long one address gets before the next is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// An address or a name that has some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// An IP literal.
+    Address(IpAddr),
+    /// A DNS name.
+    Name(String),
+}
+
+impl Host {
+    /// The host of this text; an IPv6 literal may stand in brackets.
+    pub(crate) fn parse(text: &str) -> Self {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        bare.parse().map_or_else(|_not_an_address| Self::Name(text.to_owned()), Self::Address)
+    }
+
+    /// The name that a certificate must carry.
+    ///
+    /// # Errors
+    /// [`PeerError::Resolve`] when no certificate could.
+    pub(crate) fn certificate_name(&self) -> Result<ServerName<'static>, PeerError> {
+        match self {
+            Self::Address(address) => Ok(ServerName::IpAddress((*address).into())),
+            Self::Name(name) => ServerName::try_from(name.clone())
+                .map_err(|_invalid| PeerError::Resolve("its name is not one that a certificate can carry".to_owned())),
+        }
+    }
+}
+
+/// Something to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where.
+    pub(crate) host: Host,
+    /// On which port.
+    pub(crate) port: u16,
+}
+
+/// How the other end proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A homeserver, by a certificate for this name.
+    Homeserver(ServerName<'static>),
+    /// Another service, by a certificate for this name.
+    Service(ServerName<'static>),
+    /// Not at all: plain HTTP to a configured service.
+    None,
+}
+
+/// All that is needed to connect and to address a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// Where to connect, in order of preference; never empty.
+    pub(crate) places: Vec<Place>,
+    /// How the other end proves who it is.
+    pub(crate) proof: Proof,
+    /// The `Host` header.
+    pub(crate) host_header: String,
+    /// The operator named it: private addresses are fine.
+    pub(crate) trusted: bool,
+}
+
+/// Anything that bytes flow through.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Opens streams, and is the only place that does.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialer {
+    /// DNS and TCP.
+    pub(crate) network: Arc<dyn Network>,
+    /// Which addresses may be reached.
+    pub(crate) guard: Arc<AddressGuard>,
+    /// Whose certificates are believed.
+    pub(crate) tls: TlsConfigs,
+    /// For DNS, TCP and TLS of one place together.
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Dialer {
+    /// A stream to the first place of the route that answers, its certificate verified.
+    ///
+    /// # Errors
+    /// [`PeerError::Resolve`] when there is no address that may be reached, [`PeerError::Connect`] or
+    /// [`PeerError::Timeout`] when none of them answers properly.
+    pub(crate) async fn dial(&self, route: &Route) -> Result<Box<dyn Stream>, PeerError> {
+        let mut failure = PeerError::Resolve("it has no address".to_owned());
+        for place in &route.places {
+            match timeout(self.connect_timeout, self.dial_place(route, place)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failure = error,
+                Err(_elapsed) => failure = PeerError::Timeout,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn dial_place(&self, route: &Route, place: &Place) -> Result<Box<dyn Stream>, PeerError> {
+        let addresses = self.reachable(route, place).await?;
+        let stream = self.connect_any(&addresses).await?;
+        let (name, config) = match &route.proof {
+            Proof::Homeserver(name) => (name, &self.tls.federation),
+            Proof::Service(name) => (name, &self.tls.services),
+            Proof::None => return Ok(Box::new(stream)),
+        };
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(name.clone(), stream)
+            .await
+            .map_err(|error| PeerError::Connect(format!("TLS: {error}")))?;
+        Ok(Box::new(stream))
+    }
+
+    /// The addresses of a place that may be reached, both families taking turns.
+    async fn reachable(&self, route: &Route, place: &Place) -> Result<Vec<SocketAddr>, PeerError> {
+        let found = match &place.host {
+            Host::Address(address) => vec![*address],
+            Host::Name(name) => self
+                .network
+                .addresses(name)
+                .await
+                .map_err(|error| PeerError::Resolve(format!("DNS: {error}")))?,
+        };
+        if found.is_empty() {
+            return Err(PeerError::Resolve("it has no address".to_owned()));
+        }
+        let mut refusal = None;
+        let mut allowed = Vec::new();
+        for address in found {
+            if route.trusted {
+                allowed.push(address);
+                continue;
+            }
+            match self.guard.check(address) {
+                Ok(address) => allowed.push(address),
+                Err(refused) => refusal = Some(refused),
+            }
+        }
+        if let (true, Some(refused)) = (allowed.is_empty(), refusal) {
+            return Err(PeerError::Resolve(refused.to_string()));
+        }
+        let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = allowed.into_iter().partition(IpAddr::is_ipv6);
+        Ok(take_turns(v6, v4)
+            .into_iter()
+            .take(MAX_ADDRESSES)
+            .map(|address| SocketAddr::new(address, place.port))
+            .collect())
+    }
+
+    /// A stream to the first address that accepts, each given a head start before the next.
+    async fn connect_any(&self, addresses: &[SocketAddr]) -> Result<TcpStream, PeerError> {
+        let attempts = addresses.iter().zip(0_u32..).map(|(address, turn)| {
+            let attempt = async move {
+                sleep(HEAD_START.saturating_mul(turn)).await;
+                self.network.connect(*address).await
+            };
+            Box::pin(attempt)
+        });
+        select_ok(attempts)
+            .await
+            .map(|(stream, _losers)| stream)
+            .map_err(|error: io::Error| PeerError::Connect(error.kind().to_string()))
+    }
+}
+
+/// One of each in turn, the first list first.
+fn take_turns(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut turns = Vec::with_capacity(first.len().saturating_add(second.len()));
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        match (first.next(), second.next()) {
+            (None, None) => return turns,
+            (one, other) => turns.extend(one.into_iter().chain(other)),
+        }
+    }
+}

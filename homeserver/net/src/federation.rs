@@ -1,0 +1,209 @@
+//! [`NetFederation`]: other servers, reached.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method, uri::PathAndQuery};
+use matron_core::{
+    federation::keys::x_matrix,
+    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse, http_method},
+};
+use matron_room::SigningKey;
+use ruma::{OwnedServerName, ServerName};
+use url::Url;
+
+use crate::{
+    backoff::Backoff,
+    config::{NetConfig, NetError},
+    dial::Dialer,
+    discovery::Discovery,
+    exchange::{Exchanger, Outgoing},
+    guard::AddressGuard,
+    network::{Network, SystemNetwork},
+    pool::Pool,
+    tls::TlsConfigs,
+    url_target::{Trust, target_of},
+};
+
+/// Reaches homeservers by their names and services by their URLs.
+#[derive(Debug)]
+pub struct NetFederation {
+    server_name: OwnedServerName,
+    signing_key: Arc<SigningKey>,
+    clock: Arc<dyn Clock>,
+    discovery: Discovery,
+    exchanger: Exchanger,
+    backoff: Backoff,
+    longest: Duration,
+}
+
+impl NetFederation {
+    /// A carrier that signs as `server_name`, over the machine's own network.
+    ///
+    /// # Errors
+    /// [`NetError`] that names the setting to change.
+    pub fn new(
+        config: NetConfig,
+        server_name: OwnedServerName,
+        signing_key: Arc<SigningKey>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, NetError> {
+        Self::with_network(config, server_name, signing_key, clock, Arc::new(SystemNetwork::new()))
+    }
+
+    /// As [`NetFederation::new`], over another network.
+    ///
+    /// # Errors
+    /// As [`NetFederation::new`].
+    pub fn with_network(
+        config: NetConfig,
+        server_name: OwnedServerName,
+        signing_key: Arc<SigningKey>,
+        clock: Arc<dyn Clock>,
+        network: Arc<dyn Network>,
+    ) -> Result<Self, NetError> {
+        let tls = TlsConfigs::new(&config)?;
+        let discovery = Discovery::new(&config, Arc::clone(&clock))?;
+        let pool = Pool::new(&config);
+        let dialer = Dialer {
+            network,
+            guard: Arc::new(AddressGuard::new(config.allow_ip_ranges)),
+            tls,
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
+        };
+        Ok(Self {
+            server_name,
+            signing_key,
+            clock,
+            discovery,
+            exchanger: Exchanger { dialer, pool },
+            backoff: Backoff::new(),
+            longest: Duration::from_millis(config.request_timeout_ms),
+        })
+    }
+
+    async fn carry(&self, request: FederationRequest) -> Result<PeerResponse, PeerError> {
+        let server = &request.destination;
+        if *server == self.server_name {
+            return Err(PeerError::Resolve("it is this server itself".to_owned()));
+        }
+        if is_background(&request.path_and_query)
+            && let Some(until_ms) = self.backoff.until_ms(server, self.clock.now_ms())
+        {
+            return Err(PeerError::Backoff { until_ms });
+        }
+        let outgoing = self.prepare(&request)?;
+        let exchange = async {
+            let route = self.discovery.find_route(&self.exchanger, server).await?;
+            self.exchanger.exchange(&format!("federation {server}"), &route, &outgoing).await
+        };
+        let answer = tokio::time::timeout(outgoing.timeout, exchange).await.unwrap_or(Err(PeerError::Timeout));
+        match &answer {
+            Ok(_) => self.backoff.succeeded(server),
+            Err(PeerError::Resolve(_) | PeerError::Connect(_)) => {
+                self.backoff.failed(server, self.clock.now_ms());
+                self.discovery.forget(server);
+            }
+            Err(_) => {}
+        }
+        answer?.into_response()
+    }
+
+    /// The request as it will stand on the wire, signed if it shall be.
+    fn prepare(&self, request: &FederationRequest) -> Result<Outgoing, PeerError> {
+        let method = verb(request.method);
+        // Servers need not expect a body in a `GET`, so it is neither sent nor signed.
+        let content = request.body.as_ref().filter(|_| method != Method::GET);
+        let authorization = if request.signed {
+            let header = x_matrix::sign_request(
+                &x_matrix::SignedRequest {
+                    method: method.as_str(),
+                    uri: &request.path_and_query,
+                    origin: &self.server_name,
+                    destination: Some(&request.destination),
+                    content,
+                },
+                &self.signing_key,
+            );
+            Some(HeaderValue::try_from(header).map_err(|_invalid| unwritable())?)
+        } else {
+            None
+        };
+        Ok(Outgoing {
+            target: target(&request.path_and_query)?,
+            authorization,
+            body: body(content)?,
+            method,
+            timeout: request.timeout.min(self.longest),
+            max_bytes: request.max_bytes,
+        })
+    }
+
+    async fn carry_outbound(&self, request: OutboundRequest) -> Result<PeerResponse, PeerError> {
+        let url = Url::parse(&request.url).map_err(|_invalid| PeerError::Resolve("its URL is malformed".to_owned()))?;
+        let trust = if request.trusted { Trust::Configured } else { Trust::Named };
+        let (key, route, target) = target_of(&url, trust)?;
+        let authorization = match &request.bearer {
+            Some(token) => {
+                let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_invalid| unwritable())?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        let method = verb(request.method);
+        let outgoing = Outgoing {
+            target,
+            authorization,
+            body: body(request.body.as_ref().filter(|_| method != Method::GET))?,
+            method,
+            timeout: request.timeout.min(self.longest),
+            max_bytes: request.max_bytes,
+        };
+        self.exchanger.exchange(&key, &route, &outgoing).await?.into_response()
+    }
+}
+
+impl Federation for NetFederation {
+    fn request(&self, request: FederationRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(self.carry(request))
+    }
+
+    fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(self.carry_outbound(request))
+    }
+
+    fn heard_from(&self, server: &ServerName) {
+        self.backoff.succeeded(server);
+    }
+}
+
+/// Transactions can wait; everything else has somebody waiting for it.
+fn is_background(path_and_query: &str) -> bool {
+    path_and_query.starts_with("/_matrix/federation/v1/send/")
+}
+
+fn verb(method: http_method::Method) -> Method {
+    match method {
+        http_method::Method::Get => Method::GET,
+        http_method::Method::Put => Method::PUT,
+        http_method::Method::Post => Method::POST,
+    }
+}
+
+fn target(path_and_query: &str) -> Result<PathAndQuery, PeerError> {
+    // What was signed must be what is sent: a fragment, say, would be cut off.
+    PathAndQuery::try_from(path_and_query)
+        .ok()
+        .filter(|target| target.as_str() == path_and_query && path_and_query.starts_with('/'))
+        .ok_or_else(unwritable)
+}
+
+fn body(value: Option<&serde_json::Value>) -> Result<Option<Bytes>, PeerError> {
+    value.map(|value| serde_json::to_vec(value).map(Bytes::from).map_err(|_error| unwritable())).transpose()
+}
+
+fn unwritable() -> PeerError {
+    PeerError::Malformed("the request cannot be written".to_owned())
+}
