@@ -18,6 +18,7 @@ mod membership;
 mod pdu;
 mod power_levels;
 mod resolve;
+mod resolve_v1;
 mod sign;
 mod template;
 mod unchecked;

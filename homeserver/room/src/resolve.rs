@@ -1,6 +1,6 @@
 //! State resolution: one state from the states of several forks.
 //!
-//! Version 2 and 2.1 run on `ruma_state_res`; this file lends it the conflicted state subgraph.
+//! Version 2 and 2.1 run on `ruma_state_res`, to which this file lends the conflicted state subgraph; version 1 is ours.
 //! Spec: <https://spec.matrix.org/v1.19/rooms/v2/#state-resolution>, <https://spec.matrix.org/v1.19/rooms/v12/#state-resolution>.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,7 +13,7 @@ use ruma::{
 };
 use thiserror::Error;
 
-use crate::{pdu::Pdu, version::RoomVersion};
+use crate::{pdu::Pdu, resolve_v1, version::RoomVersion};
 
 /// A state event's type and state key.
 pub type StateKey = (String, String);
@@ -23,9 +23,6 @@ pub type StateMap = BTreeMap<StateKey, OwnedEventId>;
 /// Why states cannot be resolved; the caller keeps the state that it has.
 #[derive(Debug, Error)]
 pub enum ResolveError {
-    /// The room version's algorithm is not implemented.
-    #[error("the room version's state resolution is not implemented")]
-    Algorithm,
     /// An event that the algorithm needs is unknown or malformed.
     #[error("an event needed for state resolution is missing or malformed")]
     Events(#[source] state_res::Error),
@@ -48,7 +45,7 @@ pub fn resolve(
         return Ok(only.clone());
     }
     let StateResolutionVersion::V2(rules) = &version.rules.state_res else {
-        return Err(ResolveError::Algorithm);
+        return Ok(resolve_v1::resolve(state_sets, fetch));
     };
     let maps: Vec<state_res::StateMap<OwnedEventId>> = state_sets
         .iter()

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::{TestRoom, user, version};
 
 const VERSIONS: [&str; 6] = ["2", "3", "6", "10", "11", "12"];
+const ALL_ALGORITHMS: [&str; 5] = ["1", "2", "6", "11", "12"];
 
 fn member(membership: &str) -> serde_json::Value {
     json!({ "membership": membership })
@@ -35,7 +36,7 @@ fn ban_beats_what_the_banned_moderator_did_at_the_same_time() {
         let fork = room.last();
         let ban = room
             .send(
-                &[fork.clone()],
+                std::slice::from_ref(&fork),
                 "a",
                 "m.room.member",
                 Some(&user("b")),
@@ -82,7 +83,7 @@ fn greater_power_wins_over_lesser_whatever_the_clocks_say() {
         // The moderator's change is older and so would come first, were it not for the power of the senders.
         let promotion = room
             .send(
-                &[fork.clone()],
+                std::slice::from_ref(&fork),
                 "b",
                 "m.room.power_levels",
                 Some(""),
@@ -111,7 +112,7 @@ fn closing_the_room_beats_a_join_at_the_same_time() {
         let fork = room.last();
         let closed = room
             .send(
-                &[fork.clone()],
+                std::slice::from_ref(&fork),
                 "a",
                 "m.room.join_rules",
                 Some(""),
@@ -131,7 +132,7 @@ fn later_of_two_topics_wins() {
         let fork = room.last();
         let one = room
             .send(
-                &[fork.clone()],
+                std::slice::from_ref(&fork),
                 "a",
                 "m.room.topic",
                 Some(""),
@@ -184,6 +185,70 @@ fn version_12_does_not_undo_a_state_that_only_one_fork_forgot() {
     assert_eq!(room.membership(&merged, "c").as_deref(), Some("ban"));
     let rules = room.find(&merged, "m.room.join_rules", "").unwrap();
     assert_eq!(rules.content_value(), json!({ "join_rule": "invite" }));
+}
+
+#[test]
+fn version_1_prefers_depth_and_keeps_what_only_one_fork_knows() {
+    let mut room = moderated("1");
+    let fork = room.last();
+    let shallow = room
+        .send(
+            std::slice::from_ref(&fork),
+            "a",
+            "m.room.topic",
+            Some(""),
+            json!({ "topic": "1" }),
+        )
+        .unwrap();
+    let name = room
+        .send(
+            &[fork],
+            "b",
+            "m.room.name",
+            Some(""),
+            json!({ "name": "n" }),
+        )
+        .unwrap();
+    let deep = room
+        .send(
+            &[name.event_id().to_owned()],
+            "b",
+            "m.room.topic",
+            Some(""),
+            json!({ "topic": "2" }),
+        )
+        .unwrap();
+    let merged = room.state_before(&[shallow.event_id().to_owned(), deep.event_id().to_owned()]);
+    assert_eq!(room.find(&merged, "m.room.topic", ""), Some(deep));
+    assert_eq!(room.find(&merged, "m.room.name", ""), Some(name));
+}
+
+#[test]
+fn version_1_refuses_a_topic_that_a_ban_forbids() {
+    let mut room = moderated("1");
+    let fork = room.last();
+    let first = room
+        .send_last("a", "m.room.topic", Some(""), json!({ "topic": "0" }))
+        .unwrap();
+    let ban = room
+        .send_last("a", "m.room.member", Some(&user("b")), member("ban"))
+        .unwrap();
+    let x = room.send(&[fork], "b", "m.x", None, json!({})).unwrap();
+    let y = room
+        .send(&[x.event_id().to_owned()], "b", "m.x", None, json!({}))
+        .unwrap();
+    let topic = room
+        .send(
+            &[y.event_id().to_owned()],
+            "b",
+            "m.room.topic",
+            Some(""),
+            json!({ "topic": "1" }),
+        )
+        .unwrap();
+    let merged = room.state_before(&[ban.event_id().to_owned(), topic.event_id().to_owned()]);
+    assert_eq!(room.membership(&merged, "b").as_deref(), Some("ban"));
+    assert_eq!(room.find(&merged, "m.room.topic", ""), Some(first));
 }
 
 #[test]
@@ -313,7 +378,7 @@ proptest! {
     fn any_arrival_order_resolves_alike(
         steps in steps(),
         picks in prop::collection::vec(0..64_usize, 8..32),
-        id in prop::sample::select(VERSIONS.to_vec()),
+        id in prop::sample::select(ALL_ALGORITHMS.to_vec()),
     ) {
         let here = grow(id, &steps);
         let there = here.replay(&shuffled(&here, &picks));
