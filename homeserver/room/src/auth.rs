@@ -19,7 +19,7 @@ use crate::pdu::Pdu;
 pub struct AuthError {
     /// The family of rules that refused, such as `member.invite` or `power_levels`; stable, for logs and counters.
     pub rule: &'static str,
-    /// What is wrong, in a sentence without content; may name users and events.
+    /// What is wrong, in a sentence that quotes no content and names nobody; it may name events.
     pub sentence: String,
 }
 
@@ -153,10 +153,58 @@ fn rule_of(event: &Pdu) -> &'static str {
     }
 }
 
-/// The sentence up to where a quoted value of the event might begin.
+/// The sentence without what it quotes from events: values, state keys and other people's names.
 fn presentable(sentence: String) -> String {
-    match sentence.split_once(", got ") {
-        Some((before, _value)) => before.to_owned(),
-        None => sentence,
+    let end = [": ", ", got ", " for (", " with ("]
+        .iter()
+        .filter_map(|cut| sentence.find(cut))
+        .min();
+    let sentence = end.and_then(|end| sentence.get(..end)).unwrap_or(&sentence);
+    let pieces = sentence.split('`').enumerate();
+    pieces.fold(String::new(), |mut out, (index, piece)| {
+        match index % 2 {
+            0 => out.push_str(piece),
+            _ if piece.starts_with('@') => out.push_str("a user"),
+            _ => {
+                out.push('`');
+                out.push_str(piece);
+                out.push('`');
+            }
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::presentable;
+
+    #[test]
+    fn sentences_lose_what_they_quote() {
+        let cases = [
+            (
+                "sender does not have enough power to change `@p123:x`'s power level",
+                "sender does not have enough power to change a user's power level",
+            ),
+            (
+                "duplicate auth event $id for (m.room.member, @p:x) pair",
+                "duplicate auth event $id",
+            ),
+            (
+                "unexpected format of `users`: invalid type: string \"x\"",
+                "unexpected format of `users`",
+            ),
+            (
+                "unexpected format of `token`, expected string, got \"x\"",
+                "unexpected format of `token`, expected string",
+            ),
+            (
+                "cannot invite user that is banned",
+                "cannot invite user that is banned",
+            ),
+        ];
+        for (sentence, expected) in cases {
+            assert_eq!(presentable(sentence.to_owned()), expected);
+        }
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#signing-events>.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId,
-    ServerName, UInt, room_version_rules::EventsReferenceFormatVersion,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName,
+    UInt, room_version_rules::EventsReferenceFormatVersion,
 };
 use serde_json::Value;
 use thiserror::Error;
@@ -145,7 +145,22 @@ impl DraftPdu {
         key: &SigningKey,
         server: &ServerName,
     ) -> Result<Pdu, SealError> {
-        let mut object = self.to_object(version)?;
+        self.seal_with_references(version, key, server, &BTreeMap::new())
+    }
+
+    /// As [`DraftPdu::seal`], with the reference hashes (see [`Pdu::reference_hash`]) that versions 1 and 2 write beside
+    /// the events they refer to. Nobody is known to read them.
+    ///
+    /// # Errors
+    /// [`SealError`], by what is wrong with the draft.
+    pub fn seal_with_references(
+        self,
+        version: &'static RoomVersion,
+        key: &SigningKey,
+        server: &ServerName,
+        reference_hashes: &BTreeMap<OwnedEventId, String>,
+    ) -> Result<Pdu, SealError> {
+        let mut object = self.to_object(version, reference_hashes)?;
         if version.has_event_id_field() {
             let id = local_event_id(&object, server)?;
             object.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
@@ -157,6 +172,7 @@ impl DraftPdu {
     pub(crate) fn to_object(
         &self,
         version: &'static RoomVersion,
+        reference_hashes: &BTreeMap<OwnedEventId, String>,
     ) -> Result<CanonicalJsonObject, SealError> {
         let number = |field: &'static str, value: u64| {
             UInt::try_from(value)
@@ -203,10 +219,13 @@ impl DraftPdu {
             .auth_events
             .iter()
             .filter(|id| create.as_ref() != Some(*id));
-        object.insert("auth_events".to_owned(), references(auth_events, version));
+        object.insert(
+            "auth_events".to_owned(),
+            references(auth_events, version, reference_hashes),
+        );
         object.insert(
             "prev_events".to_owned(),
-            references(self.prev_events.iter(), version),
+            references(self.prev_events.iter(), version, reference_hashes),
         );
         object.insert("content".to_owned(), CanonicalJsonValue::Object(content));
         object.insert("depth".to_owned(), number("depth", self.depth)?);
@@ -267,16 +286,18 @@ pub(crate) fn local_event_id(
 fn references<'a>(
     ids: impl Iterator<Item = &'a OwnedEventId>,
     version: &RoomVersion,
+    hashes: &BTreeMap<OwnedEventId, String>,
 ) -> CanonicalJsonValue {
-    let reference = |id: &OwnedEventId| {
-        let id = CanonicalJsonValue::String(EventId::as_str(id).to_owned());
-        match version.rules.events_reference_format {
-            EventsReferenceFormatVersion::V1 => CanonicalJsonValue::Array(vec![
-                id,
-                CanonicalJsonValue::Object(CanonicalJsonObject::new()),
-            ]),
-            _ => id,
+    let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
+    let reference = |id: &OwnedEventId| match version.rules.events_reference_format {
+        EventsReferenceFormatVersion::V1 => {
+            let hash = hashes.get(id).map(|hash| ("sha256".to_owned(), text(hash)));
+            CanonicalJsonValue::Array(vec![
+                text(id.as_str()),
+                CanonicalJsonValue::Object(hash.into_iter().collect()),
+            ])
         }
+        _ => text(id.as_str()),
     };
     CanonicalJsonValue::Array(ids.map(reference).collect())
 }

@@ -85,4 +85,45 @@ words! {
 impl HistoryVisibility {
     /// The visibility of a room that has no such event.
     pub const DEFAULT: Self = Self::Shared;
+
+    /// Whether a user may see an event that was sent under this visibility.
+    ///
+    /// `at_event` is the user's membership then; `joined_since` says whether the user joined at any time after it.
+    /// Spec: <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>, server behaviour.
+    pub fn allows(self, at_event: Option<Membership>, joined_since: bool) -> bool {
+        match (self, at_event) {
+            (Self::WorldReadable, _) | (_, Some(Membership::Join)) => true,
+            (Self::Invited, Some(Membership::Invite)) => true,
+            (Self::Shared, _) => joined_since,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HistoryVisibility, Membership};
+
+    #[test]
+    fn history_is_seen_by_those_whom_the_specification_names() {
+        use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
+        let cases = [
+            (WorldReadable, None, false, true),
+            (Shared, None, true, true),
+            (Shared, None, false, false),
+            (Shared, Some(Membership::Invite), false, false),
+            (Invited, Some(Membership::Invite), false, true),
+            (Invited, None, true, false),
+            (Joined, Some(Membership::Invite), true, false),
+            (Joined, Some(Membership::Join), false, true),
+            (Joined, Some(Membership::Ban), true, false),
+        ];
+        for (visibility, at_event, joined_since, expected) in cases {
+            assert_eq!(
+                visibility.allows(at_event, joined_since),
+                expected,
+                "{visibility} {at_event:?}"
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
     OwnedRoomId, RoomId, UserId, events::TimelineEventType, state_res::Event,
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -226,6 +226,22 @@ impl Pdu {
         self.0.fields.content_hash.as_deref()
     }
 
+    /// The event's reference hash, in the alphabet of the version; since version 3 the event id without its sigil.
+    ///
+    /// # Errors
+    /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
+    pub fn reference_hash(&self) -> Result<String, PduError> {
+        Ok(crate::hash::reference_hash(
+            &self.to_object()?,
+            self.0.version,
+        )?)
+    }
+
+    /// The size of the federation form, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.0.json.get().len()
+    }
+
     /// The `membership` of a member event, as written.
     pub fn membership(&self) -> Option<&str> {
         self.0.fields.membership.as_deref()
@@ -345,6 +361,13 @@ impl fmt::Debug for Pdu {
             .field("room_id", &self.0.room_id)
             .field("type", &self.0.fields.kind)
             .finish_non_exhaustive()
+    }
+}
+
+impl Serialize for Pdu {
+    /// Writes the federation form.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.json.serialize(serializer)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>.
 
+use std::collections::BTreeMap;
+
 use ruma::{CanonicalJsonValue, Int, ServerName};
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -37,7 +39,7 @@ impl DraftPdu {
     /// # Errors
     /// [`SealError`], by what is wrong with the draft.
     pub fn to_template(&self, version: &'static RoomVersion) -> Result<Box<RawValue>, SealError> {
-        let object = self.to_object(version)?;
+        let object = self.to_object(version, &BTreeMap::new())?;
         let text = serde_json::to_string(&object).map_err(CanonicalError::NotJson)?;
         Ok(RawValue::from_string(text).map_err(CanonicalError::NotJson)?)
     }
@@ -67,7 +69,7 @@ impl DraftPdu {
         expect("type", Some(&self.kind))?;
         expect("state_key", self.state_key.as_deref())?;
 
-        let mut object = self.to_object(version)?;
+        let mut object = self.to_object(version, &BTreeMap::new())?;
         for field in ["auth_events", "prev_events"] {
             match template.get(field) {
                 Some(list @ CanonicalJsonValue::Array(_)) => {

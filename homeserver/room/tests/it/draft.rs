@@ -259,3 +259,19 @@ fn second_signature_leaves_the_event_the_same() {
     again.verify_server(server_name!("other"), &keys).unwrap();
     assert!(again.verify(&keys).is_err());
 }
+
+#[test]
+fn version_1_references_carry_the_hashes_that_the_caller_knows() {
+    let room = TestRoom::new(version("1"), "a");
+    let last = room.event(&room.last()).unwrap();
+    let hashes = [(last.event_id().to_owned(), last.reference_hash().unwrap())].into();
+    let mut draft = message(json!({}));
+    draft.prev_events = vec![room.last()];
+    let event = draft
+        .seal_with_references(version("1"), &spec_key(), server_name!("domain"), &hashes)
+        .unwrap();
+    let seen: Value = serde_json::from_str(&serde_json::to_string(&event).unwrap()).unwrap();
+    let expected = json!([[last.event_id(), { "sha256": last.reference_hash().unwrap() }]]);
+    assert_eq!(seen["prev_events"], expected);
+    assert_eq!(event.prev_events(), [room.last()]);
+}
