@@ -1,0 +1,155 @@
+//! Keys of other servers: from memory, from the store, and only then from the server itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use matron_room::VerifyKey;
+use ruma::ServerName;
+
+use super::{Asked, record::ServerKeys};
+use crate::{
+    Core, Error,
+    ports::{FederationRequest, PeerError, http_method::Method},
+};
+
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_DOCUMENT_BYTES: usize = 128 * 1024;
+/// How soon a server that answered may be asked again for a key that it did not publish, ms.
+const AFTER_ANSWER_MS: u64 = 5_000;
+/// How soon a server that did not answer is asked again, doubling, ms.
+const AFTER_FAILURE_MS: u64 = 2_000;
+const LONGEST_WAIT_MS: u64 = 5 * 60_000;
+/// Beyond so many turns, abandoned ones are swept.
+const MAX_TURNS: usize = 1024;
+
+impl Core {
+    /// The server's keys of these ids that were valid at `valid_at_ms` (ever, if `None`). Keys that nobody could
+    /// give are missing from the answer.
+    ///
+    /// The server is asked only for what is not known, by one request at a time, and not again shortly after.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn server_keys(
+        &self,
+        server: &ServerName,
+        key_ids: &BTreeSet<String>,
+        valid_at_ms: Option<u64>,
+    ) -> Result<BTreeMap<String, VerifyKey>, Error> {
+        let pick = |known: &ServerKeys| -> BTreeMap<String, VerifyKey> {
+            key_ids.iter().filter_map(|id| Some((id.clone(), known.find(id, valid_at_ms)?))).collect()
+        };
+        if self.is_local(server) {
+            return Ok(pick(&*self.own_keys().await?));
+        }
+        let satisfies = |known: &ServerKeys| pick(known).len() == key_ids.len();
+        let known = self.keys_satisfying(server, satisfies).await?;
+        Ok(known.map(|known| pick(&known)).unwrap_or_default())
+    }
+
+    /// What is known of the server once it satisfies the caller, or once the server had its chance to.
+    pub(crate) async fn keys_satisfying(
+        &self,
+        server: &ServerName,
+        satisfies: impl Fn(&ServerKeys) -> bool,
+    ) -> Result<Option<Arc<ServerKeys>>, Error> {
+        let known = self.find_known_keys(server)?;
+        if known.as_deref().is_some_and(&satisfies) || !self.may_ask_for_keys(server) {
+            return Ok(known);
+        }
+        let turn = {
+            let mut in_flight = self.inbound.keys.in_flight.lock();
+            if in_flight.len() > MAX_TURNS {
+                // What callers left behind who went away while they waited.
+                in_flight.retain(|_, turn| Arc::strong_count(turn) > 1);
+            }
+            Arc::clone(in_flight.entry(server.to_owned()).or_default())
+        };
+        let held = turn.lock().await;
+        // Whoever had the turn before may have brought what is needed, or learned that it cannot be had.
+        let mut known = self.find_known_keys(server)?;
+        if !known.as_deref().is_some_and(&satisfies) && self.may_ask_for_keys(server) {
+            known = self.fetch_keys(server, known).await?;
+        }
+        drop(held);
+        // INVARIANT: clones are made only under this lock, so a count of two is the map and us.
+        let mut in_flight = self.inbound.keys.in_flight.lock();
+        if Arc::strong_count(&turn) <= 2 {
+            in_flight.remove(server);
+        }
+        Ok(known)
+    }
+
+    fn may_ask_for_keys(&self, server: &ServerName) -> bool {
+        let now_ms = self.now_ms();
+        let asked = self.inbound.keys.asked.lock().peek(server).is_some_and(|asked| asked.next_ms > now_ms);
+        !asked && self.settings.federation && self.peer_allowed(server)
+    }
+
+    /// Asks the server, and remembers its answer, or that it gave none.
+    async fn fetch_keys(
+        &self,
+        server: &ServerName,
+        known: Option<Arc<ServerKeys>>,
+    ) -> Result<Option<Arc<ServerKeys>>, Error> {
+        let fetched = match self.inbound.keys.fetches.acquire().await {
+            Ok(_place) => self.fetch_key_document(server).await,
+            Err(_closed) => return Ok(known),
+        };
+        let now_ms = self.now_ms();
+        let mut asked = self.inbound.keys.asked.lock().peek(server).copied().unwrap_or_default();
+        let result = match fetched {
+            Ok(fetched) => {
+                asked = Asked { failures: 0, next_ms: now_ms.saturating_add(AFTER_ANSWER_MS) };
+                let merged = match &known {
+                    Some(known) => fetched.over(known),
+                    None => fetched,
+                };
+                Ok(Some(self.remember_keys(server, merged).await?))
+            }
+            Err(error) => {
+                tracing::debug!(peer.name = %server, %error, "the server's signing keys could not be fetched");
+                let wait_ms = AFTER_FAILURE_MS.saturating_mul(1 << asked.failures.min(16)).min(LONGEST_WAIT_MS);
+                asked = Asked {
+                    failures: asked.failures.saturating_add(1),
+                    next_ms: now_ms.saturating_add(wait_ms),
+                };
+                Ok(known)
+            }
+        };
+        self.inbound.keys.asked.lock().put(server.to_owned(), asked);
+        result
+    }
+
+    async fn fetch_key_document(&self, server: &ServerName) -> Result<ServerKeys, FetchError> {
+        let request = FederationRequest {
+            destination: server.to_owned(),
+            method: Method::Get,
+            path_and_query: "/_matrix/key/v2/server".to_owned(),
+            body: None,
+            signed: false,
+            timeout: FETCH_TIMEOUT,
+            max_bytes: MAX_DOCUMENT_BYTES,
+        };
+        let response = self.federation.request(request).await?;
+        let text = std::str::from_utf8(&response.body).map_err(|_not_text| FetchError::NotText)?;
+        let object = matron_room::parse_canonical(text)?;
+        Ok(ServerKeys::from_document(server, &object, self.now_ms())?)
+    }
+}
+
+/// Why a server's keys were not had.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("the key document is not text")]
+    NotText,
+    #[error(transparent)]
+    Json(#[from] matron_room::CanonicalError),
+    #[error(transparent)]
+    Document(#[from] super::record::DocumentError),
+}

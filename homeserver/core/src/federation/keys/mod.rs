@@ -1,0 +1,59 @@
+//! Signing keys of servers: ours published, others' fetched, remembered and vouched for.
+//!
+//! - [`own`]: what we publish. [`record`]: what we remember of a server. [`fetch`]: from memory, store or network.
+//! - [`notary`]: what we vouch for. [`events`]: the keys that an event needs. [`x_matrix`], [`request`]: who asks.
+//!
+//! Spec: <https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys>.
+
+pub mod events;
+pub mod fetch;
+pub mod notary;
+pub mod own;
+pub mod record;
+pub mod request;
+pub mod x_matrix;
+
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::OwnedServerName;
+use tokio::sync::Semaphore;
+
+use record::ServerKeys;
+
+/// How many servers' keys are kept in memory.
+const MAX_SERVERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
+/// How many key documents are fetched at once.
+const MAX_FETCHES: usize = 32;
+
+/// What is remembered between requests; truth lives in `server_key`.
+#[derive(Debug)]
+pub struct State {
+    /// Keys by server, as stored.
+    known: Mutex<LruCache<OwnedServerName, Arc<ServerKeys>>>,
+    /// When a server may be asked next.
+    asked: Mutex<LruCache<OwnedServerName, Asked>>,
+    /// Servers that are being asked right now: whoever else needs their keys waits for that answer.
+    in_flight: Mutex<HashMap<OwnedServerName, Arc<tokio::sync::Mutex<()>>>>,
+    /// A place for each fetch.
+    fetches: Semaphore,
+}
+
+/// How asking a server went last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    failures: u32,
+    next_ms: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            known: Mutex::new(LruCache::new(MAX_SERVERS)),
+            asked: Mutex::new(LruCache::new(MAX_SERVERS)),
+            in_flight: Mutex::default(),
+            fetches: Semaphore::new(MAX_FETCHES),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Who sent a request: X-Matrix, verified.
+
+use std::collections::BTreeSet;
+
+use ruma::OwnedServerName;
+use serde_json::Value;
+
+use super::x_matrix::{SignedRequest, XMatrix, request_verifies};
+use crate::{Core, Error};
+
+impl Core {
+    /// The server that signed this request, which is one that we speak with.
+    ///
+    /// `header` is the whole `Authorization` header, `method` the verb in capitals, `uri` path and query exactly as
+    /// received, `content` the parsed body, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Unauthorized`] (401 `M_UNAUTHORIZED`) for a malformed header, another destination, an unknown or
+    /// outdated key and a wrong signature; [`Error::Forbidden`] (`M_FORBIDDEN`) for a server that policy keeps out,
+    /// and when federation is off; [`Error::Store`].
+    pub async fn verify_x_matrix(
+        &self,
+        header: &str,
+        method: &str,
+        uri: &str,
+        content: Option<&Value>,
+    ) -> Result<OwnedServerName, Error> {
+        if !self.settings.federation {
+            return Err(Error::forbidden("this server does not federate"));
+        }
+        let unauthorized = |sentence: &'static str| Error::Unauthorized(sentence.into());
+        let x_matrix = XMatrix::parse(header)
+            .map_err(|_malformed| unauthorized("the Authorization header is not a well-formed X-Matrix header"))?;
+        if x_matrix.destination.as_deref().is_some_and(|destination| !self.is_local(destination)) {
+            return Err(unauthorized("the request is meant for another server"));
+        }
+        if self.is_local(&x_matrix.origin) {
+            return Err(unauthorized("the request claims to come from this server itself"));
+        }
+        if !self.peer_allowed(&x_matrix.origin) {
+            return Err(Error::forbidden("your server may not speak with this server"));
+        }
+        let key_ids = BTreeSet::from([x_matrix.key_id.clone()]);
+        let keys = self.server_keys(&x_matrix.origin, &key_ids, Some(self.now_ms())).await?;
+        let key = keys.get(&x_matrix.key_id).ok_or_else(|| unauthorized("the signing key is not known, or outdated"))?;
+        let request = SignedRequest {
+            method,
+            uri,
+            origin: &x_matrix.origin,
+            destination: x_matrix.destination.as_deref(),
+            content,
+        };
+        if !request_verifies(&request, key, &x_matrix.signature) {
+            return Err(unauthorized("the signature of the request is wrong"));
+        }
+        self.federation.heard_from(&x_matrix.origin);
+        Ok(x_matrix.origin)
+    }
+}
