@@ -1,0 +1,150 @@
+//! The inbox of each device: messages wait until the device's next sync acknowledges them.
+
+use matron_storage::{Batch, Key, KeyRange, KeyReader, Order, SlotForm, StreamPos, Table};
+use ruma::{DeviceId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    Core, Error,
+    house::{from_json, to_json},
+};
+
+/// How many messages wait for one device; the oldest make way.
+const MAX_WAITING: usize = 10_000;
+
+/// How long a message waits, ms.
+const MAX_AGE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+
+/// How many rows of an inbox one pruning looks at.
+const PRUNE_PAGE: usize = 1_000;
+
+/// A message in an inbox.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    at_ms: u64,
+    event: Box<RawValue>,
+}
+
+/// A message on its way into inboxes: what `/sync` will show.
+#[derive(Debug, Serialize)]
+pub(super) struct ToDeviceEvent<'a> {
+    pub sender: &'a UserId,
+    #[serde(rename = "type")]
+    pub kind: &'a str,
+    pub content: &'a Value,
+}
+
+/// A page of an inbox.
+#[derive(Debug, Default)]
+pub struct ToDevicePage {
+    /// Whole events, oldest first.
+    pub events: Vec<Box<RawValue>>,
+    /// The position to acknowledge with: of the last event, or of the end asked for if that is all.
+    pub next: StreamPos,
+    /// Whether more wait behind this page.
+    pub more: bool,
+}
+
+fn inbox(user: &UserId, device: &DeviceId) -> Key {
+    Key::new().text(user).text(device)
+}
+
+impl Core {
+    /// The batch puts the message into the device's inbox.
+    pub(super) fn write_to_inbox(
+        &self,
+        batch: &mut Batch,
+        user: &UserId,
+        device: &DeviceId,
+        event: &ToDeviceEvent<'_>,
+    ) -> Result<(), Error> {
+        let event = serde_json::value::to_raw_value(event)
+            .map_err(|error| Error::internal(format!("a to-device message has no JSON form: {error}")))?;
+        let index = batch.reserve_position();
+        let (key, slot) = inbox(user, device).position(index, SlotForm::Plain);
+        batch.put_at(Table::ToDeviceInbox, key, Some(slot), to_json(&Row { at_ms: self.now_ms(), event })?, None);
+        Ok(())
+    }
+
+    /// The messages after `from`, up to `to`, that wait for the device; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn to_device_since(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        from: StreamPos,
+        to: StreamPos,
+        limit: usize,
+    ) -> Result<ToDevicePage, Error> {
+        let start = inbox(user, device).number(from.0.saturating_add(1));
+        let end = inbox(user, device).number(to.0.saturating_add(1));
+        let range = KeyRange::between(start, end);
+        let mut rows = self.store.scan(Table::ToDeviceInbox, &range, Order::Ascending, limit.saturating_add(1))?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let mut page = ToDevicePage { events: Vec::with_capacity(rows.len()), next: to, more };
+        for (key, bytes) in rows {
+            if more {
+                page.next = position_of(&key).unwrap_or(page.next);
+            }
+            page.events.push(from_json::<Row>(Table::ToDeviceInbox, &bytes)?.event);
+        }
+        Ok(page)
+    }
+
+    /// Messages up to and including `up_to` are gone, because the device has them. Costs one point scan when there are none.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn to_device_acknowledge(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        up_to: StreamPos,
+    ) -> Result<(), Error> {
+        let range = KeyRange::between(inbox(user, device), inbox(user, device).number(up_to.0.saturating_add(1)));
+        if self.store.scan(Table::ToDeviceInbox, &range, Order::Ascending, 1)?.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.delete_range(Table::ToDeviceInbox, range);
+        self.commit(batch).await?;
+        Ok(())
+    }
+
+    /// The inbox is within its bounds: not too many messages, none too old.
+    pub(super) async fn prune_inbox(&self, user: &UserId, device: &DeviceId) -> Result<(), Error> {
+        let prefix = inbox(user, device);
+        let range = prefix.prefix();
+        let mut end = None;
+        // The newest rows that may stay end where the page does; what is before goes.
+        let page = self.store.scan(Table::ToDeviceInbox, &range, Order::Descending, MAX_WAITING)?;
+        if page.len() == MAX_WAITING {
+            end = page.last().map(|(key, _)| key.clone());
+        }
+        let limit_ms = self.now_ms().saturating_sub(MAX_AGE_MS);
+        for (key, bytes) in page.iter().rev().take(PRUNE_PAGE) {
+            if from_json::<Row>(Table::ToDeviceInbox, bytes)?.at_ms >= limit_ms {
+                break;
+            }
+            let mut after = key.clone();
+            after.push(0);
+            end = Some(after);
+        }
+        let Some(end) = end else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.delete_range(Table::ToDeviceInbox, KeyRange::between(prefix, end.clone()));
+        self.commit(batch).await?;
+        Ok(())
+    }
+}
+
+fn position_of(key: &[u8]) -> Option<StreamPos> {
+    let mut reader = KeyReader::new(key);
+    reader.text()?;
+    reader.text()?;
+    reader.number().map(StreamPos)
+}
