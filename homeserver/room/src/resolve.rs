@@ -128,3 +128,75 @@ fn conflicted_subgraph(
         .filter_map(|(id, reaching)| reaching.then_some(id))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_room_id, owned_user_id, server_name};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{draft::DraftPdu, key::SigningKey};
+
+    /// An event whose auth events are these.
+    fn event(auth: &[&Pdu]) -> Pdu {
+        let room_id = owned_room_id!("!room:x");
+        let mut draft = DraftPdu::new(Some(room_id), owned_user_id!("@a:x"), "m.x", json!({}));
+        draft.auth_events = auth.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        draft.depth = auth.iter().map(|pdu| pdu.depth()).max().unwrap_or(0) + 1;
+        let version = RoomVersion::find("11").unwrap();
+        draft
+            .seal(version, &SigningKey::generate([1; 32]), server_name!("x"))
+            .unwrap()
+    }
+
+    #[test]
+    fn subgraph_is_what_lies_on_paths_between_conflicted_events() {
+        let root = event(&[]);
+        let below = event(&[&root]);
+        let middle = event(&[&below, &root]);
+        let above = event(&[&middle]);
+        let aside = event(&[&root, &above]);
+        let all = [&root, &below, &middle, &above, &aside];
+        let fetch = |id: &EventId| {
+            all.iter()
+                .find(|pdu| pdu.event_id() == id)
+                .map(|pdu| (*pdu).clone())
+        };
+        let subgraph = |conflicted: &[&Pdu]| -> BTreeSet<OwnedEventId> {
+            let conflicted = conflicted
+                .iter()
+                .map(|pdu| pdu.event_id().to_owned())
+                .collect();
+            conflicted_subgraph(&conflicted, fetch)
+                .into_iter()
+                .collect()
+        };
+        let ids = |pdus: &[&Pdu]| -> BTreeSet<OwnedEventId> {
+            pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect()
+        };
+        assert_eq!(subgraph(&[&below, &above]), ids(&[&below, &middle, &above]));
+        assert_eq!(subgraph(&[&above, &below]), ids(&[&below, &middle, &above]));
+        assert_eq!(subgraph(&[&root, &aside]), ids(&all));
+        assert_eq!(subgraph(&[&middle]), ids(&[&middle]));
+        assert!(subgraph(&[]).is_empty());
+    }
+
+    #[test]
+    fn deep_auth_chains_do_not_exhaust_the_stack() {
+        let mut chain = vec![event(&[])];
+        for _ in 0..5_000 {
+            let next = event(&[chain.last().unwrap()]);
+            chain.push(next);
+        }
+        let by_id: HashMap<OwnedEventId, Pdu> = chain
+            .iter()
+            .map(|pdu| (pdu.event_id().to_owned(), pdu.clone()))
+            .collect();
+        let ends = [chain.first().unwrap(), chain.last().unwrap()];
+        let ends = ends.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        assert_eq!(
+            conflicted_subgraph(&ends, |id| by_id.get(id).cloned()).len(),
+            chain.len()
+        );
+    }
+}
