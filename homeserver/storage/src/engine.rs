@@ -3,11 +3,14 @@
 mod committer;
 mod directory;
 pub mod memory;
+mod restore;
+pub mod sled;
 mod slots;
 pub mod sqlite;
 
 use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
+pub use self::restore::restore;
 use crate::{Store, StoreError};
 
 /// Which engine keeps the store.
@@ -68,6 +71,6 @@ pub fn open(engine: EngineKind, dir: &Path) -> Result<Arc<dyn Store>, StoreError
     Ok(match engine {
         EngineKind::Memory => Arc::new(memory::MemoryStore::new()),
         EngineKind::Sqlite => Arc::new(sqlite::SqliteStore::open(dir)?),
-        EngineKind::Sled => return Err(StoreError::Engine("sled is not built in".to_owned())),
+        EngineKind::Sled => Arc::new(sled::SledStore::open(dir)?),
     })
 }

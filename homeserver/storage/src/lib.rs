@@ -13,11 +13,12 @@ pub mod batch;
 pub mod engine;
 pub mod key;
 pub mod keyring;
+mod lock;
 pub mod tables;
 pub mod transfer;
 
 pub use batch::{Batch, CommitError, Committed, Expect, Op, Pending, Slot, SlotForm};
-pub use engine::{EngineKind, open};
+pub use engine::{EngineKind, open, restore};
 pub use key::{Key, KeyRange, KeyReader};
 pub use keyring::{KeyRing, KeyRingError, MasterKey, MasterKeyError};
 pub use tables::Table;
@@ -64,6 +65,20 @@ pub enum StoreError {
     /// The engine was closed.
     #[error("storage is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// The same error for one more batch of a group.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Engine(text) => Self::Engine(text.clone()),
+            Self::Io(error) => Self::Io(error.kind().into()),
+            Self::Corrupt(text) => Self::Corrupt(text.clone()),
+            Self::Foreign(text) => Self::Foreign(text.clone()),
+            Self::Full => Self::Full,
+            Self::Closed => Self::Closed,
+        }
+    }
 }
 
 /// What every engine honours.

@@ -1,13 +1,13 @@
 //! The store's directory: one process at a time, and a marker that says whose it is.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use crate::{StoreError, engine::EngineKind};
+use crate::{StoreError, engine::EngineKind, lock};
 
 /// The format that this version writes. A newer one is refused; an older one would be migrated here.
 const FORMAT: u32 = 1;
@@ -42,7 +42,7 @@ impl StoreDir {
     /// [`StoreError::Foreign`] when another process holds it, or when it holds anything else.
     pub(crate) fn open(path: &Path, engine: EngineKind) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let lock = lock(path)?;
+        let lock = take_lock(path)?;
         let files = path.join(file_name(engine));
         let fresh = match read_marker(path)? {
             Some((found, _)) if found != engine => {
@@ -112,14 +112,12 @@ fn file_name(engine: EngineKind) -> &'static str {
     FILES.iter().find(|(kind, _)| *kind == engine).map_or("store.memory", |(_, name)| name)
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+fn take_lock(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Foreign(format!("another process uses the store in {}", path.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(error.into()),
+    if lock::acquire(&file)? {
+        Ok(file)
+    } else {
+        Err(StoreError::Foreign(format!("another process uses the store in {}", path.display())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ring's file: a head that proves the master key, then slots of one sector each.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
@@ -13,6 +13,7 @@ use super::{
     random,
     slot::{self, DataKey, SLOT_BYTES, SlotState},
 };
+use crate::lock;
 
 const MAGIC: &[u8; 16] = b"MATRON KEY RING\n";
 const FORMAT: u32 = 1;
@@ -44,10 +45,8 @@ impl SlotFile {
             create(path, &master)?;
         }
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(KeyRingError::InUse),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+        if !lock::acquire(&file)? {
+            return Err(KeyRingError::InUse);
         }
         let mut head = [0; HEAD_BYTES];
         match file.read_exact_at(&mut head, 0) {

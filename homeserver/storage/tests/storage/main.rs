@@ -4,7 +4,7 @@ use matron_storage::{Batch, CommitError, EngineKind, KeyRange, Order, SlotForm, 
 
 #[test]
 fn first_steps() {
-    for kind in [EngineKind::Memory, EngineKind::Sqlite] {
+    for kind in EngineKind::ALL {
         let dir = tempfile::tempdir().unwrap();
         let store = open(kind, &dir.path().join("store")).unwrap();
         let mut batch = Batch::new();

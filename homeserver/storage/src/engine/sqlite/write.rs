@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, params};
 
 use super::{
-    SqliteOptions, error::store_error,
+    SqliteOptions,
+    error::store_error,
     schema::{self, Statements},
 };
 use crate::{
@@ -30,9 +31,6 @@ pub(super) struct SqliteWriter {
     connection: Connection,
     statements: Statements,
 }
-
-/// Why a group was not written as a whole.
-type Refusal = StoreError;
 
 impl SqliteWriter {
     /// The file is open for writing, with every table there; also the position at which it stands.
@@ -100,7 +98,7 @@ impl SqliteWriter {
     }
 
     /// Writes all batches in one transaction; an error means that none of them is written.
-    fn commit_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, Refusal> {
+    fn commit_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, StoreError> {
         let result = self.write_group(batches, from);
         if result.is_err() && !self.connection.is_autocommit() {
             // Some errors have ended the transaction already; where it still stands, nothing of it may stay.
@@ -109,7 +107,7 @@ impl SqliteWriter {
         result
     }
 
-    fn write_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, Refusal> {
+    fn write_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, StoreError> {
         self.execute("BEGIN IMMEDIATE", []).map_err(store_error)?;
         let mut answers = Vec::with_capacity(batches.len());
         let mut position = from;
@@ -133,7 +131,7 @@ impl SqliteWriter {
     }
 
     /// The batch is part of the transaction, or has left no trace in it. The outer error ends the transaction.
-    fn write_batch(&self, batch: &mut Batch, committed: Committed) -> Result<Result<Committed, CommitError>, Refusal> {
+    fn write_batch(&self, batch: &mut Batch, committed: Committed) -> Result<Result<Committed, CommitError>, StoreError> {
         if let Err(error) = slots::fill(batch, committed.first) {
             return Ok(Err(error.into()));
         }
@@ -199,7 +197,7 @@ impl Writer for SqliteWriter {
             Err(StoreError::Full) if batches.len() > 1 => self.commit_one_by_one(batches, from),
             Err(error) => {
                 tracing::error!(%error, batches = batches.len(), "a commit failed");
-                let answers = batches.iter().map(|_| Err(CommitError::Store(again(&error)))).collect();
+                let answers = batches.iter().map(|_| Err(CommitError::Store(error.again()))).collect();
                 Outcome { answers, position: from, flushes: 0 }
             }
         }
@@ -220,18 +218,6 @@ impl SqliteWriter {
             }
         }
         all
-    }
-}
-
-/// The same error for one more batch of the group.
-fn again(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Engine(text) => StoreError::Engine(text.clone()),
-        StoreError::Io(error) => StoreError::Io(error.kind().into()),
-        StoreError::Corrupt(text) => StoreError::Corrupt(text.clone()),
-        StoreError::Foreign(text) => StoreError::Foreign(text.clone()),
-        StoreError::Full => StoreError::Full,
-        StoreError::Closed => StoreError::Closed,
     }
 }
 
