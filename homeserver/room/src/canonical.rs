@@ -4,12 +4,14 @@
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue,
-    canonical_json::{CanonicalJsonError, redact_in_place, to_canonical_value},
+    canonical_json::{
+        CanonicalJsonError, RedactingSerializer, redact_in_place, to_canonical_value,
+    },
 };
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::version::RoomVersion;
+use crate::{lenient, version::RoomVersion};
 
 /// Why a value has no canonical JSON form.
 #[derive(Debug, Error)]
@@ -23,6 +25,9 @@ pub enum CanonicalError {
     /// The outermost value is not an object (`M_BAD_JSON`).
     #[error("not a JSON object")]
     NotAnObject,
+    /// An object has the key that stands for numbers inside this crate, in a version before 6 (`M_BAD_JSON`).
+    #[error("an object has a reserved key")]
+    ReservedKey,
     /// An event lacks a string `type`, or `content` is not an object (`M_BAD_JSON`).
     #[error("not an event")]
     NotAnEvent,
@@ -72,9 +77,55 @@ pub fn parse_canonical(json: &str) -> Result<CanonicalJsonObject, CanonicalError
     }
 }
 
-/// The object's canonical text.
-pub(crate) fn print(object: &CanonicalJsonObject) -> Result<String, CanonicalError> {
-    serde_json::to_string(object).map_err(CanonicalError::NotJson)
+/// The event that a JSON text spells; before version 6 with numbers that canonical JSON cannot hold.
+pub(crate) fn parse_event(
+    json: &str,
+    version: &RoomVersion,
+) -> Result<CanonicalJsonObject, CanonicalError> {
+    let value: serde_json::Value = serde_json::from_str(json).map_err(CanonicalError::NotJson)?;
+    event_object(value, version)
+}
+
+/// As [`parse_event`], from a tree.
+pub(crate) fn event_object(
+    value: serde_json::Value,
+    version: &RoomVersion,
+) -> Result<CanonicalJsonObject, CanonicalError> {
+    let value = match version.is_lenient() {
+        false => CanonicalJsonValue::try_from(value).map_err(CanonicalError::NotCanonical)?,
+        true => lenient::tree(value)?,
+    };
+    match value {
+        CanonicalJsonValue::Object(object)
+            if version.is_lenient() && lenient::is_number(&object) =>
+        {
+            Err(CanonicalError::NotAnObject)
+        }
+        CanonicalJsonValue::Object(object) => Ok(object),
+        _ => Err(CanonicalError::NotAnObject),
+    }
+}
+
+/// The event's canonical text without these top-level fields, redacted if asked.
+pub(crate) fn print_event(
+    event: &CanonicalJsonObject,
+    version: &RoomVersion,
+    without: &[&str],
+    redacted: bool,
+) -> Result<String, CanonicalError> {
+    let mut printer = RedactingSerializer::new().custom_redacted_root_fields(without);
+    if redacted {
+        if !matches!(event.get("type"), Some(CanonicalJsonValue::String(_))) {
+            return Err(CanonicalError::NotAnEvent);
+        }
+        printer = printer.rules(&version.rules.redaction);
+    }
+    let text = printer.serialize(event).map_err(CanonicalError::NotJson)?;
+    Ok(if version.is_lenient() {
+        lenient::restore(text)
+    } else {
+        text
+    })
 }
 
 /// The event holds only what the room version's redaction algorithm keeps; its event id and signatures stay valid.

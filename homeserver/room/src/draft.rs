@@ -16,7 +16,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    canonical::{self, CanonicalError, canonical_object},
+    canonical::{CanonicalError, event_object, print_event},
     format::{FormatError, MAX_PDU_BYTES, check_format},
     hash::content_hash,
     key::SigningKey,
@@ -162,7 +162,7 @@ impl DraftPdu {
     ) -> Result<Pdu, SealError> {
         let mut object = self.to_object(version, reference_hashes)?;
         if version.has_event_id_field() {
-            let id = local_event_id(&object, server)?;
+            let id = local_event_id(&object, server, version)?;
             object.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
         }
         seal_object(object, version, key, server)
@@ -181,7 +181,7 @@ impl DraftPdu {
         };
         let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
 
-        let mut content = canonical_object(&self.content)?;
+        let mut content = event_object(self.content.clone(), version)?;
         let founds_room_id = self.kind == "m.room.create" && version.has_hashed_room_id();
         if founds_room_id {
             let nonce = self.nonce.ok_or(SealError::NonceMissing)?;
@@ -207,7 +207,7 @@ impl DraftPdu {
         if let Some(unsigned) = &self.unsigned {
             object.insert(
                 "unsigned".to_owned(),
-                CanonicalJsonValue::Object(canonical_object(unsigned)?),
+                CanonicalJsonValue::Object(event_object(unsigned.clone(), version)?),
             );
         }
         let create = self
@@ -255,14 +255,14 @@ pub(crate) fn seal_object(
     key: &SigningKey,
     server: &ServerName,
 ) -> Result<Pdu, SealError> {
-    let hash = STANDARD_NO_PAD.encode(content_hash(&object)?);
+    let hash = STANDARD_NO_PAD.encode(content_hash(&object, version)?);
     let hashes =
         CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
     object.insert("hashes".to_owned(), CanonicalJsonValue::Object(hashes));
     object.remove("signatures");
     sign::sign_event(&mut object, key, server, version)?;
     check_format(&object, version).map_err(SealError::Format)?;
-    let json = canonical::print(&object)?;
+    let json = print_event(&object, version, &[], false)?;
     if json.len() > MAX_PDU_BYTES {
         return Err(SealError::TooLarge {
             size_bytes: json.len(),
@@ -276,8 +276,9 @@ pub(crate) fn seal_object(
 pub(crate) fn local_event_id(
     object: &CanonicalJsonObject,
     server: &ServerName,
+    version: &RoomVersion,
 ) -> Result<String, SealError> {
-    let hash = content_hash(object)?;
+    let hash = content_hash(object, version)?;
     let local = URL_SAFE_NO_PAD.encode(hash.get(..18).unwrap_or(&hash));
     Ok(format!("${local}:{server}"))
 }

@@ -8,7 +8,7 @@ use ruma::{
 };
 use thiserror::Error;
 
-use crate::{canonical::CanonicalError, pdu::create_event_id_of, version::RoomVersion};
+use crate::{canonical::CanonicalError, lenient, pdu::create_event_id_of, version::RoomVersion};
 
 /// The most bytes that an event may have in canonical form, signatures included.
 pub const MAX_PDU_BYTES: usize = 65_536;
@@ -70,7 +70,8 @@ pub(crate) fn check_format(
     UserId::parse(sender).map_err(|_malformed| FormatError::Malformed { field: "sender" })?;
     optional_text(object, "state_key")?;
     match object.get("content") {
-        Some(CanonicalJsonValue::Object(_)) => {}
+        Some(CanonicalJsonValue::Object(content))
+            if !(version.is_lenient() && lenient::is_number(content)) => {}
         Some(_) => return Err(FormatError::Malformed { field: "content" }),
         None => return Err(FormatError::Missing { field: "content" }),
     }

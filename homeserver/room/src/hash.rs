@@ -6,23 +6,23 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
-use ruma::{
-    CanonicalJsonObject, canonical_json::RedactingSerializer,
-    room_version_rules::EventIdFormatVersion,
-};
+use ruma::{CanonicalJsonObject, room_version_rules::EventIdFormatVersion};
 use sha2::{Digest, Sha256};
 
-use crate::{canonical::CanonicalError, version::RoomVersion};
+use crate::{
+    canonical::{CanonicalError, print_event},
+    version::RoomVersion,
+};
 
 /// The SHA-256 of the event without `unsigned`, `signatures` and `hashes`.
 ///
 /// # Errors
 /// [`CanonicalError::NotJson`] if the object cannot be printed.
-pub fn content_hash(event: &CanonicalJsonObject) -> Result<[u8; 32], CanonicalError> {
-    let text = RedactingSerializer::new()
-        .custom_redacted_root_fields(&["hashes", "signatures", "unsigned"])
-        .serialize(event)
-        .map_err(CanonicalError::NotJson)?;
+pub fn content_hash(
+    event: &CanonicalJsonObject,
+    version: &RoomVersion,
+) -> Result<[u8; 32], CanonicalError> {
+    let text = print_event(event, version, &["hashes", "signatures", "unsigned"], false)?;
     Ok(Sha256::digest(text.as_bytes()).into())
 }
 
@@ -34,11 +34,7 @@ pub fn reference_hash(
     event: &CanonicalJsonObject,
     version: &RoomVersion,
 ) -> Result<String, CanonicalError> {
-    let text = RedactingSerializer::new()
-        .rules(&version.rules.redaction)
-        .custom_redacted_root_fields(&["signatures", "unsigned"])
-        .serialize(event)
-        .map_err(|_not_an_event| CanonicalError::NotAnEvent)?;
+    let text = print_event(event, version, &["signatures", "unsigned"], true)?;
     let digest = Sha256::digest(text.as_bytes());
     Ok(match version.rules.event_id_format {
         EventIdFormatVersion::V1 | EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(digest),

@@ -14,6 +14,7 @@ mod draft;
 mod format;
 mod hash;
 mod key;
+mod lenient;
 mod membership;
 mod pdu;
 mod power_levels;

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::{
-    canonical::{self, CanonicalError, parse_canonical, redact_object},
+    canonical::{CanonicalError, parse_event, print_event, redact_object},
     key::SigningKey,
     membership::Membership,
     sign,
@@ -213,7 +213,7 @@ impl Pdu {
     /// # Errors
     /// [`CanonicalError`]; cannot happen for an event that was parsed or sealed here.
     pub fn to_object(&self) -> Result<CanonicalJsonObject, CanonicalError> {
-        parse_canonical(self.0.json.get())
+        parse_event(self.0.json.get(), self.0.version)
     }
 
     /// The room's version.
@@ -257,7 +257,7 @@ impl Pdu {
         let Ok(object) = self.to_object() else {
             return true;
         };
-        !content_hash_matches(&object)
+        !content_hash_matches(&object, self.0.version)
     }
 
     /// The event with only what the room version's redaction keeps: same event id, same signatures.
@@ -268,7 +268,7 @@ impl Pdu {
         let mut object = self.to_object()?;
         redact_object(&mut object, self.0.version)?;
         Self::assemble(
-            canonical::print(&object)?,
+            print_event(&object, self.0.version, &[], false)?,
             self.0.version,
             self.0.event_id.clone(),
         )
@@ -286,7 +286,7 @@ impl Pdu {
         let mut object = self.to_object()?;
         sign::sign_event(&mut object, key, server, self.0.version)?;
         Self::assemble(
-            canonical::print(&object)?,
+            print_event(&object, self.0.version, &[], false)?,
             self.0.version,
             self.0.event_id.clone(),
         )
@@ -307,7 +307,7 @@ impl Pdu {
         let mut object = self.to_object()?;
         sign::insert_signature(&mut object, entity, key_id, signature)?;
         Self::assemble(
-            canonical::print(&object)?,
+            print_event(&object, self.0.version, &[], false)?,
             self.0.version,
             self.0.event_id.clone(),
         )
@@ -339,7 +339,7 @@ pub(crate) fn create_event_id_of(room_id: &RoomId) -> Option<OwnedEventId> {
 }
 
 /// Whether `hashes.sha256` is the hash of the event's content.
-pub(crate) fn content_hash_matches(object: &CanonicalJsonObject) -> bool {
+pub(crate) fn content_hash_matches(object: &CanonicalJsonObject, version: &RoomVersion) -> bool {
     use base64::Engine as _;
     let Some(CanonicalJsonValue::Object(hashes)) = object.get("hashes") else {
         return false;
@@ -350,7 +350,7 @@ pub(crate) fn content_hash_matches(object: &CanonicalJsonObject) -> bool {
     let Ok(claimed) = crate::key::LENIENT.decode(claimed) else {
         return false;
     };
-    crate::hash::content_hash(object).is_ok_and(|computed| computed.as_slice() == claimed)
+    crate::hash::content_hash(object, version).is_ok_and(|computed| computed.as_slice() == claimed)
 }
 
 impl fmt::Debug for Pdu {

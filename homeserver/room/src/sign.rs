@@ -11,7 +11,7 @@ use ruma::{
 use thiserror::Error;
 
 use crate::{
-    canonical::CanonicalError,
+    canonical::{CanonicalError, print_event},
     key::{SigningKey, VerifyKey},
     version::RoomVersion,
 };
@@ -176,11 +176,7 @@ pub(crate) fn event_signing_text(
     event: &CanonicalJsonObject,
     version: &RoomVersion,
 ) -> Result<String, CanonicalError> {
-    RedactingSerializer::new()
-        .rules(&version.rules.redaction)
-        .custom_redacted_root_fields(&["signatures", "unsigned"])
-        .serialize(event)
-        .map_err(|_not_an_event| CanonicalError::NotAnEvent)
+    print_event(event, version, &["signatures", "unsigned"], true)
 }
 
 /// A signature stands under `signatures`.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::{
-    canonical::{CanonicalError, parse_canonical},
+    canonical::{CanonicalError, parse_event, print_event},
     draft::{DraftPdu, SealError, local_event_id, seal_object},
     key::SigningKey,
     pdu::Pdu,
@@ -40,7 +40,7 @@ impl DraftPdu {
     /// [`SealError`], by what is wrong with the draft.
     pub fn to_template(&self, version: &'static RoomVersion) -> Result<Box<RawValue>, SealError> {
         let object = self.to_object(version, &BTreeMap::new())?;
-        let text = serde_json::to_string(&object).map_err(CanonicalError::NotJson)?;
+        let text = print_event(&object, version, &[], false)?;
         Ok(RawValue::from_string(text).map_err(CanonicalError::NotJson)?)
     }
 
@@ -58,7 +58,7 @@ impl DraftPdu {
         key: &SigningKey,
         server: &ServerName,
     ) -> Result<Pdu, TemplateError> {
-        let template = parse_canonical(template.get())?;
+        let template = parse_event(template.get(), version)?;
         let text = |field: &str| template.get(field).and_then(CanonicalJsonValue::as_str);
         let expect = |field: &'static str, expected: Option<&str>| match text(field) == expected {
             true => Ok(()),
@@ -104,7 +104,7 @@ impl DraftPdu {
             }
         }
         if version.has_event_id_field() {
-            let id = local_event_id(&object, server)?;
+            let id = local_event_id(&object, server, version)?;
             object.insert("event_id".to_owned(), CanonicalJsonValue::String(id));
         }
         Ok(seal_object(object, version, key, server)?)

@@ -14,7 +14,7 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use crate::{
-    canonical::{self, parse_canonical, redact_object},
+    canonical::{parse_event, print_event, redact_object},
     format::{FormatError, MAX_PDU_BYTES, check_format},
     hash::reference_hash,
     pdu::{Pdu, content_hash_matches},
@@ -66,7 +66,7 @@ impl UncheckedPdu {
                 size_bytes: json.len(),
             });
         }
-        Self::parse_object(parse_canonical(json)?, version)
+        Self::parse_object(parse_event(json, version)?, version)
     }
 
     /// As [`UncheckedPdu::parse`], from a canonical tree.
@@ -77,15 +77,19 @@ impl UncheckedPdu {
         mut object: CanonicalJsonObject,
         version: &'static RoomVersion,
     ) -> Result<Self, FormatError> {
-        let size_bytes = canonical::print(&object)?.len();
+        let size_bytes = print_event(&object, version, &[], false)?.len();
         if size_bytes > MAX_PDU_BYTES {
             return Err(FormatError::TooLarge { size_bytes });
         }
         check_format(&object, version)?;
         object.remove("unsigned");
         let event_id = event_id_of(&object, version)?;
-        let pdu = Pdu::assemble(canonical::print(&object)?, version, event_id)
-            .map_err(|_malformed| FormatError::Malformed { field: "event" })?;
+        let pdu = Pdu::assemble(
+            print_event(&object, version, &[], false)?,
+            version,
+            event_id,
+        )
+        .map_err(|_malformed| FormatError::Malformed { field: "event" })?;
         Ok(Self { object, pdu })
     }
 
@@ -181,7 +185,7 @@ impl UncheckedPdu {
                 keys.find_key(&server, key_id, valid_at_ms)
             })?;
         }
-        if content_hash_matches(&self.object) {
+        if content_hash_matches(&self.object, version) {
             return Ok(SignedPdu {
                 pdu: self.pdu,
                 content: ContentState::Intact,
@@ -190,7 +194,7 @@ impl UncheckedPdu {
         let mut object = self.object;
         redact_object(&mut object, version)?;
         let pdu = Pdu::assemble(
-            canonical::print(&object)?,
+            print_event(&object, version, &[], false)?,
             version,
             self.pdu.event_id().to_owned(),
         )

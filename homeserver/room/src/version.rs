@@ -104,6 +104,11 @@ impl RoomVersion {
         self.rules.redaction.content_field_redacts
     }
 
+    /// Whether numbers that canonical JSON cannot hold are let through (versions 1 to 5).
+    pub(crate) fn is_lenient(&self) -> bool {
+        !self.rules.authorization.strict_canonical_json
+    }
+
     /// The identifier as text.
     pub fn as_str(&self) -> &str {
         self.id.as_str()

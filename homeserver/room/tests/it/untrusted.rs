@@ -256,3 +256,31 @@ fn debug_output_shows_no_content() {
     let printed = format!("{event:?} {:?}", event.unverified());
     assert!(!printed.contains("body") && !printed.contains("@a:domain"));
 }
+
+#[test]
+fn fractions_are_refused_since_version_6_and_kept_before() {
+    for (id, allowed) in [("1", true), ("5", true), ("6", false), ("12", false)] {
+        let mut event = sample(id);
+        event["content"]["height"] = json!(1.5);
+        assert_eq!(parse(&event, id).is_ok(), allowed, "version {id}");
+        event["content"] = json!(1.5);
+        assert!(parse(&event, id).is_err());
+    }
+    let mut room = TestRoom::new(version("4"), "a");
+    let event = room
+        .send_last(
+            "a",
+            "m.room.message",
+            None,
+            json!({ "height": 1.5e-9, "n": [2.0] }),
+        )
+        .unwrap();
+    assert_eq!(event.content_str(), r#"{"height":1.5e-09,"n":[2.0]}"#);
+    let again = UncheckedPdu::parse(event.json(), version("4")).unwrap();
+    assert_eq!(again.event_id(), event.event_id());
+    assert_eq!(
+        again.verify(&keys()).unwrap().content(),
+        ContentState::Intact
+    );
+    assert_eq!(event.skeleton().unwrap().event_id(), event.event_id());
+}

@@ -18,7 +18,20 @@ struct Vector {
     room_version: String,
     event_id: String,
     event: Box<RawValue>,
-    redacted: serde_json::Value,
+    redacted: Box<RawValue>,
+}
+
+/// The fixture's text without the spaces between tokens: its keys are sorted and its numbers spelled already.
+fn sorted(raw: &RawValue) -> String {
+    let (mut out, mut in_string, mut escaped) = (String::new(), false, false);
+    for character in raw.get().chars() {
+        if in_string || !character.is_whitespace() {
+            out.push(character);
+        }
+        in_string ^= character == '"' && !escaped;
+        escaped = in_string && character == '\\' && !escaped;
+    }
+    out
 }
 
 fn vectors() -> Vec<Vector> {
@@ -32,7 +45,7 @@ fn keys(key: &SigningKey) -> BTreeMap<OwnedServerName, BTreeMap<String, matron_r
 
 #[test]
 fn events_of_every_version_have_the_ids_that_another_implementation_computed() {
-    assert_eq!(vectors().len(), 12 * 8);
+    assert_eq!(vectors().len(), 12 * 8 + 5);
     for vector in vectors() {
         let version = RoomVersion::find(&vector.room_version).unwrap();
         let event = UncheckedPdu::parse(&vector.event, version).unwrap();
@@ -52,10 +65,7 @@ fn events_of_every_version_verify_and_stay_intact() {
         let event = UncheckedPdu::parse(&vector.event, version).unwrap();
         let signed = event.verify(&keys(&spec_key())).unwrap();
         assert_eq!(signed.content(), ContentState::Intact);
-        assert_eq!(
-            signed.pdu().json().get(),
-            canonical_json(&vector.event).unwrap()
-        );
+        assert_eq!(signed.pdu().json().get(), sorted(&vector.event));
     }
 }
 
@@ -69,7 +79,7 @@ fn events_of_every_version_redact_as_another_implementation_redacts_them() {
         let skeleton = event.skeleton().unwrap();
         assert_eq!(
             skeleton.json().get(),
-            canonical_json(&vector.redacted).unwrap(),
+            sorted(&vector.redacted),
             "version {} {}",
             vector.room_version,
             event.kind()
@@ -140,7 +150,8 @@ fn content_hash_of_the_specification_is_ours() {
             "hashes":{},"type":"X","content":{},"prev_events":[],"auth_events":[],"depth":3,"unsigned":{"age_ts":1000000}}"#,
     )
     .unwrap();
-    let computed = STANDARD_NO_PAD.encode(content_hash(&object).unwrap());
+    let computed =
+        STANDARD_NO_PAD.encode(content_hash(&object, RoomVersion::default_version()).unwrap());
     assert_eq!(computed, "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos");
 }
 
