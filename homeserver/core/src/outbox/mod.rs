@@ -1,18 +1,20 @@
-//! What peers must receive, over restarts.
+//! What peers must receive, over restarts: a row per destination and position, never a copy of an event.
 
-use std::sync::Arc;
+mod queue;
+mod worker;
 
-use tokio::sync::watch;
+use std::collections::{BTreeSet, HashMap};
 
-use crate::Core;
+use parking_lot::Mutex;
+use ruma::OwnedServerName;
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
-pub struct State {}
-
-impl Core {
-    /// Works until `stop` turns true.
-    pub async fn run_outbox(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+pub struct State {
+    /// Destinations with something new, for the worker.
+    pub(crate) awake: Mutex<BTreeSet<OwnedServerName>>,
+    /// Wakes the worker.
+    pub(crate) wake: tokio::sync::Notify,
+    /// Destinations with a sender at work, and whether more came meanwhile.
+    pub(crate) busy: Mutex<HashMap<OwnedServerName, bool>>,
 }

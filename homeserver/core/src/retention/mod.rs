@@ -1,18 +1,24 @@
 //! The expiry index and the death of content.
+//!
+//! An event with a lifetime is sealed under a data key whose bucket ends when the event does. At its end:
+//! hidden on every read path at once ([`crate::rooms::StoredEvent::is_shown`]), redacted by the governance bot,
+//! purged ([`purge`]), and the bucket's key destroyed, so that backups and stale pages die too.
 
-use std::sync::Arc;
-
-use tokio::sync::watch;
+mod life;
+mod purge;
 
 use crate::Core;
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
-pub struct State {}
+pub struct State {
+    /// Wakes the worker before its next round.
+    pub(crate) wake: tokio::sync::Notify,
+}
 
 impl Core {
-    /// Works until `stop` turns true.
-    pub async fn run_retention(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
+    /// Asks the worker to look for expired content now.
+    pub fn wake_retention(&self) {
+        self.retention.wake.notify_one();
     }
 }

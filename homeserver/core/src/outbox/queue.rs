@@ -1,0 +1,76 @@
+//! Putting into the queue, in the batch of what is told.
+
+use matron_storage::{Batch, Key, SlotForm, Table};
+use ruma::{EventId, OwnedEventId, ServerName};
+use serde::{Deserialize, Serialize};
+
+use crate::{Core, Error, house::to_json};
+
+/// A row of `outbox_row`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Row {
+    /// An event, by id.
+    Event {
+        /// The event.
+        event_id: OwnedEventId,
+    },
+    /// An ephemeral unit that must not be lost: to-device messages, device lists, receipts.
+    Edu {
+        /// Its type.
+        edu_type: String,
+        /// Its content.
+        content: serde_json::Value,
+    },
+}
+
+impl Core {
+    /// Adds to the batch that the destination must receive the event.
+    ///
+    /// # Errors
+    /// [`Error::Internal`], never in practice.
+    pub(crate) fn write_outbox_event(
+        &self,
+        batch: &mut Batch,
+        destination: &ServerName,
+        event_id: &EventId,
+        position_index: u32,
+    ) -> Result<(), Error> {
+        self.write_outbox(batch, destination, &Row::Event { event_id: event_id.to_owned() }, position_index)
+    }
+
+    /// Adds to the batch that the destination must receive an ephemeral unit. After the commit, call [`Core::wake_outbox`].
+    ///
+    /// # Errors
+    /// [`Error::Internal`], never in practice.
+    pub fn queue_edu(
+        &self,
+        batch: &mut Batch,
+        destination: &ServerName,
+        edu_type: &str,
+        content: &serde_json::Value,
+    ) -> Result<(), Error> {
+        if self.is_local(destination) || !self.settings.federation {
+            return Ok(());
+        }
+        let index = batch.reserve_position();
+        self.write_outbox(
+            batch,
+            destination,
+            &Row::Edu { edu_type: edu_type.to_owned(), content: content.clone() },
+            index,
+        )
+    }
+
+    fn write_outbox(&self, batch: &mut Batch, destination: &ServerName, row: &Row, index: u32) -> Result<(), Error> {
+        let (key, slot) = Key::new().text(destination).position(index, SlotForm::Plain);
+        batch.put_at(Table::OutboxRow, key, Some(slot), to_json(row)?, None);
+        Ok(())
+    }
+
+    /// Something new is queued for the destination.
+    pub fn wake_outbox(&self, destination: &ServerName) {
+        self.outbox.awake.lock().insert(destination.to_owned());
+        self.outbox.wake.notify_one();
+    }
+}

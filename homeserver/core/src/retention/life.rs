@@ -1,0 +1,92 @@
+//! How long an event's content lives, and under which data key.
+
+use matron_room::Pdu;
+use matron_storage::{Batch, Key, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{Core, Error, house::to_json, rooms::Record, rooms::room::Inner};
+
+/// Buckets of content without a lifetime have this bit set; the rest is the day it came.
+pub const WITHOUT_END: u64 = 1 << 63;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A row of `event_expiry`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExpiryRow {
+    /// The event's room.
+    pub room_id: ruma::OwnedRoomId,
+    /// The bucket of its data key.
+    pub bucket: u64,
+}
+
+#[derive(Deserialize)]
+struct RetentionContent {
+    max_lifetime: Option<u64>,
+}
+
+/// The end of the bucket in which content that dies at `expires_ms` is sealed: at most a tenth of the lifetime
+/// later, and at most a day.
+#[must_use]
+pub fn bucket_end(expires_ms: u64, lifetime_ms: u64) -> u64 {
+    let step = (lifetime_ms / 10).clamp(1000, DAY_MS);
+    expires_ms.div_ceil(step).saturating_mul(step)
+}
+
+impl Core {
+    /// The bucket under whose key the event's content is sealed, and when it dies (0: never). State is not
+    /// sealed: (0, 0).
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn life_of(&self, inner: &mut Inner, pdu: &Pdu, received_ms: u64) -> Result<(u64, u64), Error> {
+        if pdu.is_state() || pdu.kind() == "m.room.redaction" {
+            return Ok((0, 0));
+        }
+        let Some(lifetime_ms) = self.room_lifetime_ms(inner)? else {
+            return Ok((WITHOUT_END | (received_ms / DAY_MS), 0));
+        };
+        // A sender's clock may be ahead: the earlier of its claim and the receipt counts.
+        let expires_ms = pdu.origin_server_ts_ms().min(received_ms).saturating_add(lifetime_ms).max(1);
+        Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))
+    }
+
+    /// How long content of this room lives, ms: the strictest of the room's policy, its `m.room.retention` and
+    /// the deployment's floor; `None`: without end.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn room_lifetime_ms(&self, inner: &mut Inner) -> Result<Option<u64>, Error> {
+        let retention: Option<RetentionContent> = inner.state_content(self, "m.room.retention", "")?;
+        let stated = retention.and_then(|content| content.max_lifetime);
+        let policy = self.policy_lifetime_ms(inner)?;
+        Ok([stated, policy].into_iter().flatten().min())
+    }
+
+    /// Adds the event to the expiry index, if it dies.
+    pub(crate) fn write_expiry(&self, batch: &mut Batch, pdu: &Pdu, record: &Record) {
+        if record.expires_ms == 0 {
+            return;
+        }
+        let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket };
+        if let Ok(value) = to_json(&row) {
+            batch.put(Table::EventExpiry, Key::new().number(record.expires_ms).text(pdu.event_id()), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_ends_after_its_content_and_soon() {
+        for lifetime in [1_000, 30_000, DAY_MS, 30 * DAY_MS] {
+            for expires in [1, 999, 1_000, 1_700_000_000_123] {
+                let end = bucket_end(expires, lifetime);
+                assert!(end >= expires);
+                assert!(end - expires < (lifetime / 10).clamp(1000, DAY_MS));
+            }
+        }
+    }
+}

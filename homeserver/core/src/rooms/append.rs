@@ -1,0 +1,438 @@
+//! One event becomes one batch: the only place that writes rooms.
+//!
+//! [`Core::append`] runs under the room's pen and never waits: it builds the batch, hands it to the
+//! committer and moves the room in memory forward, so that the next event can follow at once and both share a
+//! flush. [`Core::finish_append`] waits for the commit and publishes. If the commit fails, the room is marked
+//! broken and opened anew: each batch expects the head that the one before wrote, so none that built on the
+//! failed one can succeed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use matron_room::{Membership, Pdu};
+use matron_storage::{Batch, CommitError, Key, Pending, SlotForm, StreamPos, Table};
+use ruma::{OwnedServerName, OwnedUserId};
+use serde::Deserialize;
+
+use super::{
+    changes::ChangeGuard,
+    members::UserRoom,
+    record::{EventRef, Record, Status, StoredEvent, TIMELINE_OFFSET},
+    room::{GroupHex, Head, Inner, Room},
+    state_map::{GroupId, StateKey, StateMap, difference},
+};
+use crate::{Core, Error, house::to_json};
+
+/// More forward extremities than this are cut: the oldest go.
+const MAX_EXTREMITIES: usize = 20;
+
+/// Where an event goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the end of the timeline.
+    Timeline,
+    /// Before everything that the timeline holds: history fetched from a peer.
+    Backfill,
+    /// Into the graph only.
+    Graph,
+}
+
+/// An event, judged, and where it goes.
+#[derive(Debug)]
+pub struct Append {
+    /// The event.
+    pub pdu: Pdu,
+    /// What was judged of it.
+    pub status: Status,
+    /// Where it goes.
+    pub place: Place,
+    /// The state before it.
+    pub state_before: GroupId,
+    /// The room's current state after it; `None`: unchanged.
+    pub current_after: Option<StateMap>,
+    /// The graph ends here afterwards; `None`: the event takes the place of those it refers to (accepted
+    /// timeline events), or nothing changes (all others).
+    pub extremities: Option<Vec<(ruma::OwnedEventId, u64)>>,
+    /// The transaction that made it: key of `event_txn`.
+    pub txn: Option<Vec<u8>>,
+    /// Whether it is sent to the servers in the room.
+    pub federate: bool,
+    /// Servers that must hear of it beside those in the room.
+    pub also_to: BTreeSet<OwnedServerName>,
+    /// What must be committed with it: audit entries, edges, other events.
+    pub with: Batch,
+}
+
+impl Append {
+    /// An accepted event of ours at the end of the timeline.
+    #[must_use]
+    pub fn local(pdu: Pdu, state_before: GroupId, current_after: Option<StateMap>) -> Self {
+        Self {
+            pdu,
+            status: Status::Accepted,
+            place: Place::Timeline,
+            state_before,
+            current_after,
+            extremities: None,
+            txn: None,
+            federate: true,
+            also_to: BTreeSet::new(),
+            with: Batch::new(),
+        }
+    }
+}
+
+/// An event on its way to the disk; must go to [`Core::finish_append`].
+#[derive(Debug)]
+#[must_use = "an append is only acknowledged by finish_append"]
+pub struct Appending {
+    pending: Pending,
+    room: Arc<Room>,
+    event: StoredEvent,
+    form: Option<SlotForm>,
+    position_index: u32,
+    guard: ChangeGuard,
+    /// Users whose membership changed.
+    affected: Vec<OwnedUserId>,
+    joined: imbl::OrdSet<OwnedUserId>,
+    destinations: BTreeSet<OwnedServerName>,
+    stale: Vec<ruma::OwnedEventId>,
+    /// The power levels and size of the room, for push rules.
+    context: crate::push::RoomContext,
+}
+
+#[derive(Deserialize)]
+struct Relates {
+    #[serde(rename = "m.relates_to")]
+    relates_to: Option<Relation>,
+}
+
+/// An event's relation to another (Client-Server API, "Forming relationships between events").
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Relation {
+    /// What kind of relation.
+    pub rel_type: Option<String>,
+    /// The other event.
+    pub event_id: Option<ruma::OwnedEventId>,
+    /// The reaction, for annotations.
+    pub key: Option<String>,
+}
+
+/// The relation that the event's content states, if any.
+#[must_use]
+pub fn relation_of(pdu: &Pdu) -> Option<Relation> {
+    if !pdu.content_str().contains("m.relates_to") {
+        return None;
+    }
+    pdu.content_as::<Relates>().ok()?.relates_to
+}
+
+impl Core {
+    /// The event is on its way to the disk, and the room in memory stands behind it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when something it needs cannot be read; nothing has changed then.
+    pub(crate) fn append(&self, room: &Arc<Room>, inner: &mut Inner, item: Append) -> Result<Appending, Error> {
+        let now_ms = self.now_ms();
+        let Append { pdu, status, place, state_before, current_after, extremities, txn, federate, also_to, with } = item;
+        let mut batch = with;
+        let position_index = batch.reserve_position();
+        let form = match place {
+            Place::Timeline => Some(SlotForm::Timeline),
+            Place::Backfill => Some(SlotForm::Backfill),
+            Place::Graph => None,
+        };
+
+        // The state after.
+        let changes = current_after.as_ref().map(|after| difference(&inner.current, after)).unwrap_or_default();
+        let mut group_after = GroupId(inner.head.group.0);
+        if let (Some(after), false) = (&current_after, changes.is_empty()) {
+            group_after = self.write_state_group(&mut batch, group_after, &changes, after)?;
+        }
+        let mut affected = Vec::new();
+        let mut left_servers = BTreeSet::new();
+        let servers_before: BTreeSet<OwnedServerName> = inner.servers.keys().cloned().collect();
+        for (key, id) in changes.iter().filter(|(key, _)| &*key.kind == "m.room.member") {
+            let Ok(user) = OwnedUserId::try_from(&*key.key) else { continue };
+            let member = match id {
+                Some(id) if &**id == pdu.event_id() => Some(pdu.clone()),
+                Some(id) => self.load_event(id)?.map(|event| event.pdu.clone()),
+                None => None,
+            };
+            let membership = member.as_ref().and_then(Pdu::membership_state).unwrap_or(Membership::Leave);
+            let standing = UserRoom {
+                position: StreamPos(0),
+                membership,
+                event_id: member.as_ref().map(|member| member.event_id().to_owned()),
+                sender: member.as_ref().map(|member| member.sender().to_owned()),
+                forgotten: false,
+            };
+            self.write_standing(&mut batch, room.id(), &user, &standing, position_index)?;
+            if user.server_name() != self.server_name {
+                left_servers.insert(user.server_name().to_owned());
+            }
+            inner.set_joined(&user, membership == Membership::Join);
+            affected.push(user);
+        }
+
+        // The event itself.
+        let (bucket, expires_ms) = self.life_of(inner, &pdu, now_ms)?;
+        let record = Record {
+            status,
+            timeline: 0,
+            received_ms: now_ms,
+            state_before,
+            bucket,
+            expires_ms,
+            redacted_by: None,
+            version: pdu.room_version(),
+        };
+        self.write_event(&mut batch, &pdu, &record, form.map(|form| (position_index, form)))?;
+        if let Some(form) = form {
+            let (key, slot) = Key::new().text(room.id()).position(position_index, form);
+            let mut value = pdu.event_id().as_bytes().to_vec();
+            value.push(0);
+            value.extend_from_slice(&group_after.0);
+            batch.put_at(Table::RoomTimeline, key, Some(slot), value, None);
+        }
+        let mut stale = Vec::new();
+        if status == Status::Accepted {
+            if let Some(relation) = relation_of(&pdu) {
+                self.write_relation(&mut batch, &pdu, &relation, position_index)?;
+            }
+            if pdu.kind() == "m.room.redaction" {
+                stale.extend(self.apply_redaction(&mut batch, inner, &pdu)?);
+            }
+            self.write_expiry(&mut batch, &pdu, &record);
+        }
+
+        // The end of the graph.
+        let extremities = extremities.or_else(|| {
+            (place == Place::Timeline && status == Status::Accepted).then(|| {
+                let mut ends = inner.head.extremities.clone();
+                ends.retain(|(id, _)| !pdu.prev_events().contains(id));
+                ends.push((pdu.event_id().to_owned(), pdu.depth()));
+                let surplus = ends.len().saturating_sub(MAX_EXTREMITIES);
+                ends.drain(..surplus);
+                ends
+            })
+        });
+        let head = Head {
+            extremities: extremities.unwrap_or_else(|| inner.head.extremities.clone()),
+            group: GroupHex(group_after.0),
+        };
+        let head_bytes = to_json(&head)?;
+        if Some(&head_bytes) != inner.head_bytes.as_ref() {
+            let key = Key::new().text(room.id());
+            match &inner.head_bytes {
+                Some(before) => batch.expect_equals(Table::RoomExtremity, key.clone(), before.clone()),
+                None => {
+                    let meta = super::room::RoomMeta { version: room.version().as_str().to_owned() };
+                    batch.put(Table::RoomMeta, key.clone(), to_json(&meta)?);
+                    batch.expect_absent(Table::RoomExtremity, key.clone())
+                }
+            };
+            batch.put(Table::RoomExtremity, key, head_bytes.clone());
+        }
+        if let Some(txn) = txn {
+            batch.expect_absent(Table::EventTxn, txn.clone());
+            batch.put(Table::EventTxn, txn, pdu.event_id().as_bytes());
+        }
+
+        // Who must hear of it.
+        let mut destinations = also_to;
+        if federate {
+            destinations.extend(servers_before);
+            destinations.extend(inner.servers.keys().cloned());
+            if pdu.membership().is_some_and(|membership| membership != "invite") {
+                destinations.extend(left_servers);
+            }
+        }
+        destinations.remove(&self.server_name);
+        for destination in &destinations {
+            self.write_outbox_event(&mut batch, destination, pdu.event_id(), position_index)?;
+        }
+
+        // INVARIANT: announced before it is submitted, so that no sync steps over it.
+        let guard = self.rooms.changes.begin(room.id());
+        let pending = self.store.submit(batch);
+
+        inner.head = head;
+        inner.head_bytes = Some(head_bytes);
+        if let Some(after) = current_after {
+            if changes.iter().any(|(key, _)| matters_beyond_membership(key)) {
+                inner.set_current(after);
+            } else {
+                inner.current = after;
+            }
+        }
+        for id in &stale {
+            inner.drop_pdu(id);
+        }
+        if pdu.is_state() && status == Status::Accepted {
+            inner.keep_pdu(pdu.clone());
+        }
+        let context = self.push_context(inner)?;
+        let event = StoredEvent { pdu, record, content_gone: false };
+        Ok(Appending {
+            pending,
+            room: Arc::clone(room),
+            event,
+            form: form.filter(|_| status == Status::Accepted),
+            position_index,
+            guard,
+            affected,
+            joined: inner.joined.clone(),
+            destinations,
+            stale,
+            context,
+        })
+    }
+
+    /// The event is durable and visible, and everyone who waits for it has been woken.
+    ///
+    /// # Errors
+    /// [`CommitError`]: the room is opened anew at its next use. On [`CommitError::Conflict`] another writer,
+    /// or another try of the same transaction, was first.
+    pub(crate) async fn finish_append(self: &Arc<Self>, appending: Appending) -> Result<EventRef, CommitError> {
+        let Appending {
+            pending,
+            room,
+            mut event,
+            form,
+            position_index,
+            guard,
+            affected,
+            joined,
+            destinations,
+            stale,
+            context,
+        } = appending;
+        let committed = match pending.await {
+            Ok(committed) => committed,
+            Err(error) => {
+                room.lock().broken = true;
+                self.rooms.close(room.id());
+                for user in &affected {
+                    self.rooms.forget_user(user);
+                }
+                return Err(error);
+            }
+        };
+        let position = committed.position(position_index);
+        event.record.timeline = match form {
+            Some(SlotForm::Timeline) => (1 << 63) | position.0,
+            Some(SlotForm::Backfill) => (1_u64 << 63).saturating_sub(position.0),
+            Some(SlotForm::Plain) | None => 0,
+        };
+        let event = Arc::new(event);
+        for id in stale.iter().map(|id| &**id).chain([event.id()]) {
+            self.rooms.forget_event(id);
+        }
+        self.rooms.cache_event(self.rooms.generation(), &event);
+        for user in &affected {
+            self.rooms.forget_user(user);
+        }
+        guard.publish(committed.last());
+
+        if form == Some(SlotForm::Timeline) {
+            self.push_event(&crate::push::NewEvent {
+                event: Arc::clone(&event),
+                position,
+                joined: joined.clone(),
+                affected: affected.clone(),
+                context,
+            })
+            .await;
+            self.appservices_interested(&event, &joined);
+        }
+        self.notifier
+            .wake_users(joined.iter().chain(affected.iter()).filter(|user| self.is_local_user(user)).map(|user| &**user));
+        if !affected.is_empty() {
+            self.membership_changed(&room, &affected).await;
+        }
+        for destination in &destinations {
+            self.wake_outbox(destination);
+        }
+        Ok(event)
+    }
+
+    /// Adds the event's rows: the whole event if it is state, else its skeleton and the sealed whole.
+    pub(crate) fn write_event(
+        &self,
+        batch: &mut Batch,
+        pdu: &Pdu,
+        record: &Record,
+        timeline: Option<(u32, SlotForm)>,
+    ) -> Result<(), Error> {
+        let slot = timeline.map(|(index, form)| matron_storage::Slot { offset: TIMELINE_OFFSET, index, form });
+        let key = pdu.event_id().as_bytes().to_vec();
+        if record.bucket == 0 {
+            batch.put_at(Table::EventPdu, key, None, record.encode(pdu.json().get()), slot);
+            return Ok(());
+        }
+        let skeleton = pdu.skeleton().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
+        let sealed = self
+            .keyring
+            .seal(pdu.room_id().as_str(), record.bucket, pdu.event_id().as_bytes(), pdu.json().get().as_bytes())
+            .map_err(|error| Error::internal(format!("content cannot be sealed: {error}")))?;
+        batch.put_at(Table::EventPdu, key.clone(), None, record.encode(skeleton.json().get()), slot);
+        batch.put(Table::EventContent, key, sealed);
+        Ok(())
+    }
+
+    /// Adds a user's standing in a room to both indexes; its position is filled at commit.
+    pub(crate) fn write_standing(
+        &self,
+        batch: &mut Batch,
+        room: &ruma::RoomId,
+        user: &ruma::UserId,
+        standing: &UserRoom,
+        position_index: u32,
+    ) -> Result<(), Error> {
+        let slot = matron_storage::Slot { offset: 0, index: position_index, form: SlotForm::Plain };
+        let value = standing.encode()?;
+        batch.put_at(Table::RoomUser, Key::new().text(room).text(user), None, value.clone(), Some(slot));
+        batch.put_at(Table::UserRoom, Key::new().text(user).text(room), None, value, Some(slot));
+        Ok(())
+    }
+
+    fn write_relation(&self, batch: &mut Batch, pdu: &Pdu, relation: &Relation, index: u32) -> Result<(), Error> {
+        let Some(target) = &relation.event_id else { return Ok(()) };
+        let (key, slot) = Key::new().text(pdu.room_id()).text(target).position(index, SlotForm::Timeline);
+        let row = RelationRow {
+            rel_type: relation.rel_type.clone().unwrap_or_default(),
+            kind: pdu.kind().to_owned(),
+            event_id: pdu.event_id().to_owned(),
+            sender: pdu.sender().to_owned(),
+            key: relation.key.clone(),
+        };
+        batch.put_at(Table::RoomRelation, key, Some(slot), to_json(&row)?, None);
+        if relation.rel_type.as_deref() == Some("m.thread") {
+            let slot = matron_storage::Slot { offset: 0, index, form: SlotForm::Plain };
+            let mut value = vec![0; 8];
+            value.extend_from_slice(pdu.event_id().as_bytes());
+            batch.put_at(Table::RoomThread, Key::new().text(pdu.room_id()).text(target), None, value, Some(slot));
+        }
+        Ok(())
+    }
+}
+
+/// A row of `room_relation`.
+#[derive(Clone, Debug, serde::Serialize, Deserialize)]
+pub struct RelationRow {
+    /// `m.annotation`, `m.replace`, `m.thread`, `m.reference`; empty for a rich reply.
+    pub rel_type: String,
+    /// The related event's type.
+    pub kind: String,
+    /// The related event.
+    pub event_id: ruma::OwnedEventId,
+    /// Its sender.
+    pub sender: OwnedUserId,
+    /// The reaction, for annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+fn matters_beyond_membership(key: &StateKey) -> bool {
+    &*key.kind != "m.room.member"
+}

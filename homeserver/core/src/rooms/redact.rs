@@ -1,0 +1,80 @@
+//! Redaction: an event loses its content, on disk too.
+
+use matron_room::Pdu;
+use matron_storage::{Batch, Table};
+use ruma::OwnedEventId;
+
+use super::{
+    record::{Record, Status},
+    room::Inner,
+};
+use crate::{Core, Error};
+
+impl Core {
+    /// Adds to the batch what the redaction takes away, if its target is known and may be redacted by its sender.
+    /// Returns the events whose cached form is stale.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn apply_redaction(
+        &self,
+        batch: &mut Batch,
+        inner: &mut Inner,
+        redaction: &Pdu,
+    ) -> Result<Vec<OwnedEventId>, Error> {
+        let Some(target_id) = redaction.redacts() else { return Ok(Vec::new()) };
+        let Some(target) = self.load_event(&target_id)? else {
+            // Applied when the target arrives.
+            let key = matron_storage::Key::new().text("redaction before its target").text(&target_id);
+            batch.put(Table::Misc, key, redaction.event_id().as_bytes());
+            return Ok(Vec::new());
+        };
+        if target.pdu.room_id() != redaction.room_id() || target.record.redacted_by.is_some() {
+            return Ok(Vec::new());
+        }
+        // SPEC: rooms v3 and later: the redaction applies if its sender has the power to redact, or if the
+        // sender's server is the target's sender's.
+        let levels = inner.power_levels(self)?;
+        if !levels.can_redact(redaction.sender(), target.pdu.sender()) {
+            return Ok(Vec::new());
+        }
+        self.write_redacted(batch, &target.pdu, &target.record, redaction.event_id().to_owned())?;
+        self.redact_notifications(batch, &target.pdu);
+        Ok(vec![target_id])
+    }
+
+    /// Adds to the batch that the event is a skeleton from now on.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for an event without a redacted form.
+    pub(crate) fn write_redacted(
+        &self,
+        batch: &mut Batch,
+        target: &Pdu,
+        record: &Record,
+        by: OwnedEventId,
+    ) -> Result<(), Error> {
+        let skeleton =
+            target.skeleton().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
+        let record = Record { redacted_by: Some(by), bucket: 0, expires_ms: 0, ..record.clone() };
+        batch.put(Table::EventPdu, target.event_id().as_bytes(), record.encode(skeleton.json().get()));
+        batch.delete(Table::EventContent, target.event_id().as_bytes());
+        Ok(())
+    }
+
+    /// Adds to the batch that an event which just arrived is redacted, if its redaction came before it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn redaction_that_waits(&self, pdu: &Pdu) -> Result<Option<OwnedEventId>, Error> {
+        let key = matron_storage::Key::new().text("redaction before its target").text(pdu.event_id());
+        let Some(bytes) = self.store.get(Table::Misc, key.as_bytes())? else { return Ok(None) };
+        let Some(redaction) = std::str::from_utf8(&bytes).ok().and_then(|id| OwnedEventId::try_from(id).ok()) else {
+            return Ok(None);
+        };
+        let Some(event) = self.load_event(&redaction)? else { return Ok(None) };
+        let same_room = event.pdu.room_id() == pdu.room_id() && event.record.status == Status::Accepted;
+        let same_server = event.pdu.sender().server_name() == pdu.sender().server_name();
+        Ok((same_room && same_server).then_some(redaction))
+    }
+}
