@@ -10,6 +10,8 @@
 //! - [`keyring`]: data keys per room and time bucket, outside the engine; sealing of content.
 
 pub mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod engine;
 pub mod key;
 pub mod keyring;
