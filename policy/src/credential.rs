@@ -23,8 +23,6 @@ pub const MAX_ROLES: usize = 32;
 /// The largest credential that is read, in bytes.
 pub const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
 
-
-
 /// What was verified of a person. The order is that of strength.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +110,9 @@ pub enum CredentialType {
 /// Why a credential cannot be issued or read.
 #[derive(Debug, Error)]
 pub enum CredentialError {
+    /// A list or a single value.
+    #[error("the credential is not an object")]
+    NotAnObject,
     /// Too long, no strict JSON, or a number beyond 2^53.
     #[error("the credential is corrupt: {0}")]
     Corrupt(#[source] CanonicalError),
@@ -176,7 +177,11 @@ impl Credential {
     ///
     /// # Errors
     /// [`CredentialError`] if a claim is malformed.
-    pub fn issue(claims: CredentialClaims, key_id: &str, key: &SigningKey) -> Result<Self, CredentialError> {
+    pub fn issue(
+        claims: CredentialClaims,
+        key_id: &str,
+        key: &SigningKey,
+    ) -> Result<Self, CredentialError> {
         let mut credential = Self {
             kind: CredentialType::Credential,
             user_id: claims.user_id,
@@ -200,7 +205,8 @@ impl Credential {
     /// # Errors
     /// [`CredentialError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, CredentialError> {
-        let value = canonical::parse(bytes, MAX_CREDENTIAL_BYTES).map_err(CredentialError::Corrupt)?;
+        let value =
+            canonical::parse(bytes, MAX_CREDENTIAL_BYTES).map_err(CredentialError::Corrupt)?;
         Self::from_value(&value)
     }
 
@@ -209,6 +215,10 @@ impl Credential {
     /// # Errors
     /// [`CredentialError`].
     pub fn from_value(value: &Value) -> Result<Self, CredentialError> {
+        // A derived reader also takes a list of the fields' values; there is one form only.
+        if !value.is_object() {
+            return Err(CredentialError::NotAnObject);
+        }
         let credential = Self::deserialize(value).map_err(CredentialError::Unreadable)?;
         credential.check_form()?;
         Ok(credential)
@@ -247,7 +257,10 @@ impl Credential {
         let Some(key) = register.credential_key(&self.organisation, &self.key_id) else {
             return unknown(Forgery::UnknownKey);
         };
-        if !self.payload().is_ok_and(|payload| keys::verify(key, &payload, &self.signature)) {
+        if !self
+            .payload()
+            .is_ok_and(|payload| keys::verify(key, &payload, &self.signature))
+        {
             return CredentialStatus::Forged(Forgery::BadSignature);
         }
         if let Some(revoked_at_ms) = revocations.revoked_at_ms(&self.organisation, &self.serial) {
@@ -257,9 +270,13 @@ impl Credential {
             return CredentialStatus::Forged(Forgery::FromTheFuture);
         }
         if now_ms >= self.expires_at_ms {
-            return CredentialStatus::Expired { expired_at_ms: self.expires_at_ms };
+            return CredentialStatus::Expired {
+                expired_at_ms: self.expires_at_ms,
+            };
         }
-        CredentialStatus::Valid { credential: Box::new(self.clone()) }
+        CredentialStatus::Valid {
+            credential: Box::new(self.clone()),
+        }
     }
 
     /// The state of whatever somebody shows as a credential.
@@ -271,7 +288,9 @@ impl Credential {
         user_id: &str,
         now_ms: u64,
     ) -> CredentialStatus {
-        let Some(shown) = shown.filter(|value| !value.is_null()) else { return CredentialStatus::Missing };
+        let Some(shown) = shown.filter(|value| !value.is_null()) else {
+            return CredentialStatus::Missing;
+        };
         let Ok(credential) = Self::from_value(shown) else {
             return CredentialStatus::Forged(Forgery::Unreadable);
         };

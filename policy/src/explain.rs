@@ -31,7 +31,12 @@ impl Explain for AuditEntry {
     fn explain(&self) -> String {
         let mut text = format!("{} at {}: ", self.decision_id, utc(self.at_ms));
         match &self.kind {
-            AuditKind::Decision { request, outcome, reasons, .. } => {
+            AuditKind::Decision {
+                request,
+                outcome,
+                reasons,
+                ..
+            } => {
                 tell_request(&mut text, request);
                 text.push('\n');
                 tell_outcome(&mut text, outcome, reasons);
@@ -41,7 +46,12 @@ impl Explain for AuditEntry {
         if let Some(revision) = &self.revision {
             let _ = write!(text, "\nPolicy revision {}.", revision.short());
         }
-        let _ = write!(text, "\nEntry {} of the audit log, hash {}.", self.seq, self.hash.short());
+        let _ = write!(
+            text,
+            "\nEntry {} of the audit log, hash {}.",
+            self.seq,
+            self.hash.short()
+        );
         text
     }
 }
@@ -85,7 +95,13 @@ fn tell_outcome(text: &mut String, outcome: &Outcome, reasons: &[Reason]) {
         Outcome::Undetermined => "Not decided, because something is not known yet:",
     });
     for reason in reasons {
-        let _ = write!(text, "\n- {} [{}: {}]", reason.sentence, word(&reason.rule), word(&reason.code));
+        let _ = write!(
+            text,
+            "\n- {} [{}: {}]",
+            reason.sentence,
+            word(&reason.rule),
+            word(&reason.code)
+        );
     }
     if let Outcome::Permit(obligations) = outcome {
         for obligation in obligations {
@@ -96,12 +112,19 @@ fn tell_outcome(text: &mut String, outcome: &Outcome, reasons: &[Reason]) {
 
 fn duty(obligation: &Obligation) -> String {
     match obligation {
-        Obligation::Expire { after_ms } => format!("The message must be destroyed after {}.", span(*after_ms)),
+        Obligation::Expire { after_ms } => {
+            format!("The message must be destroyed after {}.", span(*after_ms))
+        }
         Obligation::Encrypt => "The room must be encrypted.".to_owned(),
-        Obligation::RotateKeys { every_ms } => format!("Room keys must be changed every {}.", span(*every_ms)),
+        Obligation::RotateKeys { every_ms } => {
+            format!("Room keys must be changed every {}.", span(*every_ms))
+        }
         Obligation::StayLocal => "The room must stay on this server.".to_owned(),
         Obligation::EraseRedacted { within_ms } => {
-            format!("What was taken back must be destroyed within {}.", span(*within_ms))
+            format!(
+                "What was taken back must be destroyed within {}.",
+                span(*within_ms)
+            )
         }
     }
 }
@@ -112,26 +135,71 @@ fn tell_act(text: &mut String, kind: &AuditKind) {
             tell_request(text, request);
             Ok(())
         }
-        AuditKind::Deletion { room_id, events, media, up_to_ms, key_destroyed } => write!(
+        AuditKind::Deletion {
+            room_id,
+            events,
+            media,
+            up_to_ms,
+            key_destroyed,
+        } => write!(
             text,
             "{events} message(s) and {media} file(s) of room {room_id} that expired up to {} were destroyed{}.",
             utc(*up_to_ms),
-            if *key_destroyed { ", and the key to every copy of them" } else { "" }
+            if *key_destroyed {
+                ", and the key to every copy of them"
+            } else {
+                ""
+            }
         ),
-        AuditKind::Eviction { room_id, user_id, code } => {
-            write!(text, "{user_id} was removed from room {room_id} [{}].", word(code))
+        AuditKind::Eviction {
+            room_id,
+            user_id,
+            code,
+        } => {
+            write!(
+                text,
+                "{user_id} was removed from room {room_id} [{}].",
+                word(code)
+            )
         }
-        AuditKind::Revocation { organisation, serial } => {
-            write!(text, "Organisation {organisation} took credential {serial} back.")
+        AuditKind::Revocation {
+            organisation,
+            serial,
+        } => {
+            write!(
+                text,
+                "Organisation {organisation} took credential {serial} back."
+            )
         }
         AuditKind::RegisterAccepted { version, digest } => {
-            write!(text, "Federation register version {version} ({}) came into use.", digest.short())
+            write!(
+                text,
+                "Federation register version {version} ({}) came into use.",
+                digest.short()
+            )
         }
-        AuditKind::PolicyChanged { room_id, to, changed_by, .. } => match room_id {
-            Some(room_id) => write!(text, "{changed_by} changed the policy of room {room_id} to {}.", to.short()),
-            None => write!(text, "{changed_by} changed this server's policy to {}.", to.short()),
+        AuditKind::PolicyChanged {
+            room_id,
+            to,
+            changed_by,
+            ..
+        } => match room_id {
+            Some(room_id) => write!(
+                text,
+                "{changed_by} changed the policy of room {room_id} to {}.",
+                to.short()
+            ),
+            None => write!(
+                text,
+                "{changed_by} changed this server's policy to {}.",
+                to.short()
+            ),
         },
-        AuditKind::OperatorAct { operator, act, target } => match target {
+        AuditKind::OperatorAct {
+            operator,
+            act,
+            target,
+        } => match target {
             Some(target) => write!(text, "Operator {operator}: {act} {target}."),
             None => write!(text, "Operator {operator}: {act}."),
         },
@@ -151,22 +219,50 @@ fn utc(ms: u64) -> String {
     let seconds = ms / 1000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
-///
-/// Counted in years that begin on the first of March, so that the leap day is the last of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
+    // The calendar repeats after 400 years, so at most 400 are counted one by one.
     const DAYS_IN_400_YEARS: u64 = 146_097;
-    const FROM_0000_03_01_TO_1970: u64 = 719_468;
-    let day_number = days.saturating_add(FROM_0000_03_01_TO_1970);
-    let era = day_number / DAYS_IN_400_YEARS;
-    let day_of_era = day_number % DAYS_IN_400_YEARS;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let (month, carry) = if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
-    (era * 400 + year_of_era + carry, month, day)
+    let mut year = 1970 + days / DAYS_IN_400_YEARS * 400;
+    let mut rest = days % DAYS_IN_400_YEARS;
+    while rest >= 365 + leap_day(year) {
+        rest -= 365 + leap_day(year);
+        year += 1;
+    }
+    let lengths = [
+        31,
+        28 + leap_day(year),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    let mut month = 1;
+    for length in lengths {
+        if rest < length {
+            break;
+        }
+        rest -= length;
+        month += 1;
+    }
+    (year, month, rest + 1)
+}
+
+/// 1 in a leap year, else 0.
+fn leap_day(year: u64) -> u64 {
+    u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)))
 }

@@ -68,12 +68,24 @@ impl PolicyLayer {
         Self {
             organisations: meet(&self.organisations, &other.organisations, both),
             jurisdictions: meet(&self.jurisdictions, &other.jurisdictions, both),
-            credential_required: meet(&self.credential_required, &other.credential_required, either),
+            credential_required: meet(
+                &self.credential_required,
+                &other.credential_required,
+                either,
+            ),
             minimum_level: meet(&self.minimum_level, &other.minimum_level, |a, b| *a.max(b)),
             professions: meet(&self.professions, &other.professions, both),
             roles: meet(&self.roles, &other.roles, both),
-            credential_max_age_ms: meet(&self.credential_max_age_ms, &other.credential_max_age_ms, smaller),
-            encryption_required: meet(&self.encryption_required, &other.encryption_required, either),
+            credential_max_age_ms: meet(
+                &self.credential_max_age_ms,
+                &other.credential_max_age_ms,
+                smaller,
+            ),
+            encryption_required: meet(
+                &self.encryption_required,
+                &other.encryption_required,
+                either,
+            ),
             lifetime_required: meet(&self.lifetime_required, &other.lifetime_required, either),
             max_lifetime_ms: meet(&self.max_lifetime_ms, &other.max_lifetime_ms, smaller),
             governance_creates_rooms: meet(
@@ -88,7 +100,11 @@ impl PolicyLayer {
                 &other.redacted_content_kept_ms,
                 smaller,
             ),
-            unverified_may_read: meet(&self.unverified_may_read, &other.unverified_may_read, |a, b| *a && *b),
+            unverified_may_read: meet(
+                &self.unverified_may_read,
+                &other.unverified_may_read,
+                |a, b| *a && *b,
+            ),
         }
     }
 

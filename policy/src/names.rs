@@ -25,11 +25,16 @@ pub fn is_server_name(name: &str) -> bool {
             (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit())
         }),
     };
-    let host_is_sound = match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+    let host_is_sound = match host
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+    {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
-                && host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+                && host
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
         }
     };
     name.len() <= 230 && host_is_sound && port_is_sound
@@ -56,14 +61,20 @@ pub fn is_ip_literal(host: &str) -> bool {
 #[must_use]
 pub fn is_code(code: &str) -> bool {
     (1..=MAX_CODE_BYTES).contains(&code.len())
-        && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'+' | b'-'))
+        && code.bytes().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'+' | b'-')
+        })
 }
 
 /// Whether `user_id` is the one that `pattern` names. A `*` may end the local part: `@lab-*:trust.example`.
 #[must_use]
 pub fn user_matches(pattern: &str, user_id: &str) -> bool {
-    let Some((pattern_local, pattern_server)) = pattern.split_once(':') else { return false };
-    let Some((local, server)) = user_id.split_once(':') else { return false };
+    let Some((pattern_local, pattern_server)) = pattern.split_once(':') else {
+        return false;
+    };
+    let Some((local, server)) = user_id.split_once(':') else {
+        return false;
+    };
     if pattern_server != server {
         return false;
     }

@@ -66,6 +66,9 @@ pub struct RoomPolicy {
 /// Why content is no room policy.
 #[derive(Debug, Error)]
 pub enum RoomPolicyError {
+    /// The content is a list or a single value.
+    #[error("{ROOM_POLICY_TYPE} cannot be read: its content is not an object")]
+    NotAnObject,
     /// A field is missing, unknown or of the wrong type.
     #[error("{ROOM_POLICY_TYPE} cannot be read: {0}")]
     Unreadable(#[source] serde_json::Error),
@@ -136,6 +139,10 @@ impl RoomPolicy {
     /// # Errors
     /// A [`RoomPolicyError`] that names the fault. A room whose policy cannot be read is no ordinary room.
     pub fn parse(content: &Value) -> Result<Self, RoomPolicyError> {
+        // A derived reader also takes a list of the fields' values; there is one form only.
+        if !content.is_object() {
+            return Err(RoomPolicyError::NotAnObject);
+        }
         let policy = Self::deserialize(content).map_err(RoomPolicyError::Unreadable)?;
         policy.check()?;
         Ok(policy)
@@ -210,7 +217,10 @@ impl RoomPolicy {
         // SPEC: v1.18 client-server API, m.room.server_acl: names are matched without their port.
         let hosts: BTreeSet<&str> = servers.iter().map(|name| names::host_of(name)).collect();
         let allow_ip_literals = hosts.iter().any(|host| names::is_ip_literal(host));
-        let rotation_period_ms = self.max_lifetime_ms.unwrap_or(u64::MAX).min(LONGEST_ROTATION_MS);
+        let rotation_period_ms = self
+            .max_lifetime_ms
+            .unwrap_or(u64::MAX)
+            .min(LONGEST_ROTATION_MS);
         Ok(Mirror {
             retention: self.max_lifetime_ms.map(|ms| json!({ "max_lifetime": ms })),
             server_acl: json!({ "allow": hosts, "deny": [], "allow_ip_literals": allow_ip_literals }),

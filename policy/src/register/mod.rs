@@ -13,8 +13,8 @@ use crate::canonical::CanonicalError;
 use crate::keys::KeyError;
 
 pub use signed::SignedRegister;
-pub use verified::{VerifiedRegister, accept};
 pub(crate) use verified::CLOCK_TOLERANCE_MS;
+pub use verified::{VerifiedRegister, accept};
 
 /// The value of `type` in a register document.
 pub const REGISTER_TYPE: &str = "org.matron.register";
@@ -132,7 +132,9 @@ pub enum RegisterError {
         expired_at_ms: u64,
     },
     /// It was made in the future.
-    #[error("the register is issued in the future, at {issued_at_ms} ms since 1970; check this machine's clock")]
+    #[error(
+        "the register is issued in the future, at {issued_at_ms} ms since 1970; check this machine's clock"
+    )]
     NotYetValid {
         /// When.
         issued_at_ms: u64,
@@ -141,7 +143,9 @@ pub enum RegisterError {
     #[error("the register expires before it is issued")]
     NeverValid,
     /// It is older than the one in use.
-    #[error("the register has version {offered}; version {current} is in use, and a register is never rolled back")]
+    #[error(
+        "the register has version {offered}; version {current} is in use, and a register is never rolled back"
+    )]
     RolledBack {
         /// Version in use.
         current: u64,
@@ -201,7 +205,9 @@ pub enum RegisterError {
         organisation: String,
     },
     /// A revocation names an organisation that is not in the register, or a malformed serial.
-    #[error("revocation number {position} names no organisation of the register, or a malformed serial")]
+    #[error(
+        "revocation number {position} names no organisation of the register, or a malformed serial"
+    )]
     MalformedRevocation {
         /// Place in the list, from 1.
         position: usize,

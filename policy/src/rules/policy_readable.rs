@@ -7,7 +7,9 @@ use crate::request::{Action, StateEffect};
 use crate::verdict::{ReasonCode, RuleId};
 
 pub(super) fn check(case: &Case<'_>) -> Finding {
-    let RoomPolicyState::Unreadable(_) = case.policy.room() else { return Finding::Silent };
+    let RoomPolicyState::Unreadable(_) = case.policy.room() else {
+        return Finding::Silent;
+    };
     if case.is_governance()
         && let Action::SendState(change) = case.act
         && let StateEffect::RoomPolicy(Fact::Known(_)) = change.effect

@@ -21,7 +21,13 @@ const PROTECTED: [&str; 6] = [
     "m.room.tombstone",
 ];
 /// Join rules under which nobody enters unasked.
-const CLOSED_JOIN_RULES: [&str; 5] = ["invite", "knock", "restricted", "knock_restricted", "private"];
+const CLOSED_JOIN_RULES: [&str; 5] = [
+    "invite",
+    "knock",
+    "restricted",
+    "knock_restricted",
+    "private",
+];
 /// Histories that members alone read.
 const CLOSED_HISTORIES: [&str; 3] = ["joined", "invited", "shared"];
 
@@ -29,7 +35,11 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
     match case.act {
         Action::SendState(change) => set(case, change),
         Action::Redact(RedactTarget::State(event_type)) => {
-            if PROTECTED.contains(&event_type.as_str()) { by_governance(case) } else { harmless() }
+            if PROTECTED.contains(&event_type.as_str()) {
+                by_governance(case)
+            } else {
+                harmless()
+            }
         }
         _ => Finding::Silent,
     }
@@ -41,7 +51,9 @@ fn set(case: &Case<'_>, change: &StateChange) -> Finding {
             ReasonCode::PolicyMalformed,
             "The new room policy cannot be read, so nobody could keep it.",
         )),
-        StateEffect::RoomPolicy(Fact::Known(_)) | StateEffect::Guarded => first_or_by_governance(case, false),
+        StateEffect::RoomPolicy(Fact::Known(_)) | StateEffect::Guarded => {
+            first_or_by_governance(case, false)
+        }
         StateEffect::Encryption(_) => {
             first_or_by_governance(case, matches!(case.facts.room.encryption, Fact::Absent))
         }
@@ -60,21 +72,29 @@ fn set(case: &Case<'_>, change: &StateChange) -> Finding {
             ReasonCode::HistoryWouldBeOpen,
             "This would let anybody read the room's history.",
         ),
-        StateEffect::GuestAccess(true) => {
-            Finding::Refuse(because(ReasonCode::GuestsWouldEnter, "Guests may not enter this room."))
-        }
+        StateEffect::GuestAccess(true) => Finding::Refuse(because(
+            ReasonCode::GuestsWouldEnter,
+            "Guests may not enter this room.",
+        )),
         StateEffect::GuestAccess(false) | StateEffect::Other => harmless(),
     }
 }
 
 fn first_or_by_governance(case: &Case<'_>, is_first: bool) -> Finding {
-    if is_first || case.request.context.room_being_created { harmless() } else { by_governance(case) }
+    if is_first || case.request.context.room_being_created {
+        harmless()
+    } else {
+        by_governance(case)
+    }
 }
 
 fn by_governance(case: &Case<'_>) -> Finding {
     if case.is_governance() {
         return Finding::Pass(
-            because(ReasonCode::ChangedByGovernance, "The room's governance may change this."),
+            because(
+                ReasonCode::ChangedByGovernance,
+                "The room's governance may change this.",
+            ),
             Vec::new(),
         );
     }
@@ -93,7 +113,10 @@ fn one_of(value: &Fact<String>, allowed: &[&str], code: ReasonCode, sentence: &s
 
 fn harmless() -> Finding {
     Finding::Pass(
-        because(ReasonCode::ChangeIsHarmless, "The change takes nothing away from the room's protection."),
+        because(
+            ReasonCode::ChangeIsHarmless,
+            "The change takes nothing away from the room's protection.",
+        ),
         Vec::new(),
     )
 }

@@ -10,13 +10,19 @@ use crate::verdict::{ReasonCode, RuleId};
 const RULE: RuleId = RuleId::RoomCreation;
 
 pub(super) fn check(case: &Case<'_>) -> Finding {
-    let Action::CreateRoom { .. } = case.act else { return Finding::Silent };
+    let Action::CreateRoom { .. } = case.act else {
+        return Finding::Silent;
+    };
     if case.policy.layer().governance_creates_rooms != Some(true) {
         return Finding::Silent;
     }
     if case.is_governance() {
         return Finding::Pass(
-            reason(RULE, ReasonCode::CreatorAllowed, "The organisation's governance creates the room."),
+            reason(
+                RULE,
+                ReasonCode::CreatorAllowed,
+                "The organisation's governance creates the room.",
+            ),
             Vec::new(),
         );
     }
