@@ -1,4 +1,7 @@
 //! What the crate promises, checked from outside.
 
 mod conformance;
+mod crash;
+mod directory;
 mod keyring;
+mod model;
