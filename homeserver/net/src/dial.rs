@@ -107,15 +107,15 @@ impl Dialer {
     /// A stream to the first place of the route that answers, its certificate verified.
     ///
     /// # Errors
-    /// [`PeerError::Resolve`] when there is no address that may be reached, [`PeerError::Connect`] or
-    /// [`PeerError::Timeout`] when none of them answers properly.
+    /// [`PeerError::Resolve`] when there is no address that may be reached, [`PeerError::Connect`] when none of them
+    /// answers properly.
     pub(crate) async fn dial(&self, route: &Route) -> Result<Box<dyn Stream>, PeerError> {
         let mut failure = PeerError::Resolve("it has no address".to_owned());
         for place in &route.places {
             match timeout(self.connect_timeout, self.dial_place(route, place)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => failure = error,
-                Err(_elapsed) => failure = PeerError::Timeout,
+                Err(_elapsed) => failure = PeerError::Connect("no connection in time".to_owned()),
             }
         }
         Err(failure)

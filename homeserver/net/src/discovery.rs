@@ -153,9 +153,11 @@ fn route(places: Vec<Place>, certified: &Host, host_header: &str) -> Result<Rout
 fn parse_place(address: &str) -> Option<Place> {
     let (host, port) = address.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    let place = Place { host: Host::parse(host), port };
-    match &place.host {
+    let bracketed = host.starts_with('[');
+    match Host::parse(host) {
+        // Without brackets, nobody knows where an IPv6 address ends and its port begins.
+        Host::Address(address) if address.is_ipv6() != bracketed => None,
         Host::Name(name) if name.is_empty() || name.contains([':', '[', ']', '/']) => None,
-        _ => Some(place),
+        host => Some(Place { host, port }),
     }
 }
