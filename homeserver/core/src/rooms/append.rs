@@ -100,6 +100,13 @@ pub struct Appending {
     context: crate::push::RoomContext,
 }
 
+impl Appending {
+    /// The id of the event on its way.
+    pub(crate) fn event_id(&self) -> &ruma::EventId {
+        self.event.id()
+    }
+}
+
 #[derive(Deserialize)]
 struct Relates {
     #[serde(rename = "m.relates_to")]

@@ -220,7 +220,7 @@ impl Core {
             return self.send_event(new).await;
         }
         if self.is_local_user(target) {
-            if !self.local_user_exists(target)? {
+            if !self.account_exists(target)? {
                 tracing::debug!("an invite names a local user without an account");
             }
             return self.send_event(new).await;

@@ -66,6 +66,8 @@ pub struct State {
     groups: Mutex<LruCache<GroupId, (StateMap, u32)>>,
     pub(crate) users: Mutex<LruCache<ruma::OwnedUserId, Arc<members::UserRooms>>>,
     pub(crate) txns: Mutex<LruCache<Vec<u8>, OwnedEventId>>,
+    /// Which transaction made an event, for the device that sent it.
+    pub(crate) sent: Mutex<LruCache<OwnedEventId, send::Txn>>,
     /// Which rooms changed lately, for incremental syncs.
     pub changes: Arc<ChangeLog>,
     /// Rooms that are being joined over federation, so that two joins share one handshake.
@@ -85,6 +87,7 @@ impl Default for State {
             groups: cache(GROUP_CACHE),
             users: cache(USER_CACHE),
             txns: cache(TXN_CACHE),
+            sent: cache(TXN_CACHE),
             changes: Arc::default(),
             joining: Mutex::default(),
         }

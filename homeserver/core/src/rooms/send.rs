@@ -136,7 +136,13 @@ impl Core {
                 self.start_send(&room, &mut inner, &new, txn_key.clone())
             };
             let appending = match started {
-                Ok(appending) => appending,
+                Ok(appending) => {
+                    // Before anyone can see the event, so that the sender's own sync knows it.
+                    if let Some(txn) = &new.txn {
+                        self.rooms.sent.lock().put(appending.event_id().to_owned(), txn.clone());
+                    }
+                    appending
+                }
                 Err(Stop::Already(event_id)) => return Ok(event_id),
                 Err(Stop::Refused(refusal)) => return Err(refusal.recorded().await),
             };

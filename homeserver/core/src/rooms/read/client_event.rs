@@ -1,0 +1,67 @@
+//! An event as one client sees it: the stored bytes, and around them what only this reader is told.
+
+use matron_room::{Unsigned, client_event, sync_event};
+use ruma::{DeviceId, UserId};
+use serde_json::value::RawValue;
+
+use crate::{
+    Core, Error,
+    rooms::{EventRef, StateKey, record::StoredEvent},
+};
+
+impl Core {
+    /// The event in client form: age, transaction id (to the device that sent it), what state it replaced, the
+    /// redaction, bundled relations, and the reader's membership at the event.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn client_event_for(
+        &self,
+        event: &EventRef,
+        viewer: &UserId,
+        device: Option<&DeviceId>,
+        with_room_id: bool,
+    ) -> Result<Box<RawValue>, Error> {
+        let pdu = &event.pdu;
+        let mut unsigned = Unsigned {
+            age: i64::try_from(self.now_ms().saturating_sub(pdu.origin_server_ts_ms())).ok(),
+            ..Unsigned::default()
+        };
+        if pdu.sender() == viewer
+            && let Some(device) = device
+        {
+            unsigned.transaction_id = self.transaction_id_of(event, viewer, device)?;
+        }
+        if pdu.is_state() {
+            self.add_replaced_state(event, &mut unsigned)?;
+        }
+        if let Some(redaction) = &event.record.redacted_by
+            && let Some(redaction) = self.load_event(redaction)?
+        {
+            unsigned.redacted_because = Some(client_event(&redaction.pdu, &Unsigned::default()));
+        }
+        Ok(if with_room_id { client_event(pdu, &unsigned) } else { sync_event(pdu, &unsigned) })
+    }
+
+    /// What the state event replaced, from the state before it.
+    fn add_replaced_state(&self, event: &StoredEvent, unsigned: &mut Unsigned) -> Result<(), Error> {
+        let Some(key) = event.pdu.state_key() else { return Ok(()) };
+        let before = self.load_state_group(event.record.state_before)?;
+        let Some(replaced) = before.get(&StateKey::new(event.pdu.kind(), key)) else { return Ok(()) };
+        if **replaced == *event.id() {
+            return Ok(());
+        }
+        if let Some(replaced) = self.load_event(replaced)? {
+            unsigned.prev_content = RawValue::from_string(replaced.pdu.content().get().to_owned()).ok();
+            unsigned.prev_sender = Some(replaced.pdu.sender().to_owned());
+            unsigned.replaces_state = Some(replaced.id().to_owned());
+        }
+        Ok(())
+    }
+
+    /// The transaction id with which this device sent the event, as far as memory goes.
+    fn transaction_id_of(&self, event: &StoredEvent, user: &UserId, device: &DeviceId) -> Result<Option<String>, Error> {
+        let sent = self.rooms.sent.lock().get(event.id()).cloned();
+        Ok(sent.filter(|txn| txn.user == user && txn.owner == device.as_str()).map(|txn| txn.id))
+    }
+}

@@ -1,0 +1,3 @@
+//! What users see of rooms.
+
+mod client_event;

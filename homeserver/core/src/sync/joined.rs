@@ -1,0 +1,297 @@
+//! What a sync tells of a joined room.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use matron_room::Membership;
+use matron_storage::{Key, KeyReader, StreamPos, Table};
+use ruma::{OwnedUserId, RoomId, UserId};
+use serde::Deserialize;
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{
+    Ignored,
+    answer::{Events, JoinedRoom, Summary, Timeline},
+    build::Span,
+    timeline::Window,
+};
+use crate::{
+    Core, Error, Requester,
+    accounts::EventFilter,
+    rooms::{EventRef, Room, StateKey, StateMap, state_map::difference},
+};
+
+/// Timeline events per room if the filter names no limit.
+const DEFAULT_LIMIT: u64 = 10;
+/// The most that a filter may ask for.
+const MAX_LIMIT: u64 = 1000;
+
+/// How many members' names make up a room's name.
+const HEROES: usize = 5;
+
+impl Core {
+    /// What is new in a room that the user is joined to; empty if nothing is.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn joined_room(
+        self: &Arc<Self>,
+        requester: &Requester,
+        room: &Arc<Room>,
+        span: &Span<'_>,
+        ignored: &Ignored,
+    ) -> Result<JoinedRoom, Error> {
+        let user = &requester.user_id;
+        let state_then = match span.since {
+            Some(since) => Some(self.state_as_of(room.id(), since.stream)?),
+            None => None,
+        };
+        let was_joined = match &state_then {
+            Some(state) => self.membership_in(state, user)? == Membership::Join,
+            None => false,
+        };
+        // A room that is new to the client is told from its beginning.
+        let after = span.since.filter(|_| was_joined).map(|since| since.stream);
+        let whole = after.is_none() || span.request.full_state;
+        if after.is_none() {
+            self.forget_told(requester, room.id());
+        }
+
+        let filter = &span.request.filter.room.timeline;
+        let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let window = self.window(room.id(), after, span.to, limit, |event| {
+            self.is_told(user, event, filter, ignored, was_joined)
+        })?;
+
+        let state = self.state_of_window(requester, room, span, &window, state_then.as_ref().filter(|_| !whole))?;
+        let mut told = JoinedRoom {
+            timeline: self.timeline_of_window(requester, &window)?,
+            ..JoinedRoom::default()
+        };
+        let state_filter = &span.request.filter.room.state;
+        for event in &state {
+            if state_filter.allows(event.pdu.kind(), Some(event.pdu.sender())) {
+                told.state.events.push(self.client_event_for(event, user, requester.device_id.as_deref(), false)?);
+            }
+        }
+        let members_changed = state.iter().chain(&window.events).any(|event| event.pdu.kind() == "m.room.member");
+        if whole || members_changed {
+            told.summary = self.summary(room, user)?;
+        }
+        told.ephemeral = self.ephemeral(user, room.id(), span, after.is_none(), ignored)?;
+        let counts = self.unread_counts(user, room.id(), filter.unread_thread_notifications)?;
+        told.unread_notifications = counts.0;
+        told.unread_thread_notifications = counts.1;
+        Ok(told)
+    }
+
+    /// Whether the user is told of the event in a timeline.
+    fn is_told(
+        &self,
+        user: &UserId,
+        event: &EventRef,
+        filter: &EventFilter,
+        ignored: &Ignored,
+        was_joined: bool,
+    ) -> Result<bool, Error> {
+        let pdu = &event.pdu;
+        if !pdu.is_state() && ignored.contains(pdu.sender()) {
+            return Ok(false);
+        }
+        if !filter.is_open() {
+            let has_url = filter.contains_url.is_some() && pdu.content_value().get("url").is_some();
+            if !filter.allows(pdu.kind(), Some(pdu.sender())) || !filter.allows_url(has_url) || !filter.allows_room(pdu.room_id()) {
+                return Ok(false);
+            }
+        }
+        // Whoever was joined before the first new event and still is may see all that lies between.
+        if was_joined { Ok(true) } else { self.can_see_event(user, event) }
+    }
+
+    /// The state that goes before the window: all of it, or what changed since `then`.
+    fn state_of_window(
+        &self,
+        requester: &Requester,
+        room: &Room,
+        span: &Span<'_>,
+        window: &Window,
+        then: Option<&StateMap>,
+    ) -> Result<Vec<EventRef>, Error> {
+        let filter = &span.request.filter.room.state;
+        let start = &window.state_at_start;
+        let in_timeline: BTreeSet<_> = window.events.iter().map(|event| event.id()).collect();
+        let mut keys: BTreeSet<StateKey> = match then {
+            None => start.keys().cloned().collect(),
+            Some(then) => difference(then, start)
+                .into_iter()
+                .filter(|(_, id)| id.is_some())
+                .map(|(key, _)| key)
+                .collect(),
+        };
+        if filter.lazy_load_members {
+            let mut wanted: BTreeSet<OwnedUserId> =
+                window.events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+            if then.is_none() {
+                wanted.insert(requester.user_id.clone());
+            }
+            let own = StateKey::new("m.room.member", requester.user_id.as_str());
+            let own_changed = then.is_some() && keys.contains(&own);
+            keys.retain(|key| &*key.kind != "m.room.member");
+            if own_changed {
+                wanted.insert(requester.user_id.clone());
+            }
+            for member in self.untold_members(requester, room.id(), filter, start, wanted) {
+                keys.insert(StateKey::new("m.room.member", member.as_str()));
+            }
+        }
+        let mut state = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(id) = start.get(&key) else { continue };
+            if !in_timeline.contains(&***id) {
+                state.extend(self.load_event(id)?);
+            }
+        }
+        Ok(state)
+    }
+
+    pub(super) fn timeline_of_window(&self, requester: &Requester, window: &Window) -> Result<Timeline, Error> {
+        let mut timeline =
+            Timeline { limited: window.limited, prev_batch: Some(format!("t{}", window.start)), ..Timeline::default() };
+        for event in &window.events {
+            timeline.events.push(self.client_event_for(
+                event,
+                &requester.user_id,
+                requester.device_id.as_deref(),
+                false,
+            )?);
+        }
+        Ok(timeline)
+    }
+
+    /// The user's membership in a state.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn membership_in(&self, state: &StateMap, user: &UserId) -> Result<Membership, Error> {
+        let Some(id) = state.get(&StateKey::new("m.room.member", user.as_str())) else { return Ok(Membership::Leave) };
+        Ok(self.load_event(id)?.and_then(|event| event.pdu.membership_state()).unwrap_or(Membership::Leave))
+    }
+
+    /// Counts, and the members whose names make up the room's.
+    fn summary(&self, room: &Room, user: &UserId) -> Result<Summary, Error> {
+        let joined = room.joined();
+        let users = self.room_users(room.id())?;
+        let invited = users.values().filter(|standing| standing.membership == Membership::Invite).count();
+        let state = room.current();
+        let named = ["m.room.name", "m.room.canonical_alias"]
+            .iter()
+            .any(|kind| state.contains_key(&StateKey::new(kind, "")));
+        let mut heroes: Vec<OwnedUserId> = users
+            .iter()
+            .filter(|(member, standing)| {
+                &***member != user && matches!(standing.membership, Membership::Join | Membership::Invite)
+            })
+            .map(|(member, _)| member.clone())
+            .take(HEROES)
+            .collect();
+        if heroes.is_empty() {
+            heroes = users
+                .iter()
+                .filter(|(member, standing)| {
+                    &***member != user && matches!(standing.membership, Membership::Leave | Membership::Ban)
+                })
+                .map(|(member, _)| member.clone())
+                .take(HEROES)
+                .collect();
+        }
+        Ok(Summary {
+            heroes: (!named).then_some(heroes),
+            joined: u64::try_from(joined.len()).ok(),
+            invited: u64::try_from(invited).ok(),
+        })
+    }
+
+    /// Receipts and typing that the client was not told.
+    fn ephemeral(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        span: &Span<'_>,
+        new: bool,
+        ignored: &Ignored,
+    ) -> Result<Events, Error> {
+        let filter = &span.request.filter.room.ephemeral;
+        let mut events = Events::default();
+        if filter.allows_type("m.receipt") {
+            let after = span.since.filter(|_| !new).map_or(StreamPos(0), |since| since.stream);
+            events.events.extend(self.receipts_between(user, room, after, span.to, ignored)?);
+        }
+        if filter.allows_type("m.typing") {
+            let (serial, users) = self.typing_in(room);
+            let told = span.since.filter(|_| !new).map_or(0, |since| since.ephemeral);
+            if serial > told && serial <= span.ephemeral && (!users.is_empty() || !new) {
+                let users: Vec<_> = users.into_iter().filter(|user| !ignored.contains(user)).collect();
+                events.events.push(raw(&json!({"type": "m.typing", "content": {"user_ids": users}}))?);
+            }
+        }
+        Ok(events)
+    }
+
+    /// One `m.receipt` event with the receipts of the room in `(after, to]` that the user may see.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn receipts_between(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        after: StreamPos,
+        to: StreamPos,
+        ignored: &Ignored,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        #[derive(Deserialize)]
+        struct Row {
+            event_id: String,
+            ts: u64,
+        }
+        let mut content = serde_json::Map::new();
+        for (key, value) in self.scan_all(Table::RoomReceipt, &Key::new().text(room))? {
+            let Some((position, body)) = value.split_first_chunk::<8>() else { continue };
+            let position = StreamPos(u64::from_be_bytes(*position));
+            if position <= after || position > to {
+                continue;
+            }
+            let mut reader = KeyReader::new(&key);
+            let (Some(_), Some(kind), Some(reader_id), Some(thread)) =
+                (reader.text(), reader.text(), reader.text(), reader.text())
+            else {
+                continue;
+            };
+            let private = kind == "m.read.private";
+            if kind == "m.fully_read" || (private && reader_id != user.as_str()) {
+                continue;
+            }
+            if <&UserId>::try_from(reader_id.as_str()).is_ok_and(|id| ignored.contains(id)) {
+                continue;
+            }
+            let row: Row = crate::house::from_json(Table::RoomReceipt, body)?;
+            let mut data = json!({"ts": row.ts});
+            if !thread.is_empty() {
+                data["thread_id"] = json!(thread);
+            }
+            let entry = content.entry(row.event_id).or_insert_with(|| json!({}));
+            entry[kind][reader_id] = data;
+        }
+        if content.is_empty() {
+            return Ok(None);
+        }
+        raw(&json!({"type": "m.receipt", "content": content})).map(Some)
+    }
+}
+
+pub(super) fn raw(value: &serde_json::Value) -> Result<Box<RawValue>, Error> {
+    to_raw_value(value).map_err(|error| Error::internal(format!("a value has no JSON form: {error}")))
+}

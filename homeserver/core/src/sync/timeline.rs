@@ -1,0 +1,164 @@
+//! A room's timeline between two positions, and the states at its ends.
+
+use matron_storage::{Key, KeyRange, KeyReader, Order, StreamPos, Table};
+use ruma::{OwnedEventId, RoomId};
+
+use crate::{
+    Core, Error,
+    rooms::{EventRef, GroupId, StateMap},
+};
+
+/// A row of `room_timeline`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineRow {
+    /// Where it stands, in timeline order.
+    pub timeline: u64,
+    /// The event.
+    pub event_id: OwnedEventId,
+    /// The room's current state after it.
+    pub group_after: GroupId,
+}
+
+/// The timeline order of a stream position.
+#[must_use]
+pub fn timeline_of(position: StreamPos) -> u64 {
+    (1 << 63) | position.0
+}
+
+/// The key range of a room's timeline, `from` inclusive, `to` exclusive.
+#[must_use]
+pub fn timeline_range(room: &RoomId, from: u64, to: u64) -> KeyRange {
+    KeyRange::between(Key::new().text(room).number(from), Key::new().text(room).number(to))
+}
+
+/// Reads a row.
+#[must_use]
+pub fn read_row(key: &[u8], value: &[u8]) -> Option<TimelineRow> {
+    let mut reader = KeyReader::new(key);
+    reader.text()?;
+    let timeline = reader.number()?;
+    let at = value.iter().position(|byte| *byte == 0)?;
+    let (id, rest) = value.split_at_checked(at)?;
+    let group = rest.get(1..)?.first_chunk::<16>()?;
+    Some(TimelineRow {
+        timeline,
+        event_id: std::str::from_utf8(id).ok()?.try_into().ok()?,
+        group_after: GroupId(*group),
+    })
+}
+
+/// The newest part of a timeline.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// What the user may see, oldest first.
+    pub events: Vec<EventRef>,
+    /// Whether there is more between the start and these.
+    pub limited: bool,
+    /// The timeline order of the oldest row that was looked at; what is before it was not told.
+    pub start: u64,
+    /// The state before that row.
+    pub state_at_start: StateMap,
+}
+
+impl Core {
+    /// At most `limit` rows of the room's timeline before `to`, newest first, none at or before `after`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn timeline_rows(
+        &self,
+        room: &RoomId,
+        after: u64,
+        to: u64,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<TimelineRow>, Error> {
+        let range = timeline_range(room, after.saturating_add(1), to);
+        Ok(self
+            .store
+            .scan(Table::RoomTimeline, &range, order, limit)?
+            .iter()
+            .filter_map(|(key, value)| read_row(key, value))
+            .collect())
+    }
+
+    /// The room's current state as of a stream position; empty before its first event.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn state_as_of(&self, room: &RoomId, position: StreamPos) -> Result<StateMap, Error> {
+        let row =
+            self.timeline_rows(room, 0, timeline_of(position).saturating_add(1), Order::Descending, 1)?.into_iter().next();
+        // A row from before this server was in the room (backfill) says nothing of the current state.
+        match row.filter(|row| row.timeline >= 1 << 63) {
+            Some(row) => self.load_state_group(row.group_after),
+            None => Ok(StateMap::new()),
+        }
+    }
+
+    /// The newest events of the room in `(after, to]` that `keep` lets through, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn window(
+        &self,
+        room: &RoomId,
+        after: Option<StreamPos>,
+        to: StreamPos,
+        limit: usize,
+        mut keep: impl FnMut(&EventRef) -> Result<bool, Error>,
+    ) -> Result<Window, Error> {
+        const PAGE: usize = 64;
+        const LOOKED_AT: usize = 1024;
+        // History from before a gap is never told by itself: the timeline begins at 2^63.
+        let floor = after.map_or(1 << 63, timeline_of);
+        let mut end = timeline_of(to).saturating_add(1);
+        let mut window = Window { start: end, ..Window::default() };
+        let now_ms = self.now_ms();
+        let mut first: Option<TimelineRow> = None;
+        let mut looked_at = 0;
+        'pages: loop {
+            let page = limit.saturating_add(1).clamp(2, PAGE);
+            let rows = self.timeline_rows(room, floor, end, Order::Descending, page)?;
+            let full = rows.len() == page;
+            for row in rows {
+                if window.events.len() >= limit || looked_at >= LOOKED_AT {
+                    window.limited = true;
+                    break 'pages;
+                }
+                looked_at += 1;
+                end = row.timeline;
+                if let Some(event) = self.load_event(&row.event_id)?
+                    && event.is_shown(now_ms)
+                    && keep(&event)?
+                {
+                    window.events.push(event);
+                }
+                first = Some(row);
+            }
+            if !full {
+                break;
+            }
+        }
+        window.events.reverse();
+        if let Some(first) = first {
+            window.start = first.timeline;
+            window.state_at_start = self.state_before_row(room, &first)?;
+        } else {
+            window.state_at_start = self.state_as_of(room, to)?;
+        }
+        Ok(window)
+    }
+
+    /// The room's current state before a row of its timeline.
+    fn state_before_row(&self, room: &RoomId, row: &TimelineRow) -> Result<StateMap, Error> {
+        let before = self.timeline_rows(room, 1 << 63, row.timeline, Order::Descending, 1)?.into_iter().next();
+        if let Some(before) = before {
+            return self.load_state_group(before.group_after);
+        }
+        match self.load_event(&row.event_id)? {
+            Some(event) => self.load_state_group(event.record.state_before),
+            None => Ok(StateMap::new()),
+        }
+    }
+}
