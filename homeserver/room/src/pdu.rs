@@ -1,6 +1,9 @@
 //! The event: immutable bytes, the fields that everyone asks for, and an id that was computed here.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
@@ -14,6 +17,7 @@ use crate::{
     canonical::{CanonicalError, parse_event, print_event, redact_object},
     key::SigningKey,
     membership::Membership,
+    power_levels::{Founding, Levels},
     sign,
     version::RoomVersion,
     wire::Fields,
@@ -53,6 +57,8 @@ struct Inner {
     event_id: OwnedEventId,
     room_id: OwnedRoomId,
     version: &'static RoomVersion,
+    founding: OnceLock<Arc<Founding>>,
+    levels: OnceLock<Arc<Levels>>,
 }
 
 impl Pdu {
@@ -95,6 +101,8 @@ impl Pdu {
             event_id,
             room_id,
             version,
+            founding: OnceLock::new(),
+            levels: OnceLock::new(),
         })))
     }
 
@@ -250,6 +258,18 @@ impl Pdu {
     /// The membership of a member event, if it is a known one.
     pub fn membership_state(&self) -> Option<Membership> {
         self.membership().and_then(Membership::parse)
+    }
+
+    /// What this says about power as a create event; read once.
+    pub(crate) fn founding(&self) -> &Arc<Founding> {
+        self.0
+            .founding
+            .get_or_init(|| Arc::new(Founding::read(self)))
+    }
+
+    /// What this says as a power levels event; read once.
+    pub(crate) fn levels(&self) -> &Arc<Levels> {
+        self.0.levels.get_or_init(|| Arc::new(Levels::read(self)))
     }
 
     /// Whether the bytes no longer match the content hash: this is a skeleton, or someone altered it.

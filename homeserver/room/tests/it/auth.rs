@@ -4,6 +4,7 @@ use matron_room::{
     AuthEvent, DraftPdu, PowerLevels, RoomVersion, UserLevel, auth_types_for, check_auth,
     check_state_independent,
 };
+use proptest::prelude::*;
 use ruma::server_name;
 use serde_json::{json, value::to_raw_value};
 
@@ -385,4 +386,83 @@ fn helper_reads_what_the_event_says_with_strings_before_version_10() {
     assert!(levels.can_redact(&user_id("b"), ruma::user_id!("@z:elsewhere")));
     assert!(!levels.can_redact(&user_id("c"), ruma::user_id!("@z:elsewhere")));
     assert!(!levels.can_notify(&user_id("c"), "room"));
+}
+
+/// A level as rooms have it: usually a number, sometimes nonsense.
+fn level() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        6 => (-1..=3_i64).prop_map(|level| json!(level * 25)),
+        1 => Just(json!("50")),
+        1 => Just(json!(null)),
+        1 => Just(json!([])),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn short_way_for_plain_events_agrees_with_the_full_rules(
+        fields in proptest::collection::vec(
+            (prop::sample::select(vec!["users_default", "events_default", "state_default", "ban"]), level()),
+            0..3,
+        ),
+        events in proptest::collection::vec((prop::sample::select(vec!["m.x", "m.y", "m.room.redaction"]), level()), 0..3),
+        users in proptest::collection::vec((prop::sample::select(vec!["@a:domain", "@b:domain", "b"]), level()), 0..3),
+        extra in prop::sample::select(vec![
+            json!({}),
+            json!({ "m.federate": false }),
+            json!({ "m.federate": 1 }),
+            json!({ "additional_creators": ["@b:domain"] }),
+            json!({ "additional_creators": ["b"] }),
+            json!({ "creator": 5 }),
+        ]),
+        kind in prop::sample::select(vec!["m.x", "m.y", "m.room.redaction", "m.room.aliases", "m.room.topic"]),
+        sender in prop::sample::select(vec!["@a:domain", "@b:domain", "@c:elsewhere"]),
+        state_key in prop::sample::select(vec![None, Some(""), Some("@a:domain"), Some("domain")]),
+        membership in prop::sample::select(vec!["join", "leave", "nonsense"]),
+        has_levels in any::<bool>(),
+        id in prop::sample::select(vec!["1", "5", "6", "9", "10", "11", "12"]),
+    ) {
+        let version = version(id);
+        let map = |entries: Vec<(&str, serde_json::Value)>| -> serde_json::Value {
+            entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+        };
+        let room_id = || Some(ruma::owned_room_id!("!room:domain"));
+        let seal = |kind: &str, sender: &str, key: Option<&str>, content: serde_json::Value| {
+            let founds = kind == "m.room.create" && version.has_hashed_room_id();
+            let mut draft = DraftPdu::new(
+                if founds { None } else { room_id() },
+                sender.try_into().unwrap(),
+                kind,
+                content,
+            );
+            draft.state_key = key.map(str::to_owned);
+            draft.nonce = Some(matron_room::CreateNonce::from_random([0; 16]));
+            draft.redacts = (kind == "m.room.redaction").then(|| ruma::owned_event_id!("$target:domain"));
+            draft.seal(version, &spec_key(), server_name!("domain")).unwrap()
+        };
+        let mut founding = json!({ "creator": "@a:domain", "room_version": id });
+        founding.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let create = seal("m.room.create", "@a:domain", Some(""), founding);
+        let mut content = map(fields);
+        content["events"] = map(events);
+        content["users"] = map(users);
+        let levels = has_levels.then(|| seal("m.room.power_levels", "@a:domain", Some(""), content));
+        let member = seal("m.room.member", sender, Some(sender), json!({ "membership": membership }));
+        let event = seal(kind, sender, state_key, json!({}));
+        let state = |kind: &str, key: &str| match (kind, key) {
+            ("m.room.create", "") => Some(create.clone()),
+            ("m.room.power_levels", "") => levels.clone(),
+            ("m.room.member", key) if key == sender => Some(member.clone()),
+            _ => None,
+        };
+        let ours = check_auth(&event, state);
+        let full = ruma::state_res::check_state_dependent_auth_rules(
+            &version.rules.authorization,
+            &event,
+            |kind, key| state(&kind.to_string(), key),
+        );
+        prop_assert_eq!(ours.is_ok(), full.is_ok(), "{:?} {:?}", ours, full);
+    }
 }
