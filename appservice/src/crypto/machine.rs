@@ -226,6 +226,14 @@ impl Machine {
         self.retry_waiting(now_ms)
     }
 
+    /// Users with a device whose Olm session is broken.
+    #[must_use]
+    pub fn wedged_users(&self) -> Vec<String> {
+        let mut users: Vec<String> = self.wedged.iter().map(|(user, _)| user.clone()).collect();
+        users.dedup();
+        users
+    }
+
     /// Devices of these users with which no Olm session stands: the body of `POST /keys/claim`.
     #[must_use]
     pub fn devices_to_claim(

@@ -1,6 +1,15 @@
 //! The governance bot: creates bounded rooms, explains decisions, redacts what expired.
 
+mod bot;
+mod command;
+mod create;
+mod explain;
+mod retention;
 mod room;
 
-pub(crate) use room::server_of;
+pub use bot::Bot;
+pub use command::{Command, EXPLAIN_WHAT, HELP};
+pub use create::BotCreates;
+pub use explain::{ExplainError, ExplainSource, Explanation, HomeserverExplains};
+pub use retention::Retention;
 pub use room::{ClinicalRoomSpec, ROOM_POLICY_TYPE, SpecError};

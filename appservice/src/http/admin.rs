@@ -8,12 +8,13 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use serde_json::{Value, json};
+use serde::Serialize;
 use thiserror::Error;
 
 use super::ApiError;
 use crate::client::ClientError;
 use crate::governance::{ClinicalRoomSpec, SpecError};
+use crate::store::StoreError;
 
 /// Why a room was not created.
 #[derive(Debug, Error)]
@@ -32,7 +33,7 @@ pub enum RoomCreatorError {
     UnknownFeed,
     /// The route to the feed could not be kept.
     #[error("the lab feed's route cannot be stored")]
-    Route(#[source] std::io::Error),
+    Route(#[from] StoreError),
 }
 
 impl From<RoomCreatorError> for ApiError {
@@ -47,24 +48,55 @@ impl From<RoomCreatorError> for ApiError {
     }
 }
 
+/// Somebody whom the homeserver did not let us invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotInvited {
+    /// Who.
+    pub user_id: String,
+    /// What the homeserver answered.
+    pub errcode: String,
+}
+
+impl NotInvited {
+    /// The refusal of one invitation.
+    #[must_use]
+    pub fn new(user_id: &str, error: &ClientError) -> Self {
+        let errcode = match error {
+            ClientError::Refused { errcode, .. } => errcode.as_str(),
+            _ => "M_UNKNOWN",
+        };
+        Self { user_id: user_id.to_owned(), errcode: errcode.to_owned() }
+    }
+}
+
+/// A room that was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CreatedRoom {
+    /// Its id.
+    pub room_id: String,
+    /// Who of the named was not invited.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_invited: Vec<NotInvited>,
+}
+
 /// Creates bounded clinical rooms.
 pub trait RoomCreator: Send + Sync {
-    /// The room exists afterwards, with everyone named invited; gives its id.
+    /// The room exists afterwards, with everyone invited whom the homeserver lets us invite.
     fn create(
         &self,
         spec: ClinicalRoomSpec,
-    ) -> Pin<Box<dyn Future<Output = Result<String, RoomCreatorError>> + Send + '_>>;
+    ) -> Pin<Box<dyn Future<Output = Result<CreatedRoom, RoomCreatorError>> + Send + '_>>;
 }
 
-/// 200 `{"room_id": …}`.
+/// 200 `{"room_id": …, "not_invited": […]}`.
 pub(super) async fn create_room(
     State(creator): State<Arc<dyn RoomCreator>>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<CreatedRoom>, ApiError> {
     let spec: ClinicalRoomSpec =
         serde_json::from_slice(&body?).map_err(|_invalid| ApiError::BadJson)?;
-    let room_id = creator.create(spec).await.inspect_err(|error| {
+    let created = creator.create(spec).await.inspect_err(|error| {
         tracing::warn!(%error, "a clinical room was not created");
     })?;
-    Ok(Json(json!({"room_id": room_id})))
+    Ok(Json(created))
 }

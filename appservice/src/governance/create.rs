@@ -1,0 +1,77 @@
+//! Creates bounded rooms, invites the named, and gives a feed its room.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::room::ClinicalRoomSpec;
+use crate::bridge::Routes;
+use crate::client::Client;
+use crate::device::Device;
+use crate::http::{CreatedRoom, NotInvited, RoomCreator, RoomCreatorError};
+
+/// Creates rooms as the bot.
+#[derive(Debug)]
+pub struct BotCreates {
+    /// The way to the homeserver.
+    pub client: Client,
+    /// The bot.
+    pub bot: Device,
+    /// Lab feeds by name.
+    pub feeds: BTreeMap<String, Device>,
+    /// Where feeds speak.
+    pub routes: Arc<Routes>,
+    /// Server names by organisation.
+    pub organisations: BTreeMap<String, Vec<String>>,
+}
+
+impl BotCreates {
+    async fn create_room(&self, spec: ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
+        spec.check()?;
+        let feed = match &spec.lab_feed {
+            Some(name) => {
+                let device = self.feeds.get(name).ok_or(RoomCreatorError::UnknownFeed)?;
+                Some((name.clone(), device))
+            }
+            None => None,
+        };
+        self.bot.wait_ready().await.map_err(|_stopped| RoomCreatorError::NotReady)?;
+        if let Some((_, device)) = &feed {
+            device.wait_ready().await.map_err(|_stopped| RoomCreatorError::NotReady)?;
+        }
+        let session = self.client.as_user(self.bot.user_id());
+        let version = match &spec.room_version {
+            Some(version) => version.clone(),
+            None => session.default_room_version().await?.unwrap_or_default(),
+        };
+        let body = spec.create_body(self.bot.user_id(), &version, &self.organisations);
+        let room_id = session.create_room(&body).await?;
+        tracing::info!(room.id = %room_id, "a clinical room was created");
+        let mut created = CreatedRoom { room_id, not_invited: Vec::new() };
+        for user_id in &spec.invite {
+            if let Err(error) = session.invite(&created.room_id, user_id).await {
+                tracing::warn!(room.id = %created.room_id, %error, "somebody was not invited");
+                created.not_invited.push(NotInvited::new(user_id, &error));
+            }
+        }
+        if let Some((name, device)) = feed {
+            session.invite(&created.room_id, device.user_id()).await?;
+            self.client.as_user(device.user_id()).join(&created.room_id).await?;
+            let (routes, room_id) = (Arc::clone(&self.routes), created.room_id.clone());
+            tokio::task::spawn_blocking(move || routes.set(&name, &room_id))
+                .await
+                .map_err(|_stopping| RoomCreatorError::NotReady)??;
+        }
+        Ok(created)
+    }
+}
+
+impl RoomCreator for BotCreates {
+    fn create(
+        &self,
+        spec: ClinicalRoomSpec,
+    ) -> Pin<Box<dyn Future<Output = Result<CreatedRoom, RoomCreatorError>> + Send + '_>> {
+        Box::pin(self.create_room(spec))
+    }
+}
