@@ -223,6 +223,7 @@ impl Core {
         self.notifier.wake_users(self.joined_members(room)?.iter().map(|member| &**member));
         if joined && self.is_local_user(user) {
             self.announce_devices_to(user, self.joined_servers(room)?).await?;
+            self.presence_after_membership(user).await?;
         }
         Ok(())
     }

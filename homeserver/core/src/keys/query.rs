@@ -238,7 +238,7 @@ impl Core {
     }
 
     /// Whether the user shares a room with one of ours, so that their server tells us of changes.
-    pub(super) fn is_tracked(&self, user: &UserId) -> Result<bool, Error> {
+    pub(crate) fn is_tracked(&self, user: &UserId) -> Result<bool, Error> {
         Ok(self.users_sharing_room(user)?.iter().any(|other| self.is_local_user(other)))
     }
 }
