@@ -128,7 +128,8 @@ pub enum CredentialError {
 }
 
 /// In what state somebody's credential is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CredentialStatus {
     /// Signed, current and not taken back.
     Valid {
@@ -154,7 +155,8 @@ pub enum CredentialStatus {
 }
 
 /// What is wrong with a credential that is no credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Forgery {
     /// It cannot be read.
     Unreadable,

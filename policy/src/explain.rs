@@ -115,6 +115,12 @@ fn duty(obligation: &Obligation) -> String {
         Obligation::Expire { after_ms } => {
             format!("The message must be destroyed after {}.", span(*after_ms))
         }
+        Obligation::SetLifetime { max_ms } => {
+            format!(
+                "The room must have a lifetime of {} at most.",
+                span(*max_ms)
+            )
+        }
         Obligation::Encrypt => "The room must be encrypted.".to_owned(),
         Obligation::RotateKeys { every_ms } => {
             format!("Room keys must be changed every {}.", span(*every_ms))

@@ -83,7 +83,7 @@ pub enum RegisterStatus {
 }
 
 /// What is known of the person who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersonFacts {
     /// The organisation to which the person's server belongs.
     pub organisation: Fact<OrganisationFact>,
@@ -92,7 +92,7 @@ pub struct PersonFacts {
 }
 
 /// What is known of the room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomFacts {
     /// Its policy.
     pub policy: Fact<RoomPolicy>,
@@ -112,7 +112,7 @@ pub struct RoomEncryption {
 }
 
 /// The person who is invited.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitee {
     /// Matrix user id.
     pub user_id: String,
@@ -120,8 +120,8 @@ pub struct Invitee {
     pub organisation: Fact<OrganisationFact>,
 }
 
-/// All that is known when the question is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All that is known when the question is asked. It can be kept with its [`crate::Request`], to ask another policy later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The time, in milliseconds since 1970.
     pub now_ms: u64,

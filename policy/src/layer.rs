@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::credential::VerificationLevel;
+use crate::names;
 
 /// What one authority demands: the federation's floor, an organisation, a room template or a room.
 ///
@@ -61,6 +63,22 @@ pub struct PolicyLayer {
     pub unverified_may_read: Option<bool>,
 }
 
+/// Why a deployment should not go by a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LayerError {
+    /// A lifetime of nothing.
+    #[error("max_lifetime_ms must be at least 1")]
+    NoLifetime,
+    /// An empty list would let nobody in.
+    #[error("{0} is empty, which would let nobody in; leave it out to allow all")]
+    Nobody(&'static str),
+    /// A name that none can have.
+    #[error(
+        "{0} holds a name that is empty, too long or has other characters than letters, digits and ._:/+-"
+    )]
+    MalformedName(&'static str),
+}
+
 impl PolicyLayer {
     /// The weakest layer that is at least as strict as both: associative, commutative and idempotent.
     #[must_use]
@@ -112,6 +130,32 @@ impl PolicyLayer {
     #[must_use]
     pub fn is_at_least_as_strict_as(&self, other: &Self) -> bool {
         self.meet(other) == *self
+    }
+
+    /// Whether a deployment may go by this layer.
+    ///
+    /// # Errors
+    /// [`LayerError`], for values that nobody can have meant.
+    pub fn check(&self) -> Result<(), LayerError> {
+        if self.max_lifetime_ms == Some(0) {
+            return Err(LayerError::NoLifetime);
+        }
+        let named = [
+            ("organisations", &self.organisations),
+            ("jurisdictions", &self.jurisdictions),
+            ("professions", &self.professions),
+            ("roles", &self.roles),
+        ];
+        for (field, set) in named {
+            match set {
+                Some(set) if set.is_empty() => return Err(LayerError::Nobody(field)),
+                Some(set) if !set.iter().all(|name| names::is_code(name)) => {
+                    return Err(LayerError::MalformedName(field));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether the layer has no opinion on anything.

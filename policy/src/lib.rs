@@ -17,7 +17,7 @@
 //! | verify a clinician | [`Credential`], [`CredentialStatus`] |
 //! | take a credential back, everywhere | [`RevocationNotice`], [`Revocations`] |
 //! | keep a log that cannot be altered unseen | [`AuditEntry`], [`append`], [`verify_chain`] |
-//! | tell a person what was decided, and why | [`explain()`] |
+//! | tell a person what was decided, and why, or what a policy asks | [`explain()`] |
 //! | hash or sign JSON | [`canonical`], [`keys`] |
 //!
 //! ## Three habits
@@ -46,6 +46,7 @@ pub mod audit;
 pub mod canonical;
 pub mod credential;
 mod decide;
+mod describe;
 mod effective;
 mod explain;
 mod facts;
@@ -76,7 +77,7 @@ pub use facts::{
     Fact, Facts, Invitee, OrganisationFact, PersonFacts, RegisterStatus, RoomEncryption, RoomFacts,
     Unavailable,
 };
-pub use layer::PolicyLayer;
+pub use layer::{LayerError, PolicyLayer};
 pub use register::{
     Organisation, Register, RegisterError, Revocation, SignedRegister, VerifiedRegister, accept,
 };

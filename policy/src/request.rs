@@ -69,7 +69,7 @@ pub struct Context {
 /// What is to be done.
 ///
 /// Build it from an event with [`Action::of_event`]; so a membership event always becomes the right arm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Create a room. `federates` is `m.federate`.
@@ -82,7 +82,7 @@ pub enum Action {
         /// User id of the invited.
         invitee: String,
     },
-    /// Join, or change one's own profile in the room.
+    /// Join, or change one's own profile in the room. The credential is that of the join event itself.
     Join,
     /// Ask to be let in.
     Knock,
@@ -113,7 +113,8 @@ pub enum Action {
     },
     /// Read the room's messages.
     Read,
-    /// At the door: a server invites a local user.
+    /// At the door: a server invites a local user. Of a room that lies elsewhere no more is known than the invite's
+    /// stripped state says; ask about [`Action::Join`] again with the whole state before the room is entered.
     FederatedInvite {
         /// User id of the invited.
         invitee: String,
@@ -194,7 +195,7 @@ impl Action {
 }
 
 /// What is redacted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedactTarget {
     /// A message.
@@ -206,7 +207,7 @@ pub enum RedactTarget {
 }
 
 /// A state event, reduced to what rules look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChange {
     /// Type of the event.
     pub event_type: String,
@@ -215,7 +216,7 @@ pub struct StateChange {
 }
 
 /// What a state event would do, as far as policy cares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateEffect {
     /// `org.matron.room.policy` with this content.
@@ -237,7 +238,7 @@ pub enum StateEffect {
 }
 
 /// One question to policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Who asks.
     pub principal: Principal,

@@ -25,6 +25,12 @@ pub enum Obligation {
         /// In milliseconds.
         after_ms: u64,
     },
+    /// The room that is created is told this lifetime: `max_lifetime` of `m.room.retention`. The create event itself
+    /// does not expire.
+    SetLifetime {
+        /// In milliseconds.
+        max_ms: u64,
+    },
     /// The room is to be encrypted from its first message on.
     Encrypt,
     /// Room keys are used no longer than this: `rotation_period_ms` of `m.room.encryption`.

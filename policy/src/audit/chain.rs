@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{AuditDraft, AuditEntry, AuditKind, DecisionId};
-use crate::canonical;
+use crate::canonical::{self, CanonicalError};
 use crate::revision::{Digest, PolicyRevision};
 
 /// Where the chain stands: what the next entry builds upon. Told to an outsider, it also shows a log cut short.
@@ -41,6 +41,9 @@ pub enum BrokenLink {
     /// It does not hold the hash of the one before: that one was replaced.
     #[error("it does not follow from the entry before")]
     Unlinked,
+    /// It cannot be read.
+    #[error("it cannot be read")]
+    Unreadable,
     /// Its own hash does not fit: it was altered.
     #[error("it was altered")]
     Altered,
@@ -74,6 +77,14 @@ impl AuditEntry {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         canonical::naming(self)
+    }
+
+    /// The entry that the bytes from storage hold. Its place in the chain is for [`verify_chain_from`] to check.
+    ///
+    /// # Errors
+    /// [`CanonicalError`] if they hold none; in a log that is [`BrokenLink::Unreadable`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CanonicalError> {
+        serde_json::from_slice(bytes).map_err(CanonicalError::NotJson)
     }
 
     fn computed_hash(&self) -> Digest {

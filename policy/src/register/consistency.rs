@@ -8,6 +8,9 @@ use super::{
 use crate::keys;
 use crate::names;
 
+/// Length of the shortest local part of a pattern, with `@` and `*`: `@lab*`.
+const SHORTEST_PATTERN: usize = 5;
+
 impl Register {
     /// Codes are unique, a server belongs to one organisation, keys are keys, users are at home, lists are bounded.
     ///
@@ -113,6 +116,16 @@ fn check_organisation(organisation: &Organisation, position: usize) -> Result<()
         .all(at_home)
     {
         return Err(RegisterError::ForeignUser {
+            organisation: organisation.code.clone(),
+        });
+    }
+    // A machine needs no credential: a pattern must not make machines of people.
+    let boundless = |pattern: &String| {
+        let local = pattern.split(':').next().unwrap_or_default();
+        local.ends_with('*') && local.len() < SHORTEST_PATTERN
+    };
+    if organisation.service_users.iter().any(boundless) {
+        return Err(RegisterError::BoundlessPattern {
             organisation: organisation.code.clone(),
         });
     }

@@ -86,6 +86,16 @@ pub struct Organisation {
     pub service_users: Vec<String>,
 }
 
+impl Organisation {
+    /// The content of `m.room.policy` that makes this organisation's policy server sign the room's events; none if
+    /// it has no policy server. `via` is the server that answers.
+    #[must_use]
+    pub fn policy_server_content(&self, via: &str) -> Option<serde_json::Value> {
+        let key = self.policy_server_key.as_ref()?;
+        Some(serde_json::json!({ "via": via, "public_keys": { "ed25519": key } }))
+    }
+}
+
 /// A credential that was taken back.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +211,12 @@ pub enum RegisterError {
     /// An organisation names a user of a server that is not its own.
     #[error("organisation {organisation} names a user of a server that is not its own")]
     ForeignUser {
+        /// The organisation.
+        organisation: String,
+    },
+    /// An organisation names all users of a server as its machines.
+    #[error("organisation {organisation} names machines by a pattern that means nearly everybody")]
+    BoundlessPattern {
         /// The organisation.
         organisation: String,
     },

@@ -1,6 +1,7 @@
 //! Where encryption is required, nothing that is said leaves a device in the clear.
 //!
-//! A few kinds of events are never encrypted by any client and hold no words: reactions and key verification.
+//! Two kinds of events are let through in the clear, because no client encrypts them: reactions, of which servers see
+//! the symbol and which message it is about, and key verification.
 
 use super::{Case, Finding, reason};
 use crate::facts::{Fact, RoomEncryption};

@@ -10,6 +10,7 @@ const RULE: RuleId = RuleId::LifetimeRequired;
 pub(super) fn check(case: &Case<'_>) -> Finding {
     match case.act {
         Action::Send { .. } => message(case),
+        Action::CreateRoom { .. } => creation(case),
         Action::SendState(change) => match &change.effect {
             StateEffect::Retention(lifetime) => retention(case, lifetime),
             _ => Finding::Silent,
@@ -40,6 +41,23 @@ fn message(case: &Case<'_>) -> Finding {
             "Messages in this room must have a lifetime, and none is set.".to_owned(),
         )),
         Ok(None) | Err(()) => Finding::Silent,
+    }
+}
+
+/// A new room is told its lifetime, so that other servers learn it from `m.room.retention`.
+fn creation(case: &Case<'_>) -> Finding {
+    match case.policy.layer().max_lifetime_ms {
+        Some(after_ms) => Finding::Pass(
+            because(
+                ReasonCode::LifetimeSet,
+                format!(
+                    "Messages in the room will be destroyed after {}.",
+                    span(after_ms)
+                ),
+            ),
+            vec![Obligation::SetLifetime { max_ms: after_ms }],
+        ),
+        None => Finding::Silent,
     }
 }
 

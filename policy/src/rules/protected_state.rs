@@ -81,7 +81,10 @@ fn set(case: &Case<'_>, change: &StateChange) -> Finding {
 }
 
 fn first_or_by_governance(case: &Case<'_>, is_first: bool) -> Finding {
-    if is_first || case.request.context.room_being_created {
+    // The word of another server that a room is only just being created would open every room.
+    let is_created_here =
+        case.request.context.room_being_created && !case.request.action.is_federated();
+    if is_first || is_created_here {
         harmless()
     } else {
         by_governance(case)

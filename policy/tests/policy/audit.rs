@@ -70,7 +70,7 @@ fn whole_log_verifies_at_once_and_by_pages() {
 #[test]
 fn entry_survives_storage() {
     for entry in log(3) {
-        let read: AuditEntry = serde_json::from_slice(&entry.to_bytes()).unwrap();
+        let read = AuditEntry::from_bytes(&entry.to_bytes()).unwrap();
         assert_eq!(read, entry);
         assert_eq!(read.to_bytes(), entry.to_bytes());
     }

@@ -94,3 +94,18 @@ fn times_beyond_all_calendars_are_told_without_a_panic() {
         .contains("UTC")
     );
 }
+
+#[test]
+fn policy_is_told_to_the_members_of_the_room() {
+    assert_eq!(
+        explain(&room_policy()),
+        "Only people of these organisations may be here: RXA, RXB.\n\
+         Joining and speaking need a current credential.\n\
+         Messages must be end-to-end encrypted.\n\
+         Messages are destroyed after 1 hour at the latest."
+    );
+    assert_eq!(
+        explain(&matron_policy::PolicyLayer::default()),
+        "No policy: everything that Matrix allows is permitted."
+    );
+}

@@ -261,3 +261,34 @@ fn template_named_by_the_room_adds_its_layer() {
         Some(HOUR_MS)
     );
 }
+
+#[test]
+fn layer_that_nobody_can_have_meant_is_refused() {
+    let wrong = [
+        (
+            PolicyLayer {
+                max_lifetime_ms: Some(0),
+                ..Default::default()
+            },
+            "at least 1",
+        ),
+        (
+            PolicyLayer {
+                organisations: Some(BTreeSet::new()),
+                ..Default::default()
+            },
+            "organisations is empty",
+        ),
+        (
+            PolicyLayer {
+                roles: Some(["a b".to_owned()].into()),
+                ..Default::default()
+            },
+            "roles holds a name",
+        ),
+    ];
+    for (layer, words) in wrong {
+        assert!(layer.check().unwrap_err().to_string().contains(words));
+    }
+    assert_eq!(room_policy().layer().check(), Ok(()));
+}

@@ -159,7 +159,11 @@ fn one_server_belongs_to_one_organisation() {
 #[test]
 fn inconsistent_registers_are_refused_by_name() {
     type Change = fn(&mut matron_policy::Register);
-    let cases: [(Change, &str); 9] = [
+    let cases: [(Change, &str); 10] = [
+        (
+            |r| r.organisations[0].service_users = vec!["@*:trust-a.example".to_owned()],
+            "nearly everybody",
+        ),
         (
             |r| r.organisations[1].code = "RXA".to_owned(),
             "two organisations have the code RXA",

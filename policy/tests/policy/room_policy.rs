@@ -150,3 +150,14 @@ fn facts_of_a_room_are_read_from_its_state() {
     assert_eq!(dark.lifetime_ms, Fact::Unavailable(Unavailable::NotLoaded));
     assert_eq!(RoomEncryption::read(&json!({"algorithm": 5})), None);
 }
+
+#[test]
+fn policy_server_is_named_in_the_words_of_the_specification() {
+    let mut organisation = plain_register().organisations.remove(0);
+    assert_eq!(organisation.policy_server_content("trust-a.example"), None);
+    organisation.policy_server_key = Some("key".to_owned());
+    assert_eq!(
+        organisation.policy_server_content("trust-a.example"),
+        Some(json!({"via": "trust-a.example", "public_keys": {"ed25519": "key"}}))
+    );
+}

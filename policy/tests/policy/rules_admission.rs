@@ -180,6 +180,7 @@ fn governance_creates_rooms_where_the_layer_says_so() {
     assert_eq!(
         verdict.obligations(),
         [
+            Obligation::SetLifetime { max_ms: HOUR_MS },
             Obligation::Encrypt,
             Obligation::RotateKeys { every_ms: HOUR_MS },
             Obligation::StayLocal

@@ -219,3 +219,13 @@ fn state_under_another_key_is_not_the_room_policy() {
     );
     assert_permitted(&judge(AMIRA, act, &facts(AMIRA)));
 }
+
+#[test]
+fn other_server_cannot_call_an_old_room_new() {
+    let act = set("m.room.server_acl", json!({"allow": ["*"]})).from_outside();
+    let mut request = request(BEN, act);
+    request.context.room_being_created = true;
+    let verdict =
+        matron_policy::decide(&request, &facts(BEN), &matron_policy::PolicySet::default());
+    assert_refused(&verdict, ReasonCode::NotGovernance);
+}

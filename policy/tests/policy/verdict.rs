@@ -66,3 +66,17 @@ fn redaction_brings_the_duty_to_erase() {
         [matron_policy::Obligation::EraseRedacted { within_ms: 9 }]
     );
 }
+
+#[test]
+fn question_and_facts_are_kept_and_asked_again() {
+    let asked = request(BEN, message().from_outside());
+    let facts = facts(BEN);
+    let kept = serde_json::to_string(&(&asked, &facts)).unwrap();
+    let (request, facts_again): (matron_policy::Request, Facts) =
+        serde_json::from_str(&kept).unwrap();
+    assert_eq!((&request, &facts_again), (&asked, &facts));
+    assert_eq!(
+        decide(&request, &facts_again, &PolicySet::default()),
+        decide(&asked, &facts, &PolicySet::default())
+    );
+}
