@@ -1,0 +1,85 @@
+//! Which paths a listener serves.
+
+use std::net::IpAddr;
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use http::{StatusCode, header::CONTENT_TYPE};
+
+use crate::config::Resource;
+
+/// The machine at the other end of the connection, proxy or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) peer: IpAddr,
+}
+
+/// The router, narrowed to `resources`; empty means all, with metrics for callers on this machine only.
+pub(super) fn narrow(router: Router, resources: &[Resource]) -> Router {
+    let resources: std::sync::Arc<[Resource]> = resources.into();
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let allowed = allowed(&resources, request.uri().path(), caller(&request));
+        async move { if allowed { next.run(request).await } else { unknown() } }
+    }))
+}
+
+fn caller(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<Caller>().map(|caller| caller.peer)
+}
+
+fn allowed(resources: &[Resource], path: &str, peer: Option<IpAddr>) -> bool {
+    let of = resource_of(path);
+    if resources.is_empty() {
+        return of != Some(Resource::Metrics) || peer.is_some_and(|peer| peer.to_canonical().is_loopback());
+    }
+    // What belongs to no resource is answered like any unknown path, by the router.
+    let Some(of) = of else { return true };
+    resources.contains(&of) || (of == Resource::Media && resources.contains(&Resource::Client))
+}
+
+fn resource_of(path: &str) -> Option<Resource> {
+    let media = ["/_matrix/media/", "/_matrix/client/v1/media/"];
+    let federation = ["/_matrix/federation/", "/_matrix/policy/", "/.well-known/matrix/server"];
+    let client = ["/_matrix/client/", "/_matrix/app/", "/_synapse/", "/_matron/", "/.well-known/matrix/"];
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+    match path {
+        "/health" => Some(Resource::Health),
+        "/metrics" => Some(Resource::Metrics),
+        _ if starts(&media) => Some(Resource::Media),
+        _ if starts(&federation) => Some(Resource::Federation),
+        _ if path.starts_with("/_matrix/key/") => Some(Resource::Key),
+        _ if starts(&client) => Some(Resource::Client),
+        _ => None,
+    }
+}
+
+fn unknown() -> Response {
+    let body = r#"{"errcode":"M_UNRECOGNIZED","error":"This path is not served at this address."}"#;
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_serves_its_resources_and_nothing_else() {
+        let federation = [Resource::Federation, Resource::Key];
+        assert!(allowed(&federation, "/_matrix/key/v2/server", None));
+        assert!(!allowed(&federation, "/_matrix/client/versions", None));
+        assert!(!allowed(&federation, "/.well-known/matrix/client", None));
+        assert!(allowed(&[Resource::Client], "/_matrix/media/v3/upload", None));
+        assert!(!allowed(&[Resource::Client], "/metrics", None));
+    }
+
+    #[test]
+    fn metrics_are_for_this_machine_unless_a_listener_names_them() {
+        assert!(allowed(&[], "/metrics", Some("127.0.0.1".parse().unwrap())));
+        assert!(!allowed(&[], "/metrics", Some("192.0.2.1".parse().unwrap())));
+        assert!(allowed(&[Resource::Metrics], "/metrics", Some("192.0.2.1".parse().unwrap())));
+    }
+}

@@ -1,0 +1,22 @@
+//! Decisions, explained.
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    routing::get,
+};
+use matron_policy::{DecisionId, explain};
+use serde_json::json;
+
+use super::{Answer, House, Refused, audit};
+
+pub(super) fn routes() -> Router<House> {
+    Router::new().route("/policy/decisions/{id}", get(decision))
+}
+
+async fn decision(State(house): State<House>, Path(id): Path<String>) -> Answer {
+    let id: DecisionId = id.parse().map_err(|error: matron_policy::DecisionIdError| Refused::bad(error.to_string()))?;
+    let entry = audit::find(&house.core, id)?;
+    let entry = entry.ok_or_else(|| Refused::not_found(format!("the audit log has no decision {id}")))?;
+    Ok(Json(json!({ "explanation": explain(&entry), "entry": entry })))
+}
