@@ -82,28 +82,24 @@ pub(crate) fn parse_event(
     json: &str,
     version: &RoomVersion,
 ) -> Result<CanonicalJsonObject, CanonicalError> {
-    let value: serde_json::Value = serde_json::from_str(json).map_err(CanonicalError::NotJson)?;
-    event_object(value, version)
+    if !version.is_lenient() {
+        return parse_canonical(json);
+    }
+    match lenient::tree(json)? {
+        CanonicalJsonValue::Object(object) if !lenient::is_number(&object) => Ok(object),
+        _ => Err(CanonicalError::NotAnObject),
+    }
 }
 
 /// As [`parse_event`], from a tree.
 pub(crate) fn event_object(
-    value: serde_json::Value,
+    value: &serde_json::Value,
     version: &RoomVersion,
 ) -> Result<CanonicalJsonObject, CanonicalError> {
-    let value = match version.is_lenient() {
-        false => CanonicalJsonValue::try_from(value).map_err(CanonicalError::NotCanonical)?,
-        true => lenient::tree(value)?,
-    };
-    match value {
-        CanonicalJsonValue::Object(object)
-            if version.is_lenient() && lenient::is_number(&object) =>
-        {
-            Err(CanonicalError::NotAnObject)
-        }
-        CanonicalJsonValue::Object(object) => Ok(object),
-        _ => Err(CanonicalError::NotAnObject),
+    if version.is_lenient() {
+        return parse_event(&value.to_string(), version);
     }
+    canonical_object(value)
 }
 
 /// The event's canonical text without these top-level fields, redacted if asked.

@@ -181,7 +181,7 @@ impl DraftPdu {
         };
         let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
 
-        let mut content = event_object(self.content.clone(), version)?;
+        let mut content = event_object(&self.content, version)?;
         let founds_room_id = self.kind == "m.room.create" && version.has_hashed_room_id();
         if founds_room_id {
             let nonce = self.nonce.ok_or(SealError::NonceMissing)?;
@@ -207,7 +207,7 @@ impl DraftPdu {
         if let Some(unsigned) = &self.unsigned {
             object.insert(
                 "unsigned".to_owned(),
-                CanonicalJsonValue::Object(event_object(unsigned.clone(), version)?),
+                CanonicalJsonValue::Object(event_object(unsigned, version)?),
             );
         }
         let create = self
