@@ -158,6 +158,7 @@ impl Core {
             self.run_keys(stop.clone()),
             self.run_media(stop.clone()),
             self.run_push(stop.clone()),
+            self.run_accounts(stop.clone()),
         );
     }
 

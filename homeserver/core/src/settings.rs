@@ -42,6 +42,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Search of the user directory covers all local users, not only those sharing a room.
     pub user_directory_all_users: bool,
+    /// Push gateways are told sender and content, unless the client asks for ids only; otherwise ids only.
+    pub push_includes_content: bool,
 }
 
 impl Default for Settings {
@@ -65,6 +67,7 @@ impl Default for Settings {
             retention: Retention::default(),
             policy: Policy::default(),
             user_directory_all_users: false,
+            push_includes_content: false,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The Server-Server API and published keys.
 
+mod key;
+mod version;
+
 use axum::Router;
 
 use crate::AppState;
 
 /// The routes of this part.
 pub fn routes() -> Router<AppState> {
-    Router::new()
+    Router::new().merge(key::routes()).merge(version::routes())
 }

@@ -254,6 +254,7 @@ impl Core {
             self.remove_pushers_of_device(&mut batch, user, id)?;
             self.commit(batch).await?;
             self.forget_tokens(&device.access);
+            self.forget_pushers(user);
             self.accounts.seen.lock().remove(&(user.to_owned(), id.clone()));
             gone = true;
         }

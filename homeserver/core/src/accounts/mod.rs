@@ -4,20 +4,47 @@
 //! [`Core::update_device`]), so that two requests, or two processes, never lose each other's change.
 
 mod account;
+mod account_data;
 mod authenticate;
+mod close;
 mod device;
+mod filter;
 mod hooks;
+mod login;
+mod openid;
+mod operator;
 mod password;
+mod profile;
+mod refresh;
+mod register;
+mod registration_token;
+mod shared_secret;
+mod threepid;
 mod token;
+mod uia;
+mod warm;
+mod worker;
 
 pub use account::Account;
+pub use account_data::{AccountData, PUSH_RULES};
 pub use authenticate::Masquerade;
 pub use device::{Device, DeviceView};
+pub use filter::{EventFilter, EventFormat, Filter, RoomFilter};
+pub use login::{Identifier, LoggedIn, Login};
+pub use openid::OpenIdToken;
+pub use register::{Register, Registered};
+pub use registration_token::RegistrationToken;
+pub use shared_secret::SharedSecretRegister;
+pub use threepid::Threepid;
 pub use token::{Issued, TokenHash};
+pub(crate) use warm::{Changing, Warm};
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
-use lru::LruCache;
 use matron_storage::StreamPos;
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId};
@@ -38,7 +65,11 @@ pub struct State {
     /// When devices were last seen, until it is written.
     seen: Mutex<HashMap<(OwnedUserId, OwnedDeviceId), device::Seen>>,
     /// The position of each user's latest change of account data.
-    account_data: Mutex<LruCache<OwnedUserId, StreamPos>>,
+    account_data: Warm<StreamPos>,
+    /// Whom users ignore, read lately.
+    ignored: Warm<Arc<BTreeSet<OwnedUserId>>>,
+    /// Nonces of shared-secret registration.
+    nonces: Mutex<shared_secret::Nonces>,
     /// Bounds the memory and cores that hashing may take.
     hashing: Arc<tokio::sync::Semaphore>,
 }
@@ -49,7 +80,9 @@ impl Default for State {
             tokens: Mutex::new(authenticate::TokenCache::new(WARM)),
             accounts: Mutex::new(account::AccountCache::new(WARM)),
             seen: Mutex::default(),
-            account_data: Mutex::new(LruCache::new(WARM)),
+            account_data: Warm::new(WARM),
+            ignored: Warm::new(WARM),
+            nonces: Mutex::default(),
             hashing: Arc::new(tokio::sync::Semaphore::new(CONCURRENT_HASHES)),
         }
     }

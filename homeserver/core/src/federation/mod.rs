@@ -1,5 +1,6 @@
 //! Events from outside, handshakes, and what peers may read.
 
+mod handshake;
 pub mod keys;
 
 /// What this concern keeps in memory; truth lives in the store.

@@ -1,18 +1,73 @@
-//! Push rules and notification counts.
+//! Push rules, notification counts, and what push gateways are told.
+//!
+//! Rules are account data (`m.push_rules`), compiled once per user. Counts are not stored: they follow from the
+//! timeline, the receipts and the rules, are kept in memory for warm users and counted anew for cold ones, so that a
+//! message costs no write per member, and what expired is no longer counted.
 
-use std::sync::Arc;
+mod compile;
+mod counts;
+mod defaults;
+mod edit;
+mod evaluate;
+mod gateway;
+mod new_event;
+mod notifications;
+mod pattern;
+mod pusher;
+mod rules;
+mod worker;
 
-use tokio::sync::watch;
+pub use compile::CompiledRules;
+pub use counts::{Counts, Unread};
+pub use edit::{Place, RuleBody};
+pub use evaluate::{Actions, Context, EventView, evaluate};
+pub use new_event::{NewEvent, RoomContext};
+pub use notifications::{Notification, NotificationPage};
+pub use pusher::{Pusher, PusherRequest};
+pub use rules::{Kind, Rule, Ruleset};
 
-use crate::Core;
+use std::{num::NonZeroUsize, sync::Arc};
+
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, UserId};
+
+use crate::accounts::Warm;
+
+/// How many users' compiled rules and pushers are remembered.
+const WARM_USERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
+
+/// How many counts of a user in a room are remembered.
+const WARM_COUNTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(131_071);
 
 /// What this concern keeps in memory; truth lives in the store.
-#[derive(Debug, Default)]
-pub struct State {}
+#[derive(Debug)]
+pub struct State {
+    rules: Warm<Arc<CompiledRules>>,
+    counts: Mutex<counts::CountCache>,
+    pushers: Warm<Arc<Vec<Pusher>>>,
+    jobs: worker::Jobs,
+}
 
-impl Core {
-    /// Works until `stop` turns true.
-    pub async fn run_push(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            rules: Warm::new(WARM_USERS),
+            counts: Mutex::new(counts::CountCache::new(WARM_COUNTS)),
+            pushers: Warm::new(WARM_USERS),
+            jobs: worker::Jobs::default(),
+        }
+    }
+}
+
+impl State {
+    /// The user's rules are compiled anew the next time.
+    pub(crate) fn forget_rules(&self, user: &UserId) {
+        self.rules.forget(user);
+        self.counts.lock().forget_user(user);
+    }
+
+    /// The user's counts in the room are counted anew the next time.
+    pub(crate) fn forget_counts(&self, user: &UserId, room: &OwnedRoomId) {
+        self.counts.lock().forget(user, room);
     }
 }

@@ -39,7 +39,6 @@ impl Core {
             return Ok(Vec::new());
         }
         self.write_redacted(batch, &target.pdu, &target.record, redaction.event_id().to_owned())?;
-        self.redact_notifications(batch, &target.pdu);
         Ok(vec![target_id])
     }
 
@@ -76,5 +75,29 @@ impl Core {
         let same_room = event.pdu.room_id() == pdu.room_id() && event.record.status == Status::Accepted;
         let same_server = event.pdu.sender().server_name() == pdu.sender().server_name();
         Ok((same_room && same_server).then_some(redaction))
+    }
+}
+
+impl Core {
+    /// The redaction is in the room, and what it names has lost its content.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown target, [`Error::Forbidden`] without the power to redact it; as [`Core::send_event`].
+    pub async fn redact_event(
+        self: &std::sync::Arc<Self>,
+        new: super::send::NewEvent,
+    ) -> Result<OwnedEventId, Error> {
+        let Some(target) = &new.redacts else { return Err(Error::MissingParam("what to redact is missing".into())) };
+        let room = self.open_room(&new.room_id)?;
+        self.require_joined(&room, &new.sender)?;
+        let target = self.load_event_in(&new.room_id, target)?;
+        // SPEC: Client-Server API, "Redactions": one's own events need no power beyond sending redactions.
+        if target.pdu.sender() != new.sender {
+            let levels = room.lock().power_levels(self)?;
+            if !levels.user(&new.sender).reaches(levels.redact()) {
+                return Err(Error::forbidden("you may not redact this event"));
+            }
+        }
+        self.send_event(new).await
     }
 }

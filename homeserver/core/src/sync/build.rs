@@ -101,7 +101,7 @@ impl Core {
             }
             let Some(room) = self.find_room(room_id)? else { continue };
             let told = self.joined_room(requester, &room, span, ignored)?;
-            if span.since.is_none() || span.request.full_state || !told.is_empty() || self.counts_moved(requester, room_id, span)? {
+            if span.since.is_none() || span.request.full_state || !told.is_empty() {
                 answer.rooms.join.insert(room_id.clone(), told);
             }
         }

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::{RoomId, UserId};
 
-use super::{answer::UnreadCounts, build::Span};
-use crate::{Core, Error, Requester};
+use super::answer::UnreadCounts;
+use crate::{Core, Error, push::Unread};
+
+impl From<Unread> for UnreadCounts {
+    fn from(unread: Unread) -> Self {
+        Self { notification_count: unread.notification_count, highlight_count: unread.highlight_count }
+    }
+}
 
 impl Core {
     /// The user's unread counts in the room; by thread, if asked for.
@@ -14,18 +20,15 @@ impl Core {
     /// [`Error::Store`].
     pub(super) fn unread_counts(
         &self,
-        _user: &UserId,
-        _room: &RoomId,
+        user: &UserId,
+        room: &RoomId,
         by_thread: bool,
     ) -> Result<(UnreadCounts, Option<BTreeMap<String, UnreadCounts>>), Error> {
-        Ok((UnreadCounts::default(), by_thread.then(BTreeMap::new)))
-    }
-
-    /// Whether the user's counts in the room changed in this span.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub(super) fn counts_moved(&self, _requester: &Requester, _room: &OwnedRoomId, _span: &Span<'_>) -> Result<bool, Error> {
-        Ok(false)
+        let counts = self.count_unread(user, room)?;
+        if !by_thread {
+            return Ok((counts.total().into(), None));
+        }
+        let threads = counts.threads.iter().map(|(root, unread)| (root.to_string(), (*unread).into())).collect();
+        Ok((counts.main.into(), Some(threads)))
     }
 }

@@ -13,6 +13,9 @@ pub mod record;
 pub mod request;
 pub mod x_matrix;
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;

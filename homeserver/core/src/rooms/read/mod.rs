@@ -1,3 +1,5 @@
 //! What users see of rooms.
 
 mod client_event;
+mod members;
+mod state;

@@ -1,0 +1,43 @@
+//! Rooms: creating, membership, sending, state, reading.
+
+mod create;
+mod join;
+mod joined_rooms;
+mod members;
+mod membership;
+mod redact;
+mod send;
+mod state;
+
+use axum::{
+    Router,
+    routing::{get, post, put},
+};
+
+use crate::{AppState, routing::{Routes, V3}};
+
+/// The routes of this area.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .client(V3, "/createRoom", post(create::post))
+        .client(V3, "/joined_rooms", get(joined_rooms::get))
+        .client(V3, "/join/{room_id_or_alias}", post(join::post))
+        .client(V3, "/knock/{room_id_or_alias}", post(join::post_knock))
+        .client(V3, "/rooms/{room_id}/join", post(join::post))
+        .client(V3, "/rooms/{room_id}/leave", post(membership::leave))
+        .client(V3, "/rooms/{room_id}/forget", post(membership::forget))
+        .client(V3, "/rooms/{room_id}/invite", post(membership::invite))
+        .client(V3, "/rooms/{room_id}/kick", post(membership::kick))
+        .client(V3, "/rooms/{room_id}/ban", post(membership::ban))
+        .client(V3, "/rooms/{room_id}/unban", post(membership::unban))
+        .client(V3, "/rooms/{room_id}/send/{event_type}", post(send::post))
+        .client(V3, "/rooms/{room_id}/send/{event_type}/{txn_id}", put(send::put))
+        .client(V3, "/rooms/{room_id}/redact/{event_id}", post(redact::post))
+        .client(V3, "/rooms/{room_id}/redact/{event_id}/{txn_id}", put(redact::put))
+        .client(V3, "/rooms/{room_id}/state", get(state::get_all))
+        .client(V3, "/rooms/{room_id}/state/{event_type}", get(state::get_without_key).put(state::put_without_key))
+        .client(V3, "/rooms/{room_id}/state/{event_type}/", get(state::get_without_key).put(state::put_without_key))
+        .client(V3, "/rooms/{room_id}/state/{event_type}/{state_key}", get(state::get_one).put(state::put))
+        .client(V3, "/rooms/{room_id}/members", get(members::get))
+        .client(V3, "/rooms/{room_id}/joined_members", get(members::get_joined))
+}

@@ -1,0 +1,60 @@
+//! Refreshing: the next access token, and the next refresh token.
+
+use matron_storage::{Batch, CommitError, Key, Table};
+
+use super::{
+    Device, Issued,
+    account::MAX_ATTEMPTS,
+    device::remove_tokens,
+    token::{RefreshToken, hash_token, mint},
+};
+use crate::{
+    Core, Error,
+    house::{from_json, to_json},
+};
+
+impl Core {
+    /// The device has new tokens. The refresh token is used up; the access token before this one is gone.
+    ///
+    /// # Errors
+    /// `M_UNKNOWN_TOKEN`, hard, for a refresh token that is not known or was used.
+    ///
+    /// SPEC: v1.19 Client-Server API, "Refreshing access tokens".
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, Error> {
+        let unknown = || Error::UnknownToken { soft_logout: false };
+        let hash = hash_token(refresh_token);
+        let key = Key::new().raw(&hash);
+        for _ in 0..MAX_ATTEMPTS {
+            let row = self.load::<RefreshToken>(Table::TokenRefresh, &key)?.ok_or_else(unknown)?;
+            match self.account(&row.user_id)? {
+                Some(account) if account.locked => return Err(Error::UserLocked),
+                Some(account) if !account.deactivated => {}
+                _ => return Err(unknown()),
+            }
+            let device_key = Key::new().text(&row.user_id).text(&row.device_id);
+            let before = self.store.get(Table::UserDevice, device_key.as_bytes())?.ok_or_else(unknown)?;
+            let mut device: Device = from_json(Table::UserDevice, &before)?;
+            if !device.refresh.contains(&hash) {
+                return Err(unknown());
+            }
+            let mut batch = Batch::new();
+            let old = std::mem::take(&mut device.access);
+            remove_tokens(&mut batch, &old, &std::mem::take(&mut device.refresh));
+            let lifetime_ms = Some(self.settings.access_token_lifetime_ms);
+            let minted = mint(&mut batch, &row.user_id, &row.device_id, lifetime_ms, self.now_ms())?;
+            device.access.push(minted.access);
+            device.refresh.extend(minted.refresh);
+            batch.expect_equals(Table::UserDevice, device_key.clone(), before);
+            batch.put(Table::UserDevice, device_key, to_json(&device)?);
+            match self.store.submit(batch).await {
+                Ok(_) => {
+                    self.forget_tokens(&old);
+                    return Ok(minted.issued);
+                }
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::internal("a device changed too often to be refreshed"))
+    }
+}

@@ -1,0 +1,175 @@
+//! Registering: closed, by token, open, as a guest, by an application service.
+
+use matron_storage::Batch;
+use ruma::{OwnedDeviceId, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Account,
+    token::{Issued, fresh_name},
+    uia::{Challenge, DUMMY, REGISTRATION_TOKEN},
+};
+use crate::{Core, Error, appservices::Appservice, settings::RegistrationMode};
+
+/// The body of `POST /register`.
+#[derive(Clone, Default, Deserialize)]
+pub struct Register {
+    /// `m.login.application_service`, for those.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The wished localpart; absent: a random one.
+    pub username: Option<String>,
+    /// As old application services say `username`.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The first device; absent: a new one.
+    pub device_id: Option<OwnedDeviceId>,
+    /// Its name.
+    pub initial_device_display_name: Option<String>,
+    /// No session is wanted.
+    #[serde(default)]
+    pub inhibit_login: bool,
+    /// Whether the client can refresh tokens.
+    #[serde(default)]
+    pub refresh_token: bool,
+    /// Interactive authentication.
+    pub auth: Option<Value>,
+}
+
+impl std::fmt::Debug for Register {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Register").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// A new account.
+#[derive(Clone, Debug, Serialize)]
+pub struct Registered {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// Deprecated: the server's name.
+    pub home_server: String,
+    /// The first device, unless no session was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<OwnedDeviceId>,
+    /// Its tokens.
+    #[serde(flatten)]
+    pub issued: Option<Issued>,
+}
+
+impl Core {
+    /// An account exists, and unless refused a session on its first device.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` where registration is closed; `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`; `M_WEAK_PASSWORD`;
+    /// [`Error::Interactive`] until a flow is whole.
+    pub async fn register(&self, request: Register, appservice: Option<&Appservice>) -> Result<Registered, Error> {
+        if let Some(appservice) = appservice {
+            return self.register_for_appservice(request, appservice).await;
+        }
+        if request.kind.as_deref() == Some("m.login.application_service") {
+            return Err(Error::MissingToken);
+        }
+        let flows: &[&[&str]] = match self.settings.registration.mode {
+            RegistrationMode::Closed => return Err(Error::forbidden("registration is closed; ask the operator for an account")),
+            RegistrationMode::Token => &[&[REGISTRATION_TOKEN]],
+            RegistrationMode::Open => &[&[DUMMY]],
+        };
+        let user = match &request.username {
+            Some(name) => self.free_user_id(name, None)?,
+            None => self.local_user(&fresh_name(12))?,
+        };
+        let challenge = Challenge { user: None, operation: "POST /register", flows };
+        let proof = self.challenge(&challenge, request.auth.as_ref()).await?;
+        let password_hash = match &request.password {
+            Some(password) => Some(self.hash_password(password).await?),
+            None => None,
+        };
+        let account = Account { created_ms: self.now_ms(), password_hash, ..Account::default() };
+        let mut batch = Batch::new();
+        if let Some(token) = proof.registration_token {
+            self.use_registration_token(&mut batch, &token)?;
+        }
+        self.insert_account(&user, &account, batch).await?;
+        self.first_session(user, request).await
+    }
+
+    /// SPEC: v1.19 Application Service API, "Server admin style permissions".
+    async fn register_for_appservice(&self, request: Register, appservice: &Appservice) -> Result<Registered, Error> {
+        let name = request.username.as_deref().or(request.user.as_deref());
+        let name = name.ok_or_else(|| Error::MissingParam("`username` is missing".into()))?;
+        let id = appservice.registration.id.as_str();
+        let user = self.free_user_id(name, Some(id))?;
+        if !appservice.is_interested_in_user(&user) {
+            return Err(Error::Exclusive("this user name is outside the application service's namespaces".into()));
+        }
+        let account = Account { created_ms: self.now_ms(), appservice: Some(id.to_owned()), ..Account::default() };
+        self.insert_account(&user, &account, Batch::new()).await?;
+        self.first_session(user, request).await
+    }
+
+    /// A guest's account exists, with a session.
+    ///
+    /// # Errors
+    /// `M_GUEST_ACCESS_FORBIDDEN` where guests are not wanted.
+    pub async fn register_guest(&self, device_name: Option<String>) -> Result<Registered, Error> {
+        if !self.settings.registration.guests {
+            return Err(Error::GuestForbidden);
+        }
+        let user = self.local_user(&format!("guest-{}", fresh_name(12)))?;
+        let account = Account { created_ms: self.now_ms(), guest: true, ..Account::default() };
+        self.insert_account(&user, &account, Batch::new()).await?;
+        // A guest chooses no device of its own, so that none is taken over.
+        let request = Register { initial_device_display_name: device_name, ..Register::default() };
+        self.first_session(user, request).await
+    }
+
+    pub(super) async fn first_session(&self, user_id: OwnedUserId, request: Register) -> Result<Registered, Error> {
+        let home_server = self.server_name.to_string();
+        if request.inhibit_login {
+            return Ok(Registered { user_id, home_server, device_id: None, issued: None });
+        }
+        let (device_id, issued) = self
+            .start_session(&user_id, request.device_id, request.initial_device_display_name, request.refresh_token)
+            .await?;
+        Ok(Registered { user_id, home_server, device_id: Some(device_id), issued: Some(issued) })
+    }
+
+    /// Passes when somebody could register this name now.
+    ///
+    /// # Errors
+    /// `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`.
+    pub fn check_username_available(&self, name: &str) -> Result<(), Error> {
+        self.free_user_id(name, None).map(drop)
+    }
+
+    /// The user id of a name that is well-formed, free, and reserved by nobody else.
+    pub(super) fn free_user_id(&self, name: &str, appservice: Option<&str>) -> Result<OwnedUserId, Error> {
+        let name = name.to_ascii_lowercase();
+        // Application services often give whole user ids.
+        let name = match (appservice, name.strip_prefix('@').and_then(|rest| rest.split_once(':'))) {
+            (Some(_), Some((localpart, server))) if server == self.server_name.as_str() => localpart.to_owned(),
+            _ => name,
+        };
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._=-/+".contains(c);
+        if name.is_empty() || !name.chars().all(allowed) {
+            return Err(Error::InvalidUsername("a user name consists of a-z 0-9 . _ = - / +".into()));
+        }
+        let user = self.local_user(&name)?;
+        self.check_user_not_reserved(&user, appservice)?;
+        if self.account(&user)?.is_some() {
+            return Err(Error::UserInUse);
+        }
+        Ok(user)
+    }
+
+    /// The user id of a localpart here.
+    pub(super) fn local_user(&self, localpart: &str) -> Result<OwnedUserId, Error> {
+        let user = UserId::parse_with_server_name(localpart, &self.server_name);
+        user.ok()
+            .filter(|user| user.as_str().len() <= 255)
+            .ok_or_else(|| Error::InvalidUsername("the user id would be longer than 255 bytes".into()))
+    }
+}

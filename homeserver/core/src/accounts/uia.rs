@@ -1,0 +1,252 @@
+//! User-interactive authentication: a session collects completed stages until one flow is whole.
+//!
+//! SPEC: v1.19 Client-Server API, "User-Interactive Authentication API".
+
+use matron_storage::{Batch, Key, KeyRange, Order, Table};
+use ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::token::fresh_name;
+use crate::{Core, Error, Requester, house::to_json};
+
+/// How long a session lives, ms.
+const SESSION_LIFETIME_MS: u64 = 60 * 60 * 1000;
+
+/// No proof beyond asking.
+pub(super) const DUMMY: &str = "m.login.dummy";
+/// The user's password.
+pub(super) const PASSWORD: &str = "m.login.password";
+/// A registration token.
+pub(super) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
+
+/// What must be proved before an operation.
+#[derive(Clone, Debug)]
+pub(super) struct Challenge<'a> {
+    /// Whose operation it is; `None` for registration.
+    pub(super) user: Option<&'a UserId>,
+    /// What the session is good for, and nothing else.
+    pub(super) operation: &'a str,
+    /// Each flow is a list of stages; one whole flow suffices.
+    pub(super) flows: &'a [&'a [&'a str]],
+}
+
+/// What was proved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// The registration token, if that was a stage; it is not used up yet.
+    pub(super) registration_token: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Session {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<OwnedUserId>,
+    operation: String,
+    completed: Vec<String>,
+    expires_at_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registration_token: Option<String>,
+}
+
+/// The client's `auth` object.
+#[derive(Deserialize)]
+struct Auth {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    session: Option<String>,
+    identifier: Option<super::login::Identifier>,
+    user: Option<String>,
+    password: Option<String>,
+    token: Option<String>,
+}
+
+/// Why a stage was not completed, for the 401 answer.
+struct StageFailure {
+    errcode: &'static str,
+    message: &'static str,
+}
+
+impl Core {
+    /// The requester has proved again who they are, for this operation and no other.
+    ///
+    /// Application services need no proof beyond their token. `operation` names the endpoint and what it acts on.
+    ///
+    /// # Errors
+    /// [`Error::Interactive`] until a flow is whole; `M_FORBIDDEN` for an account without password, or for a session of another operation.
+    pub async fn authenticate_interactively(
+        &self,
+        requester: &Requester,
+        operation: &str,
+        auth: Option<&Value>,
+    ) -> Result<(), Error> {
+        if requester.appservice.is_some() {
+            return Ok(());
+        }
+        let has_password = self.account(&requester.user_id)?.is_some_and(|account| account.password_hash.is_some());
+        if !has_password {
+            return Err(Error::forbidden("this account has no password with which to confirm this"));
+        }
+        let challenge = Challenge { user: Some(&requester.user_id), operation, flows: &[&[PASSWORD]] };
+        self.challenge(&challenge, auth).await.map(drop)
+    }
+
+    /// One of the challenge's flows is whole.
+    ///
+    /// # Errors
+    /// [`Error::Interactive`] with the flows, what is completed, and what went wrong; see [`Core::authenticate_interactively`].
+    pub(super) async fn challenge(&self, challenge: &Challenge<'_>, auth: Option<&Value>) -> Result<Proof, Error> {
+        let auth = match auth {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(
+                Auth::deserialize(value).map_err(|_| Error::bad_json("`auth` has a value of the wrong form"))?,
+            ),
+        };
+        let Some(auth) = auth else {
+            let session = self.fresh_session(challenge);
+            return Err(self.still_needed(challenge, None, session, None).await);
+        };
+        let session = match &auth.session {
+            Some(id) => self.load_session(challenge, id)?,
+            None => self.fresh_session(challenge),
+        };
+        let mut session = session;
+        let mut failure = None;
+        if let Some(kind) = &auth.kind {
+            match self.complete_stage(challenge, kind, &auth, &mut session).await? {
+                Ok(()) if !session.completed.contains(kind) => session.completed.push(kind.clone()),
+                Ok(()) => {}
+                Err(failed) => failure = Some(failed),
+            }
+        }
+        let whole = challenge
+            .flows
+            .iter()
+            .any(|flow| flow.iter().all(|stage| session.completed.iter().any(|done| done == stage)));
+        if whole && failure.is_none() {
+            if let Some(id) = auth.session {
+                self.write_session(&id, &session).await?;
+            }
+            return Ok(Proof { registration_token: session.registration_token });
+        }
+        Err(self.still_needed(challenge, auth.session, session, failure).await)
+    }
+
+    fn fresh_session(&self, challenge: &Challenge<'_>) -> Session {
+        Session {
+            user: challenge.user.map(ToOwned::to_owned),
+            operation: challenge.operation.to_owned(),
+            expires_at_ms: self.now_ms().saturating_add(SESSION_LIFETIME_MS),
+            ..Session::default()
+        }
+    }
+
+    fn load_session(&self, challenge: &Challenge<'_>, id: &str) -> Result<Session, Error> {
+        let session = self.load::<Session>(Table::UiaSession, &Key::new().text(id))?;
+        let session = session.filter(|session| session.expires_at_ms > self.now_ms());
+        let session = session.ok_or_else(|| Error::Unknown("this session is not known, or has ended".into()))?;
+        if session.operation != challenge.operation || session.user.as_deref() != challenge.user {
+            return Err(Error::forbidden("the session was begun for another operation"));
+        }
+        Ok(session)
+    }
+
+    async fn write_session(&self, id: &str, session: &Session) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.put(Table::UiaSession, Key::new().text(id), to_json(session)?);
+        self.commit(batch).await.map(drop)
+    }
+
+    /// The 401 answer; the session is stored so that the client can go on with it.
+    async fn still_needed(
+        &self,
+        challenge: &Challenge<'_>,
+        id: Option<String>,
+        session: Session,
+        failure: Option<StageFailure>,
+    ) -> Error {
+        let id = id.unwrap_or_else(|| fresh_name(24));
+        if let Err(error) = self.write_session(&id, &session).await {
+            return error;
+        }
+        let flows: Vec<Value> = challenge.flows.iter().map(|stages| json!({ "stages": stages })).collect();
+        let mut body = json!({ "flows": flows, "params": {}, "session": id, "completed": session.completed });
+        if let (Some(failure), Some(body)) = (failure, body.as_object_mut()) {
+            body.insert("errcode".to_owned(), failure.errcode.into());
+            body.insert("error".to_owned(), failure.message.into());
+        }
+        Error::Interactive(Box::new(body))
+    }
+
+    async fn complete_stage(
+        &self,
+        challenge: &Challenge<'_>,
+        kind: &str,
+        auth: &Auth,
+        session: &mut Session,
+    ) -> Result<Result<(), StageFailure>, Error> {
+        let refuse = |errcode, message| Ok(Err(StageFailure { errcode, message }));
+        if !challenge.flows.iter().any(|flow| flow.contains(&kind)) {
+            return refuse("M_UNRECOGNIZED", "this stage is part of no flow");
+        }
+        match kind {
+            DUMMY => Ok(Ok(())),
+            PASSWORD => {
+                let Some(user) = challenge.user else { return refuse("M_UNRECOGNIZED", "this stage is part of no flow") };
+                let named = match (&auth.identifier, &auth.user) {
+                    (Some(identifier), _) => self.identify(identifier)?,
+                    (None, Some(name)) => self.user_of_name(name),
+                    (None, None) => Some(user.to_owned()),
+                };
+                let Some(password) = &auth.password else {
+                    return refuse("M_MISSING_PARAM", "the stage lacks the password");
+                };
+                let hash = self.account(user)?.and_then(|account| account.password_hash.clone());
+                let fits = self.verify_password(password, hash.as_deref()).await?;
+                if fits && named.as_deref() == Some(user) {
+                    return Ok(Ok(()));
+                }
+                refuse("M_FORBIDDEN", "the user name or password is wrong")
+            }
+            REGISTRATION_TOKEN => {
+                let Some(token) = &auth.token else { return refuse("M_MISSING_PARAM", "the stage lacks the token") };
+                if !self.registration_token_is_valid(token)? {
+                    return refuse("M_UNAUTHORIZED", "the registration token is not valid");
+                }
+                session.registration_token = Some(token.clone());
+                Ok(Ok(()))
+            }
+            _ => refuse("M_UNRECOGNIZED", "this stage is not supported"),
+        }
+    }
+
+    /// Ended sessions, login tokens and OpenID tokens are gone.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn remove_expired_proofs(&self) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Ends {
+            expires_at_ms: u64,
+        }
+        let now_ms = self.now_ms();
+        for table in [Table::UiaSession, Table::TokenLogin, Table::TokenOpenid] {
+            let mut range = KeyRange::all();
+            loop {
+                let rows = self.store.scan(table, &range, Order::Ascending, 1000)?;
+                let Some((last, _)) = rows.last() else { break };
+                range = range.after(last);
+                let mut batch = Batch::new();
+                for (key, value) in &rows {
+                    if serde_json::from_slice::<Ends>(value).is_ok_and(|row| row.expires_at_ms <= now_ms) {
+                        batch.delete(table, key.clone());
+                    }
+                }
+                if !batch.is_empty() {
+                    self.commit(batch).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

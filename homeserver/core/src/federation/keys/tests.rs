@@ -1,0 +1,380 @@
+//! Keys between a server under test and peers that answer as the test says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::future::{BoxFuture, join_all};
+use matron_room::{DraftPdu, RoomVersion, SigningKey, UncheckedPdu};
+use matron_storage::{EngineKind, KeyRing, MasterKey};
+use parking_lot::Mutex;
+use ruma::{OwnedServerName, ServerName};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::{
+    record::{KeyRecord, unsigned_document},
+    x_matrix::{SignedRequest, sign_request},
+};
+use crate::{
+    Core, Error, Parts, Settings,
+    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse},
+};
+
+const NOW_MS: u64 = 1_800_000_000_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+#[derive(Debug)]
+struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Peers, as far as they publish keys.
+#[derive(Debug)]
+struct Peers {
+    documents: Mutex<HashMap<OwnedServerName, Vec<u8>>>,
+    fetches: AtomicUsize,
+    heard: Mutex<Vec<OwnedServerName>>,
+    /// Every answer takes one permit.
+    gate: Semaphore,
+}
+
+impl Federation for Peers {
+    fn request(&self, request: FederationRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async move {
+            assert_eq!(request.path_and_query, "/_matrix/key/v2/server");
+            assert!(!request.signed);
+            self.fetches.fetch_add(1, Ordering::SeqCst);
+            let _permit = self.gate.acquire().await.unwrap();
+            match self.documents.lock().get(&request.destination) {
+                Some(document) => Ok(PeerResponse {
+                    status: 200,
+                    content_type: None,
+                    content_disposition: None,
+                    location: None,
+                    body: document.clone().into(),
+                }),
+                None => Err(PeerError::Timeout),
+            }
+        })
+    }
+
+    fn outbound(&self, _request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async { Err(PeerError::Timeout) })
+    }
+
+    fn heard_from(&self, server: &ServerName) {
+        self.heard.lock().push(server.to_owned());
+    }
+}
+
+struct World {
+    core: Arc<Core>,
+    peers: Arc<Peers>,
+    clock: Arc<TestClock>,
+    directory: tempfile::TempDir,
+}
+
+fn name(name: &str) -> &ServerName {
+    name.try_into().unwrap()
+}
+
+fn key(byte: u8, name: &str) -> SigningKey {
+    SigningKey::from_seed(name, &[byte; 32]).unwrap()
+}
+
+fn ids(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+impl World {
+    fn new() -> Self {
+        let peers = Arc::new(Peers {
+            documents: Mutex::default(),
+            fetches: AtomicUsize::new(0),
+            heard: Mutex::default(),
+            gate: Semaphore::new(100),
+        });
+        let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
+        let directory = tempfile::tempdir().unwrap();
+        let store = matron_storage::open(EngineKind::Memory, directory.path()).unwrap();
+        let core = Self::core(&peers, &clock, store, directory.path(), key(200, "us"));
+        Self { core, peers, clock, directory }
+    }
+
+    fn core(
+        peers: &Arc<Peers>,
+        clock: &Arc<TestClock>,
+        store: Arc<dyn matron_storage::Store>,
+        directory: &std::path::Path,
+        signing_key: SigningKey,
+    ) -> Arc<Core> {
+        let keyring = KeyRing::open(&directory.join(signing_key.key_id()), MasterKey::from_bytes([1; 32])).unwrap();
+        Core::new(Parts {
+            settings: Settings::default(),
+            server_name: name("us.example").to_owned(),
+            store,
+            keyring: Arc::new(keyring),
+            signing_key: Arc::new(signing_key),
+            clock: Arc::clone(clock) as Arc<dyn Clock>,
+            federation: Arc::clone(peers) as Arc<dyn Federation>,
+            media_dir: directory.join("media"),
+            appservices: Vec::new(),
+        })
+        .unwrap()
+    }
+
+    /// The same server after a restart, perhaps with another key.
+    fn restarted(&self, signing_key: SigningKey) -> Arc<Core> {
+        let directory = self.directory.path().join("again");
+        std::fs::create_dir_all(&directory).unwrap();
+        Self::core(&self.peers, &self.clock, Arc::clone(&self.core.store), &directory, signing_key)
+    }
+
+    fn publish(&self, server: &str, key: &SigningKey, retired: &[(&SigningKey, u64)], valid_until_ts: u64) {
+        let retired: BTreeMap<String, KeyRecord> = retired
+            .iter()
+            .map(|(key, expired_ts)| {
+                let record = KeyRecord { key: key.verify_key().to_base64(), valid_until_ts: *expired_ts };
+                (key.key_id().to_owned(), record)
+            })
+            .collect();
+        let current = (key.key_id(), key.verify_key().to_base64());
+        let mut document = unsigned_document(name(server), current, &retired, valid_until_ts);
+        key.sign_json(&mut document, server).unwrap();
+        self.peers.documents.lock().insert(name(server).to_owned(), serde_json::to_vec(&document).unwrap());
+    }
+
+    fn fetches(&self) -> usize {
+        self.peers.fetches.load(Ordering::SeqCst)
+    }
+
+    fn advance_ms(&self, ms: u64) {
+        self.clock.0.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    async fn keys(&self, server: &str, wanted: &[&str], at: Option<u64>) -> Vec<String> {
+        self.core.server_keys(name(server), &ids(wanted), at).await.unwrap().into_keys().collect()
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_fetched_once_and_survives_a_restart() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    for _ in 0..3 {
+        assert_eq!(world.keys("a.example", &["ed25519:one"], Some(NOW_MS)).await, ["ed25519:one"]);
+    }
+    let again = world.restarted(key(200, "us"));
+    let found = again.server_keys(name("a.example"), &ids(&["ed25519:one"]), Some(NOW_MS)).await.unwrap();
+    assert_eq!(found["ed25519:one"], key(1, "one").verify_key());
+    assert_eq!(world.fetches(), 1);
+}
+
+#[tokio::test]
+async fn callers_at_one_time_share_one_fetch() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    let found = join_all((0..20).map(|_| world.keys("a.example", &["ed25519:one"], Some(NOW_MS)))).await;
+    assert!(found.iter().all(|found| found == &["ed25519:one"]));
+    assert_eq!(world.fetches(), 1);
+    let dead = join_all((0..20).map(|_| world.keys("dead.example", &["ed25519:one"], Some(NOW_MS)))).await;
+    assert!(dead.iter().all(Vec::is_empty));
+    assert_eq!(world.fetches(), 2);
+    assert!(world.core.inbound.keys.in_flight.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_fails_is_asked_ever_more_seldom() {
+    let world = World::new();
+    for (asked_before, wait_ms) in [2_000, 4_000, 8_000].into_iter().enumerate() {
+        assert!(world.keys("a.example", &["ed25519:one"], Some(NOW_MS)).await.is_empty());
+        assert_eq!(world.fetches(), asked_before + 1);
+        world.advance_ms(wait_ms - 1);
+        assert!(world.keys("a.example", &["ed25519:one"], Some(NOW_MS)).await.is_empty());
+        assert_eq!(world.fetches(), asked_before + 1);
+        world.advance_ms(1);
+    }
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    assert_eq!(world.keys("a.example", &["ed25519:one"], Some(NOW_MS)).await, ["ed25519:one"]);
+}
+
+#[tokio::test]
+async fn an_unknown_key_id_does_not_make_us_ask_over_and_over() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    for _ in 0..5 {
+        assert_eq!(world.keys("a.example", &["ed25519:one", "ed25519:forged"], None).await, ["ed25519:one"]);
+    }
+    assert_eq!(world.fetches(), 1);
+    world.advance_ms(10_000);
+    world.publish("a.example", &key(2, "two"), &[(&key(1, "one"), NOW_MS)], NOW_MS + DAY_MS);
+    assert_eq!(world.keys("a.example", &["ed25519:two"], Some(NOW_MS + 1)).await, ["ed25519:two"]);
+    assert_eq!(world.fetches(), 2);
+}
+
+#[tokio::test]
+async fn an_outdated_key_is_refreshed_and_otherwise_refused() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    world.keys("a.example", &["ed25519:one"], Some(NOW_MS)).await;
+    world.advance_ms(2 * DAY_MS);
+    let now = NOW_MS + 2 * DAY_MS;
+    assert!(world.keys("a.example", &["ed25519:one"], Some(now)).await.is_empty());
+    world.advance_ms(10_000);
+    world.publish("a.example", &key(1, "one"), &[], now + DAY_MS);
+    assert_eq!(world.keys("a.example", &["ed25519:one"], Some(now)).await, ["ed25519:one"]);
+}
+
+#[tokio::test]
+async fn documents_that_nobody_should_believe_are_not_believed() {
+    let world = World::new();
+    world.publish("b.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    let of_another = world.peers.documents.lock()[name("b.example")].clone();
+    let bad = [of_another, b"{}".to_vec(), b"[]".to_vec(), b"\xff".to_vec(), b"{\"server_name\": 1.5}".to_vec(), Vec::new()];
+    for (index, document) in bad.into_iter().enumerate() {
+        let server = format!("a{index}.example");
+        world.peers.documents.lock().insert(name(&server).to_owned(), document);
+        assert!(world.keys(&server, &["ed25519:one"], None).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn our_document_is_signed_and_lists_the_keys_we_used_before() {
+    let world = World::new();
+    let document = world.core.own_key_document().await.unwrap();
+    let current = BTreeMap::from([("ed25519:us".to_owned(), key(200, "us").verify_key().to_base64())]);
+    matron_room::verify_json_signature(&document, "us.example", &current).unwrap();
+    let document = serde_json::to_value(&document).unwrap();
+    assert_eq!(document["server_name"], "us.example");
+    assert_eq!(document["old_verify_keys"], json!({}));
+    assert!(document["valid_until_ts"].as_u64().unwrap() <= NOW_MS + 7 * DAY_MS);
+
+    world.advance_ms(DAY_MS);
+    let again = world.restarted(key(201, "new"));
+    let document = again.own_key_document().await.unwrap();
+    let current = BTreeMap::from([("ed25519:new".to_owned(), key(201, "new").verify_key().to_base64())]);
+    matron_room::verify_json_signature(&document, "us.example", &current).unwrap();
+    let document = serde_json::to_value(&document).unwrap();
+    assert_eq!(document["verify_keys"].as_object().unwrap().len(), 1);
+    assert_eq!(document["old_verify_keys"]["ed25519:us"]["expired_ts"], NOW_MS + DAY_MS);
+    world.advance_ms(DAY_MS);
+    let later = again.own_key_document().await.unwrap();
+    let later = serde_json::to_value(&later).unwrap();
+    assert_eq!(later["old_verify_keys"], document["old_verify_keys"], "a key retires once");
+    let old = again.server_keys(name("us.example"), &ids(&["ed25519:us"]), Some(NOW_MS)).await.unwrap();
+    assert_eq!(old["ed25519:us"], key(200, "us").verify_key(), "our own old events still verify");
+}
+
+#[tokio::test]
+async fn a_notary_signs_beside_the_server_and_answers_for_one_that_is_gone() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    let wanted = || {
+        ["a.example", "dead.example", "us.example"].iter().map(|server| (name(server).to_owned(), None)).collect()
+    };
+    let documents = world.core.notarised_keys(wanted()).await.unwrap();
+    assert_eq!(documents.len(), 2);
+    let us = BTreeMap::from([("ed25519:us".to_owned(), key(200, "us").verify_key().to_base64())]);
+    let them = BTreeMap::from([("ed25519:one".to_owned(), key(1, "one").verify_key().to_base64())]);
+    for document in &documents {
+        matron_room::verify_json_signature(document, "us.example", &us).unwrap();
+    }
+    matron_room::verify_json_signature(&documents[0], "a.example", &them).unwrap();
+
+    world.peers.documents.lock().clear();
+    world.advance_ms(3 * DAY_MS);
+    assert_eq!(world.core.notarised_keys(wanted()).await.unwrap().len(), 2, "an old document is better than none");
+    let many = (0..101).map(|index| (name(&format!("s{index}.example")).to_owned(), None)).collect();
+    assert!(matches!(world.core.notarised_keys(many).await, Err(Error::TooLarge(_))));
+}
+
+fn signed(key: &SigningKey, origin: &str, destination: Option<&str>, content: Option<&serde_json::Value>) -> String {
+    let request = SignedRequest {
+        method: "PUT",
+        uri: "/_matrix/federation/v1/send/1",
+        origin: name(origin),
+        destination: destination.map(name),
+        content,
+    };
+    sign_request(&request, key)
+}
+
+#[tokio::test]
+async fn a_signed_request_tells_who_asks() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    let content = json!({"pdus": []});
+    let uri = "/_matrix/federation/v1/send/1";
+    for destination in [Some("us.example"), None] {
+        let header = signed(&key(1, "one"), "a.example", destination, Some(&content));
+        let server = world.core.verify_x_matrix(&header, "PUT", uri, Some(&content)).await.unwrap();
+        assert_eq!(server, "a.example");
+    }
+    assert_eq!(world.peers.heard.lock().len(), 2);
+
+    let header = signed(&key(1, "one"), "a.example", Some("us.example"), Some(&content));
+    let refused = |result: Result<OwnedServerName, Error>| matches!(result, Err(Error::Unauthorized(_)));
+    assert!(refused(world.core.verify_x_matrix(&header, "POST", uri, Some(&content)).await), "another method");
+    assert!(refused(world.core.verify_x_matrix(&header, "PUT", "/_matrix/x", Some(&content)).await), "another path");
+    assert!(refused(world.core.verify_x_matrix(&header, "PUT", uri, Some(&json!({}))).await), "another body");
+    assert!(refused(world.core.verify_x_matrix(&header, "PUT", uri, None).await), "no body");
+    for header in [
+        signed(&key(1, "one"), "a.example", Some("b.example"), Some(&content)),
+        signed(&key(2, "one"), "a.example", Some("us.example"), Some(&content)),
+        signed(&key(1, "two"), "a.example", Some("us.example"), Some(&content)),
+        signed(&key(200, "us"), "us.example", Some("us.example"), Some(&content)),
+        signed(&key(1, "one"), "dead.example", Some("us.example"), Some(&content)),
+        "Bearer token".to_owned(),
+    ] {
+        assert!(refused(world.core.verify_x_matrix(&header, "PUT", uri, Some(&content)).await), "{header}");
+    }
+    assert_eq!(world.peers.heard.lock().len(), 2);
+}
+
+#[tokio::test]
+async fn a_retired_key_no_longer_signs_requests() {
+    let world = World::new();
+    world.publish("a.example", &key(2, "two"), &[(&key(1, "one"), NOW_MS - 1)], NOW_MS + DAY_MS);
+    let header = signed(&key(1, "one"), "a.example", None, None);
+    let result = world.core.verify_x_matrix(&header, "PUT", "/_matrix/federation/v1/send/1", None).await;
+    assert!(matches!(result, Err(Error::Unauthorized(_))));
+}
+
+fn event(version: &str, sent_ms: u64, signing_key: &SigningKey) -> UncheckedPdu {
+    let version = RoomVersion::find(version).unwrap();
+    let mut draft = DraftPdu::new(
+        Some("!room:a.example".try_into().unwrap()),
+        "@u:a.example".try_into().unwrap(),
+        "m.room.message",
+        json!({"body": "x", "msgtype": "m.text"}),
+    );
+    draft.origin_server_ts_ms = sent_ms;
+    let pdu = draft.seal(version, signing_key, name("a.example")).unwrap();
+    UncheckedPdu::parse(pdu.json(), version).unwrap()
+}
+
+#[tokio::test]
+async fn an_event_needs_a_key_that_was_valid_when_it_was_sent() {
+    let world = World::new();
+    let old = key(1, "one");
+    world.publish("a.example", &key(2, "two"), &[(&old, NOW_MS - DAY_MS)], NOW_MS + DAY_MS);
+    for (version, sent_ms, stands) in [
+        ("11", NOW_MS - DAY_MS, true),
+        ("11", NOW_MS - DAY_MS + 1, false),
+        ("4", NOW_MS - DAY_MS + 1, true),
+    ] {
+        let event = event(version, sent_ms, &old);
+        world.core.prepare_keys_for_events([&event]).await.unwrap();
+        let keys = world.core.keys_for_event(&event).await.unwrap();
+        assert_eq!(event.verify(&keys).is_ok(), stands, "version {version}, sent {sent_ms}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What a push gateway is told of an event.
+//!
+//! SPEC: v1.19 Push Gateway API, `POST /_matrix/push/v1/notify`.
+
+use std::time::Duration;
+
+use ruma::UserId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{pusher::Pusher, worker::Job};
+use crate::{
+    Core, Error,
+    ports::{OutboundRequest, PeerError, http_method::Method},
+};
+
+/// How long a gateway may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The largest answer of a gateway, bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+#[derive(Default, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    rejected: Vec<String>,
+}
+
+/// What became of a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// The gateway has it, or it is no longer wanted.
+    Done,
+    /// The gateway says that the push key is dead: the pusher is gone.
+    Rejected,
+    /// Worth another try.
+    Failed,
+}
+
+impl Core {
+    /// Tells one gateway of one event.
+    pub(super) async fn deliver(&self, job: &Job) -> Result<Delivery, Error> {
+        let pushers = self.pushers_of(&job.user)?;
+        let Some(pusher) = pushers.iter().find(|pusher| pusher.id() == job.pusher && pusher.enabled) else {
+            return Ok(Delivery::Done);
+        };
+        // What expired or was redacted while the gateway was away is not told any more.
+        let Some(event) = self.load_event(job.event.id())? else { return Ok(Delivery::Done) };
+        if !event.is_shown(self.now_ms()) || event.content_gone {
+            return Ok(Delivery::Done);
+        }
+        let Some(url) = pusher.url() else { return Ok(Delivery::Done) };
+        let request = OutboundRequest {
+            method: Method::Post,
+            url: url.to_owned(),
+            bearer: None,
+            body: Some(self.notification(job, pusher)?),
+            timeout: TIMEOUT,
+            max_bytes: MAX_ANSWER_BYTES,
+            trusted: false,
+        };
+        match self.federation.outbound(request).await {
+            Ok(response) => {
+                let answer: Answer = serde_json::from_slice(&response.body).unwrap_or_default();
+                if answer.rejected.contains(&pusher.pushkey) {
+                    self.remove_pusher(&job.user, &job.pusher).await?;
+                    return Ok(Delivery::Rejected);
+                }
+                Ok(Delivery::Done)
+            }
+            Err(PeerError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => Ok(Delivery::Done),
+            Err(_) => Ok(Delivery::Failed),
+        }
+    }
+
+    fn notification(&self, job: &Job, pusher: &Pusher) -> Result<Value, Error> {
+        let pdu = &job.event.pdu;
+        let counts = json!({ "unread": self.unread_rooms(&job.user)? });
+        let mut data = pusher.data.clone();
+        if let Some(data) = data.as_object_mut() {
+            data.remove("url");
+        }
+        let device = json!({
+            "app_id": pusher.app_id,
+            "pushkey": pusher.pushkey,
+            "pushkey_ts": pusher.pushkey_ts,
+            "data": data,
+            "tweaks": job.actions.tweaks,
+        });
+        let prio = if job.actions.highlight || job.actions.tweaks.contains_key("sound") { "high" } else { "low" };
+        let mut notification = json!({
+            "event_id": pdu.event_id(),
+            "room_id": pdu.room_id(),
+            "counts": counts,
+            "prio": prio,
+            "devices": [device],
+        });
+        // Privacy by default: push providers see ids only, unless the operator and the client want more.
+        if self.settings.push_includes_content && !pusher.wants_ids_only() {
+            if let Some(notification) = notification.as_object_mut() {
+                notification.insert("id".to_owned(), pdu.event_id().as_str().into());
+                notification.insert("type".to_owned(), pdu.kind().into());
+                notification.insert("sender".to_owned(), pdu.sender().as_str().into());
+                notification.insert("content".to_owned(), pdu.content_value());
+                if let Some(key) = pdu.state_key() {
+                    notification.insert("user_is_target".to_owned(), (key == job.user.as_str()).into());
+                    if let Some(membership) = pdu.membership() {
+                        notification.insert("membership".to_owned(), membership.into());
+                    }
+                }
+            }
+        }
+        Ok(json!({ "notification": notification }))
+    }
+
+    /// In how many rooms the user has something unread.
+    fn unread_rooms(&self, user: &UserId) -> Result<u64, Error> {
+        let mut rooms: u64 = 0;
+        for room in self.joined_rooms(user)? {
+            if self.count_unread(user, &room)?.total().notification_count > 0 {
+                rooms = rooms.saturating_add(1);
+            }
+        }
+        Ok(rooms)
+    }
+}

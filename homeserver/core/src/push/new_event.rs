@@ -1,0 +1,116 @@
+//! A new event reaches those it notifies: counts move, pushers are told.
+
+use std::sync::Arc;
+
+use matron_room::{Membership, PowerLevels};
+use matron_storage::StreamPos;
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    evaluate::{Context, EventView, evaluate},
+    worker::Job,
+};
+use crate::{
+    Core, Error,
+    rooms::{record::EventRef, room::Inner},
+};
+
+/// What rules ask of a room, taken when the event was appended.
+#[derive(Clone, Debug, Default)]
+pub struct RoomContext {
+    /// How many are joined.
+    pub member_count: u64,
+    /// Who may notify all.
+    pub levels: Option<Arc<PowerLevels>>,
+}
+
+/// An event that was just committed to the end of a timeline.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The event.
+    pub event: EventRef,
+    /// Where in the stream it is.
+    pub position: StreamPos,
+    /// Who is joined after it.
+    pub joined: imbl::OrdSet<OwnedUserId>,
+    /// Whose membership it changed.
+    pub affected: Vec<OwnedUserId>,
+    /// What rules ask of the room.
+    pub context: RoomContext,
+}
+
+impl Core {
+    /// What push rules ask of a room in memory.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn push_context(&self, inner: &mut Inner) -> Result<RoomContext, Error> {
+        let member_count = u64::try_from(inner.joined.len()).unwrap_or(u64::MAX);
+        match inner.power_levels(self) {
+            Ok(levels) => Ok(RoomContext { member_count, levels: Some(levels) }),
+            Err(Error::NotFound(_)) => Ok(RoomContext { member_count, levels: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Counts have moved and pushers are queued. Called after the commit and before anyone is woken; cannot fail the request.
+    pub async fn push_event(self: &Arc<Self>, new: &NewEvent) {
+        if let Err(error) = self.notify_users(new) {
+            tracing::warn!(%error, event.id = %new.event.id(), "push rules could not be evaluated");
+        }
+    }
+
+    fn notify_users(&self, new: &NewEvent) -> Result<(), Error> {
+        let pdu = &new.event.pdu;
+        let invited = new.affected.iter().filter(|user| {
+            pdu.membership_state() == Some(Membership::Invite) && pdu.state_key() == Some(user.as_str())
+        });
+        self.push.counts.lock().announce(pdu.room_id(), new.position);
+        let mut view = None;
+        let users = new.joined.iter().chain(invited).filter(|user| self.is_local_user(user));
+        for user in users {
+            if *user == *pdu.sender() {
+                // What the user said themselves shows that they have read what was before.
+                continue;
+            }
+            let is_counted = self.push.counts.lock().is_warm(user, pdu.room_id());
+            let pushers = self.pushers_of(user)?;
+            if !is_counted && pushers.is_empty() {
+                continue;
+            }
+            if self.ignored_users(user)?.contains(pdu.sender()) {
+                continue;
+            }
+            let view = view.get_or_insert_with(|| EventView::new(pdu));
+            let rules = self.compiled_rules(user)?;
+            let context = self.user_context(user, &new.context, &rules)?;
+            let Some(actions) = evaluate(&rules, user, view, &context) else { continue };
+            if !actions.notify {
+                continue;
+            }
+            if is_counted && new.joined.contains(user) {
+                self.count_event(user, &new.event, new.position, &actions)?;
+            }
+            for pusher in pushers.iter().filter(|pusher| pusher.enabled) {
+                self.push.jobs.add(Job {
+                    user: user.clone(),
+                    pusher: pusher.id(),
+                    event: Arc::clone(&new.event),
+                    actions: Arc::clone(&actions),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The context of one user's evaluation.
+    pub(super) fn user_context(
+        &self,
+        user: &UserId,
+        room: &RoomContext,
+        rules: &super::CompiledRules,
+    ) -> Result<Context, Error> {
+        let display_name = if rules.wants_display_name { self.display_name(user)? } else { None };
+        Ok(Context { member_count: room.member_count, levels: room.levels.clone(), display_name })
+    }
+}
