@@ -1,10 +1,12 @@
 //! Operators' endpoints: Synapse-compatible paths that tools and test suites expect.
 
-use axum::Router;
+mod register;
+
+use axum::{Router, routing::get};
 
 use crate::AppState;
 
 /// The routes of this part.
 pub fn routes() -> Router<AppState> {
-    Router::new()
+    Router::new().route("/_synapse/admin/v1/register", get(register::nonce).post(register::register))
 }

@@ -1,10 +1,10 @@
 //! Who asks, as the access token proves.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::extract::FromRequestParts;
 use http::{header::AUTHORIZATION, request::Parts};
-use matron_core::{Error, Requester, accounts::Masquerade};
+use matron_core::{Error, Requester, accounts::Masquerade, appservices::Appservice};
 use ruma::{OwnedDeviceId, OwnedUserId};
 
 use crate::{ApiError, AppState, middleware::rate_limit};
@@ -49,6 +49,30 @@ impl FromRequestParts<AppState> for OptionalAuth {
                 Err(error.into())
             }
         }
+    }
+}
+
+/// What a request without user shows: an application service's token, if any. Counted against its address.
+///
+/// Refusal: `M_LIMIT_EXCEEDED`.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Whose token it is.
+    pub appservice: Option<Arc<Appservice>>,
+    /// Whether there was a token at all.
+    pub token_given: bool,
+}
+
+impl FromRequestParts<AppState> for Shown {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token = access_token(parts, state.core.settings.access_token_in_query);
+        let appservice = token.as_deref().and_then(|token| state.core.appservice_for_token(token));
+        if appservice.is_none() {
+            rate_limit::check_address(parts, state)?;
+        }
+        Ok(Self { appservice, token_given: token.is_some() })
     }
 }
 

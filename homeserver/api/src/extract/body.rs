@@ -94,3 +94,10 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 pub(super) fn missing_field(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.split('`').next()
 }
+
+/// A body of which only interactive authentication matters.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct UiaBody {
+    /// The client's `auth`.
+    pub auth: Option<serde_json::Value>,
+}

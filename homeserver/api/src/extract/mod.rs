@@ -5,7 +5,7 @@ mod body;
 mod params;
 mod x_matrix;
 
-pub use auth::{Auth, OptionalAuth, access_token};
-pub use body::{DEFAULT_JSON_BYTES, JsonBody, JsonOrEmpty, LARGE_JSON_BYTES, parse_json, read_body};
+pub use auth::{Auth, OptionalAuth, Shown, access_token};
+pub use body::{DEFAULT_JSON_BYTES, JsonBody, JsonOrEmpty, LARGE_JSON_BYTES, UiaBody, parse_json, read_body};
 pub use params::{PathArgs, Query};
 pub use x_matrix::{Peer, PeerJson};

@@ -1,0 +1,30 @@
+//! `POST /_matrix/client/v3/account/deactivate`.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use matron_core::Core;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Answer,
+    extract::{Auth, JsonOrEmpty},
+};
+
+#[derive(Deserialize)]
+pub(super) struct Body {
+    #[serde(default)]
+    erase: bool,
+    auth: Option<Value>,
+}
+
+/// The account is closed for good.
+pub(super) async fn deactivate(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    JsonOrEmpty(body): JsonOrEmpty<Body>,
+) -> Answer {
+    core.deactivate_own(&requester, body.erase, body.auth.as_ref()).await?;
+    Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
+}

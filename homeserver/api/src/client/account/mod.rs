@@ -1,0 +1,37 @@
+//! One's own account.
+
+mod deactivate;
+mod openid;
+mod password;
+mod threepid;
+mod whoami;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+
+use crate::{
+    AppState,
+    routing::{Routes, V3},
+};
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .client(V3, "/account/whoami", get(whoami::whoami))
+        .client(V3, "/account/password", post(password::change))
+        .client(V3, "/account/deactivate", post(deactivate::deactivate))
+        .client(V3, "/account/3pid", get(threepid::list).post(threepid::unsupported))
+        .client(V3, "/account/3pid/add", post(threepid::unsupported))
+        .client(V3, "/account/3pid/bind", post(threepid::unsupported))
+        .client(V3, "/account/3pid/delete", post(threepid::delete))
+        .client(V3, "/account/3pid/unbind", post(threepid::unbind))
+        .client(V3, "/account/3pid/email/requestToken", post(threepid::request_token))
+        .client(V3, "/account/3pid/msisdn/requestToken", post(threepid::request_token))
+        .client(V3, "/account/password/email/requestToken", post(threepid::request_token))
+        .client(V3, "/account/password/msisdn/requestToken", post(threepid::request_token))
+        .client(V3, "/register/email/requestToken", post(threepid::request_token))
+        .client(V3, "/register/msisdn/requestToken", post(threepid::request_token))
+        .client(V3, "/user/{user_id}/openid/request_token", post(openid::request_token))
+        .route("/_matrix/federation/v1/openid/userinfo", get(openid::userinfo))
+}

@@ -1,0 +1,27 @@
+//! `GET /.well-known/matrix/{client,server,support}`.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use matron_core::{Core, Error};
+use serde_json::json;
+
+use crate::Answer;
+
+/// Where clients find this server.
+pub(super) async fn client(State(core): State<Arc<Core>>) -> Answer {
+    let base_url = core.settings.public_base_url.clone().unwrap_or_else(|| format!("https://{}", core.server_name));
+    Ok(Json(json!({ "m.homeserver": { "base_url": base_url } })))
+}
+
+/// Where servers find this server.
+pub(super) async fn server(State(core): State<Arc<Core>>) -> Answer {
+    let server = core.settings.well_known_server.clone();
+    let server = server.ok_or_else(|| Error::not_found("this server delegates to no other name"))?;
+    Ok(Json(json!({ "m.server": server })))
+}
+
+/// Whom to ask for help.
+pub(super) async fn support(State(_core): State<Arc<Core>>) -> Answer {
+    Err(Error::not_found("the operator has named no contact").into())
+}
