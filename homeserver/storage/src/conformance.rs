@@ -2,7 +2,7 @@
 //!
 //! `conformance_suite!(name, subject)` makes a test of each, in a module `name`; `subject` is an expression
 //! that gives a fresh [`Subject`].
-#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a check ends with a panic where an engine fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a check ends with a panic where an engine fails")]
 
 mod atomicity;
 mod lifetime;

@@ -30,14 +30,14 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
-pub use self::{
-    master::{MasterKey, MasterKeyError},
-    media::{FileOpener, FileSealer},
-};
 use self::{
     aead::{Cipher, NONCE_BYTES, TAG_BYTES},
     file::SlotFile,
     slot::{DataKey, KEY_ID_BYTES, SlotState},
+};
+pub use self::{
+    master::{MasterKey, MasterKeyError},
+    media::{FileOpener, FileSealer},
 };
 
 /// The bit that marks the bucket of content without a lifetime.
@@ -150,7 +150,10 @@ impl KeyRing {
         state.free.reverse();
         if state.damaged > 0 {
             // A slot is one disk sector, so a crash leaves it old or new. Damage means a failing disk.
-            tracing::warn!(slots = state.damaged, "the key ring has damaged slots; the content under their keys is lost");
+            tracing::warn!(
+                slots = state.damaged,
+                "the key ring has damaged slots; the content under their keys is lost"
+            );
         }
         Ok(Self { file, state: Mutex::new(state), synced: Mutex::new(0) })
     }

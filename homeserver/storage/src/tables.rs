@@ -162,6 +162,7 @@ pub enum Table {
 }
 
 /// The whole catalogue, in the order of [`Table`].
+#[rustfmt::skip] // a table of tables: one line each
 pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::ServerMeta, name: "server_meta", owner: "server", key: "name", value: "JSON", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::UserAccount, name: "user_account", owner: "accounts", key: "user_id", value: "JSON Account", patient_data: "no", deletion: "tombstone on deactivation" },

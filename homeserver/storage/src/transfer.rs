@@ -128,7 +128,8 @@ pub fn load(source: &mut dyn Read, store: &dyn Store) -> Result<u64, StoreError>
             TABLE => {
                 let name = input.part()?;
                 let known = CATALOGUE.iter().find(|info| info.name.as_bytes() == name);
-                table = Some(known.ok_or_else(|| StoreError::Foreign("the dump has an unknown table".to_owned()))?.table);
+                table =
+                    Some(known.ok_or_else(|| StoreError::Foreign("the dump has an unknown table".to_owned()))?.table);
             }
             ROW => {
                 let table = table.ok_or_else(damaged)?;

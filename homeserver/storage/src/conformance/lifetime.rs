@@ -119,7 +119,10 @@ pub fn backup_is_a_store_of_its_own(subject: &Subject) {
         commit(&*copy, |batch| batch.positions = 1).unwrap();
         copy.close();
     }
-    assert!(matches!(engine::restore(&subject.scratch.join("none"), &subject.scratch.join("x")), Err(StoreError::Foreign(_))));
+    assert!(matches!(
+        engine::restore(&subject.scratch.join("none"), &subject.scratch.join("x")),
+        Err(StoreError::Foreign(_))
+    ));
 }
 
 /// From this engine to memory, to SQLite and back, through a dump and directly.

@@ -24,7 +24,8 @@ pub fn scans_go_in_byte_order_both_ways(subject: &Subject) {
 pub fn pages_are_bounded_and_follow_each_other(subject: &Subject) {
     let store = subject.start();
     let count = u64::try_from(MAX_PAGE).unwrap() + 50;
-    commit(&*store, |batch| (0..count).for_each(|number| _ = batch.put(Table::Misc, key(number), key(number)))).unwrap();
+    commit(&*store, |batch| (0..count).for_each(|number| _ = batch.put(Table::Misc, key(number), key(number))))
+        .unwrap();
     let scan = |range: &KeyRange, order, limit| store.scan(Table::Misc, range, order, limit).unwrap();
     assert!(scan(&KeyRange::all(), Order::Ascending, 0).is_empty());
     assert_eq!(scan(&KeyRange::all(), Order::Ascending, usize::MAX).len(), MAX_PAGE);
@@ -48,8 +49,7 @@ pub fn pages_are_bounded_and_follow_each_other(subject: &Subject) {
 /// Prefixes that end in `FF`, empty and reversed ranges, for scans and deletions.
 pub fn ranges_with_extreme_bytes_hold_exactly_their_keys(subject: &Subject) {
     let store = subject.start();
-    let keys: [&[u8]; 9] =
-        [b"", b"\0", b"a", b"a\xFF", b"a\xFF\0", b"a\xFF\xFF\xFF", b"b", b"\xFF", b"\xFF\xFF\x01"];
+    let keys: [&[u8]; 9] = [b"", b"\0", b"a", b"a\xFF", b"a\xFF\0", b"a\xFF\xFF\xFF", b"b", b"\xFF", b"\xFF\xFF\x01"];
     let prefix = |bytes: &[u8]| Key::new().raw(bytes).prefix();
     let ranges = [
         (prefix(b""), 9),

@@ -103,6 +103,38 @@ pub(crate) fn engine_of(path: &Path) -> Result<Option<EngineKind>, StoreError> {
     Ok(read_marker(path)?.and_then(|(engine, state)| (state == State::Ready).then_some(engine)))
 }
 
+/// An empty file, for this user alone.
+pub(crate) fn create_file(path: &Path) -> Result<(), StoreError> {
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    Ok(())
+}
+
+/// A directory, for this user alone.
+pub(crate) fn create_directory(path: &Path) -> Result<(), StoreError> {
+    Ok(DirBuilder::new().mode(0o700).create(path)?)
+}
+
+/// What `write` makes of a new store in `target`; nothing is left there if it fails.
+///
+/// # Errors
+/// [`StoreError::Foreign`] when `target` exists, else as `write` fails.
+pub(crate) fn write_backup(
+    target: &Path,
+    engine: EngineKind,
+    write: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if target.exists() {
+        return Err(StoreError::Foreign("the target of a backup must not exist yet".to_owned()));
+    }
+    let mut directory = StoreDir::open(target, engine)?;
+    let written = write(&directory.files()).and_then(|()| directory.mark_ready());
+    if written.is_err() {
+        // Half a backup is none; it is ours to remove, since there was nothing before.
+        drop(fs::remove_dir_all(target));
+    }
+    written
+}
+
 /// The names in a directory are durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     Ok(File::open(path)?.sync_all()?)
@@ -159,8 +191,7 @@ fn write_marker(path: &Path, engine: EngineKind, state: State) -> Result<(), Sto
         State::Ready => "ready",
     };
     let unfinished = path.join("store.marker.new");
-    let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
     file.write_all(format!("{HEAD}\nformat {FORMAT}\nengine {engine}\nstate {state}\n").as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, path.join(MARKER))?;

@@ -15,6 +15,7 @@ use crate::{
 };
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// A store that lives and dies with the process. A commit is "durable" when it is visible.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ fn rows_mut(tables: &mut [Rows], table: Table) -> Result<&mut Rows, StoreError> 
 }
 
 /// The bounds of `range` for a map; `None` when it is empty, which a map answers with a panic.
-pub(crate) fn bounds(range: &KeyRange) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+fn bounds(range: &KeyRange) -> Option<Bounds<'_>> {
     match &range.end {
         Some(end) if *end <= range.start => None,
         Some(end) => Some((Bound::Included(&range.start), Bound::Excluded(end))),
@@ -137,9 +138,7 @@ impl Store for MemoryStore {
             return Err(StoreError::Foreign("the target of a backup must not exist yet".to_owned()));
         }
         let copy = SqliteStore::open(target)?;
-        crate::transfer::copy(self, &copy)?;
-        copy.close();
-        Ok(())
+        crate::transfer::copy(self, &copy).map(drop)
     }
 
     fn engine(&self) -> &'static str {

@@ -14,14 +14,7 @@
 
 mod write;
 
-use std::{
-    fmt, io,
-    ops::Bound,
-    path::Path,
-    sync::Arc,
-    thread::sleep,
-    time::Duration,
-};
+use std::{fmt, fs::File, io, ops::Bound, path::Path, sync::Arc, thread::sleep, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -31,7 +24,7 @@ use crate::{
     engine::{
         EngineKind,
         committer::Committer,
-        directory::{StoreDir, sync_directory},
+        directory::{StoreDir, create_directory, sync_directory, write_backup},
     },
     tables::CATALOGUE,
 };
@@ -48,6 +41,8 @@ const META_TABLE: &[u8] = b"\0table/";
 /// How often and how long opening waits for an earlier handle of this process to end.
 const OPEN_ATTEMPTS: u32 = 100;
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// How many bytes are free where the store lies.
 pub type FreeBytes = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
@@ -92,6 +87,9 @@ impl SledStore {
     pub fn open_with(dir: &Path, free: FreeBytes) -> Result<Self, StoreError> {
         let mut directory = StoreDir::open(dir, EngineKind::Sled)?;
         let path = directory.files();
+        if directory.is_fresh() {
+            create_directory(&path)?;
+        }
         let db = open_tree(&path)?;
         let tables = Tables::load(&db)?;
         let position = match db.get(META_POSITION).map_err(store_error)? {
@@ -156,9 +154,10 @@ impl Tables {
                 bytes.push(*byte);
                 continue;
             }
-            last = last.checked_add(1).filter(|byte| *byte < u8::MAX).ok_or_else(|| {
-                StoreError::Engine("the sled engine has no room for another table".to_owned())
-            })?;
+            last = last
+                .checked_add(1)
+                .filter(|byte| *byte < u8::MAX)
+                .ok_or_else(|| StoreError::Engine("the sled engine has no room for another table".to_owned()))?;
             let key = [META_TABLE, info.name.as_bytes()].concat();
             db.insert(key, &[last]).map_err(store_error)?;
             bytes.push(last);
@@ -180,7 +179,7 @@ impl Tables {
     }
 
     /// The bounds in the tree; `None` when the range is empty.
-    fn bounds(&self, table: Table, range: &KeyRange) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+    fn bounds(&self, table: Table, range: &KeyRange) -> Option<Bounds> {
         let start = self.key(table, &range.start);
         let end = match &range.end {
             Some(end) if *end <= range.start => return None,
@@ -238,16 +237,14 @@ impl Store for SledStore {
 
     /// Writes a new store, row by row; commits wait meanwhile, since sled has no snapshots.
     fn backup(&self, target: &Path) -> Result<(), StoreError> {
-        if target.exists() {
-            return Err(StoreError::Foreign("the target of a backup must not exist yet".to_owned()));
-        }
-        let mut directory = StoreDir::open(target, EngineKind::Sled)?;
-        let path = directory.files();
-        let copy = path.clone();
-        self.committer.run(move |writer| writer.export(&open_tree(&copy)?))?;
-        std::fs::File::open(path.join("db"))?.sync_all()?;
-        sync_directory(&path)?;
-        directory.mark_ready()
+        write_backup(target, EngineKind::Sled, |path| {
+            create_directory(path)?;
+            let copy = path.to_owned();
+            self.committer.run(move |writer| writer.export(&open_tree(&copy)?))?;
+            File::open(path.join("db"))?.sync_all()?;
+            sync_directory(&path.join("blobs"))?;
+            sync_directory(path)
+        })
     }
 
     fn engine(&self) -> &'static str {

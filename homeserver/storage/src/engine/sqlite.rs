@@ -28,7 +28,7 @@ use crate::{
     engine::{
         EngineKind,
         committer::Committer,
-        directory::{StoreDir, sync_directory},
+        directory::{StoreDir, create_file, write_backup},
     },
 };
 
@@ -172,19 +172,14 @@ impl Store for SqliteStore {
 
     /// Writes a compacted copy from one snapshot; commits go on meanwhile.
     fn backup(&self, target: &Path) -> Result<(), StoreError> {
-        if target.exists() {
-            return Err(StoreError::Foreign("the target of a backup must not exist yet".to_owned()));
-        }
-        let mut directory = StoreDir::open(target, EngineKind::Sqlite)?;
-        let copy = directory.files();
-        let name = copy.to_str().ok_or_else(|| StoreError::Engine("the target's path is not UTF-8".to_owned()))?;
-        // A connection of its own: a long copy must not keep a reader.
-        let source = open_reader(&self.path).map_err(store_error)?;
-        source.execute("VACUUM INTO ?1", [name]).map_err(store_error)?;
-        drop(source);
-        File::open(&copy)?.sync_all()?;
-        directory.mark_ready()?;
-        sync_directory(target)
+        write_backup(target, EngineKind::Sqlite, |copy| {
+            let name = copy.to_str().ok_or_else(|| StoreError::Engine("the target's path is not UTF-8".to_owned()))?;
+            create_file(copy)?;
+            // A connection of its own: a long copy must not keep a reader.
+            let source = open_reader(&self.path).map_err(store_error)?;
+            source.execute("VACUUM INTO ?1", [name]).map_err(store_error)?;
+            Ok(File::open(copy)?.sync_all()?)
+        })
     }
 
     fn engine(&self) -> &'static str {

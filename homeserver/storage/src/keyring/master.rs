@@ -98,10 +98,8 @@ impl MasterKey {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&name)?;
         let text = Zeroizing::new(format!("{}\n", Zeroizing::new(hex::encode(bytes.as_slice())).as_str()));
         // A link never replaces: whole or not at all, and never over another key.
-        let written = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::hard_link(&name, path));
+        let written =
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&name, path));
         fs::remove_file(&name)?;
         written?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));

@@ -50,9 +50,8 @@ impl KeyRing {
         plaintext: &mut dyn Write,
     ) -> Result<u64, KeyRingError> {
         let mut opener = self.file_opener(room, bucket, aad, sealed)?;
-        io::copy(&mut opener, plaintext).map_err(|error| {
-            if error.kind() == ErrorKind::InvalidData { KeyRingError::Tampered } else { error.into() }
-        })
+        io::copy(&mut opener, plaintext)
+            .map_err(|error| if error.kind() == ErrorKind::InvalidData { KeyRingError::Tampered } else { error.into() })
     }
 
     /// A writer that seals into `sealed`; the file is whole only after [`FileSealer::finish`].

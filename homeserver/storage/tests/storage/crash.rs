@@ -84,7 +84,7 @@ fn run_and_kill(kind: EngineKind, dir: &Path, lifetime: Duration) -> Vec<(String
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     // Half of the time the opening itself is hit.
-    if lifetime.as_millis() % 2 == 0 {
+    if lifetime.as_millis().is_multiple_of(2) {
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
     }
     let killer = std::thread::spawn(move || {

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use matron_storage::{
-    Batch, CommitError, EngineKind, KeyRange, Order, Store, StoreError, Table,
+    Batch, CommitError, EngineKind, KeyRange, KeyRing, KeyRingError, MasterKey, Order, Store, StoreError, Table,
     engine::{
         sled::SledStore,
         sqlite::{SqliteOptions, SqliteStore},
@@ -196,4 +197,62 @@ fn nearly_full_disk_refuses_batches_before_sled_is_harmed() {
     let mut batch = Batch::new();
     batch.put(Table::Misc, "large", vec![0; 256 * 1024 + 1]);
     assert!(matches!(store.submit(batch).wait(), Err(CommitError::Store(StoreError::Engine(_)))));
+}
+
+#[test]
+fn nobody_else_may_read_a_store() {
+    for kind in ON_DISK {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, backup) = (dir.path().join("store"), dir.path().join("backup"));
+        let store = open(kind, &place).unwrap();
+        put(&*store, 1).unwrap();
+        store.backup(&backup).unwrap();
+        for place in [&place, &backup] {
+            assert_eq!(fs::metadata(place).unwrap().permissions().mode() & 0o077, 0);
+            for entry in fs::read_dir(place).unwrap() {
+                let entry = entry.unwrap();
+                assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", entry.path().display());
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs an empty file system of a few megabytes, named by MATRON_TEST_SMALL_DISK"]
+fn small_disk_fills_and_recovers() {
+    let disk = PathBuf::from(std::env::var("MATRON_TEST_SMALL_DISK").unwrap());
+    let ballast = disk.join("ballast");
+    let store = open(EngineKind::Sqlite, &disk.join("store")).unwrap();
+    let ring = KeyRing::open(&disk.join("keys"), MasterKey::from_bytes([1; 32])).unwrap();
+    let sealed = ring.seal("!a", 0, b"", b"kept").unwrap();
+    let mut written = 0;
+    let mut fill = || {
+        loop {
+            match put(&*store, written) {
+                Ok(()) => written += 1,
+                Err(error) => break assert!(is_full(&Err(error))),
+            }
+        }
+        written
+    };
+    let first = fill();
+    assert_eq!(count(&*store, Table::Misc), first);
+    fs::write(&ballast, vec![0; 100_000_000]).unwrap_err();
+    let many: Vec<_> = (1..50_000).map(|bucket| ("!a", bucket)).collect();
+    assert!(matches!(ring.prepare(&many), Err(KeyRingError::Full)));
+    assert!(matches!(store.backup(&disk.join("backup")), Err(StoreError::Full | StoreError::Io(_))));
+    assert!(!disk.join("backup").exists());
+    assert_eq!(ring.open_sealed("!a", 0, b"", &sealed).unwrap(), b"kept");
+    assert!(ring.destroy("!a", 0).unwrap(), "destruction needs no room");
+    let mut batch = Batch::new();
+    batch.delete_range(Table::EventPdu, KeyRange::all());
+    fs::remove_file(&ballast).unwrap();
+    store.maintain().unwrap();
+    store.submit(batch).wait().unwrap();
+    store.maintain().unwrap();
+    put(&*store, 999_999).unwrap();
+    ring.seal("!b", 0, b"", b"").unwrap();
+    store.close();
+    let store = open(EngineKind::Sqlite, &disk.join("store")).unwrap();
+    assert_eq!(count(&*store, Table::Misc), first + 1);
 }

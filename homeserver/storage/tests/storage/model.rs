@@ -41,8 +41,11 @@ fn expect() -> impl Strategy<Value = Expect> {
 }
 
 fn batch() -> impl Strategy<Value = Batch> {
-    (vec(expect(), 0..2), vec(op(), 0..8), 0..3_u32)
-        .prop_map(|(expect, ops, positions)| Batch { expect, ops, positions })
+    (vec(expect(), 0..2), vec(op(), 0..8), 0..3_u32).prop_map(|(expect, ops, positions)| Batch {
+        expect,
+        ops,
+        positions,
+    })
 }
 
 fn inside(range: &KeyRange, key: &[u8]) -> bool {

@@ -170,7 +170,8 @@ impl Writer for SledWriter {
                     *self.visible.write() = None;
                     self.failed = true;
                 }
-                let answers = answers.into_iter().map(|answer| answer.and_then(|_| Err(error.again().into()))).collect();
+                let answers =
+                    answers.into_iter().map(|answer| answer.and_then(|_| Err(error.again().into()))).collect();
                 Outcome { answers, position: from, flushes: 0 }
             }
         }

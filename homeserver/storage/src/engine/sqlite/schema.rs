@@ -17,8 +17,7 @@ pub(super) const WRITE_STATEMENTS: usize = 512;
 pub(super) const CREATE_META: &str =
     "CREATE TABLE IF NOT EXISTS matron_meta(name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) WITHOUT ROWID";
 pub(super) const READ_POSITION: &str = "SELECT value FROM matron_meta WHERE name = 'position'";
-pub(super) const WRITE_POSITION: &str =
-    "INSERT INTO matron_meta(name, value) VALUES ('position', ?1) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+pub(super) const WRITE_POSITION: &str = "INSERT INTO matron_meta(name, value) VALUES ('position', ?1) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
 
 /// Whether values are large enough that a tree of keys beside a tree of rows takes less disk than one tree of both.
 fn has_large_values(table: Table) -> bool {
@@ -78,9 +77,7 @@ impl TableStatements {
         let name = table.name();
         let shape = if has_large_values(table) { "" } else { " WITHOUT ROWID" };
         Self {
-            create: format!(
-                "CREATE TABLE IF NOT EXISTS {name}(k BLOB PRIMARY KEY NOT NULL, v BLOB NOT NULL){shape}"
-            ),
+            create: format!("CREATE TABLE IF NOT EXISTS {name}(k BLOB PRIMARY KEY NOT NULL, v BLOB NOT NULL){shape}"),
             get: format!("SELECT v FROM {name} WHERE k = ?1"),
             put: format!("INSERT INTO {name}(k, v) VALUES (?1, ?2) ON CONFLICT(k) DO UPDATE SET v = excluded.v"),
             delete: format!("DELETE FROM {name} WHERE k = ?1"),

@@ -1,6 +1,6 @@
 //! The writer: a group of batches becomes one transaction and one flush.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, params};
 
@@ -13,7 +13,7 @@ use crate::{
     Batch, CommitError, Committed, Expect, Op, StoreError, StreamPos,
     engine::{
         committer::{Outcome, Writer},
-        slots,
+        directory, slots,
     },
 };
 
@@ -22,6 +22,8 @@ const CACHE_KIB: i64 = 8 * 1024;
 const LOG_PAGES: i64 = 2000;
 /// What the log may keep of the disk once it was emptied.
 const LOG_BYTES: i64 = 16 * 1024 * 1024;
+/// How long maintenance waits for those who read.
+const MAINTAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many free pages one maintenance gives back to the file system.
 const VACUUM_PAGES: u32 = 4096;
 
@@ -35,10 +37,11 @@ pub(super) struct SqliteWriter {
 impl SqliteWriter {
     /// The file is open for writing, with every table there; also the position at which it stands.
     pub(super) fn open(path: &Path, fresh: bool, options: SqliteOptions) -> Result<(Self, StreamPos), StoreError> {
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if fresh {
-            flags |= OpenFlags::SQLITE_OPEN_CREATE;
+            // An empty file is an empty database; made here, nobody else may read it or the log beside it.
+            directory::create_file(path)?;
         }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
         connection.busy_timeout(schema::BUSY_TIMEOUT).map_err(store_error)?;
         if !fresh {
@@ -81,12 +84,19 @@ impl SqliteWriter {
 
     /// Free pages are given back, and the log is empty.
     pub(super) fn maintain(&mut self) -> Result<(), StoreError> {
-        self.vacuum().map_err(store_error)?;
-        let busy: i64 = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-            .map_err(store_error)?;
-        if busy == 0 { Ok(()) } else { Err(StoreError::Engine("a long read kept the log from being emptied".to_owned())) }
+        // Commits wait behind this: a long read, a backup for example, must not hold them up for long.
+        self.connection.busy_timeout(MAINTAIN_TIMEOUT).map_err(store_error)?;
+        let busy = self.vacuum().and_then(|()| self.empty_log());
+        self.connection.busy_timeout(schema::BUSY_TIMEOUT).map_err(store_error)?;
+        if busy.map_err(store_error)? {
+            return Err(StoreError::Engine("a long read kept the log from being emptied".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether someone kept the log from being emptied.
+    fn empty_log(&self) -> rusqlite::Result<bool> {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
     }
 
     fn vacuum(&self) -> rusqlite::Result<()> {
@@ -123,7 +133,8 @@ impl SqliteWriter {
             answers.push(answer);
         }
         if position != from {
-            let number = i64::try_from(position.0).map_err(|_| StoreError::Engine("positions are used up".to_owned()))?;
+            let number =
+                i64::try_from(position.0).map_err(|_| StoreError::Engine("positions are used up".to_owned()))?;
             self.execute(schema::WRITE_POSITION, [number]).map_err(store_error)?;
         }
         self.execute(if changed { "COMMIT" } else { "ROLLBACK" }, []).map_err(store_error)?;
@@ -131,7 +142,11 @@ impl SqliteWriter {
     }
 
     /// The batch is part of the transaction, or has left no trace in it. The outer error ends the transaction.
-    fn write_batch(&self, batch: &mut Batch, committed: Committed) -> Result<Result<Committed, CommitError>, StoreError> {
+    fn write_batch(
+        &self,
+        batch: &mut Batch,
+        committed: Committed,
+    ) -> Result<Result<Committed, CommitError>, StoreError> {
         if let Err(error) = slots::fill(batch, committed.first) {
             return Ok(Err(error.into()));
         }
@@ -226,8 +241,7 @@ impl SqliteWriter {
 /// # Errors
 /// [`StoreError::Foreign`] when it is someone else's, [`StoreError::Corrupt`] when it is no database; it was only read.
 fn check_owner(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let id: i32 =
-        connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(store_error)?;
+    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(store_error)?;
     if id == schema::APPLICATION_ID {
         Ok(())
     } else {
