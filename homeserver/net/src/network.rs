@@ -4,6 +4,7 @@ use std::{
     fmt::Debug,
     io,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -60,6 +61,7 @@ impl SystemNetwork {
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.cache_size = 4096;
         options.edns0 = true;
+        options.timeout = Duration::from_secs(3);
         options.try_tcp_on_error = true;
         Self { resolver: builder.build() }
     }
@@ -84,7 +86,7 @@ fn empty_if_none<T>(error: &ResolveError) -> io::Result<Vec<T>> {
 impl Network for SystemNetwork {
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
-            // The hosts file knows `localhost` only without the dot.
+            // A lone label is a name of the local network, which search domains may complete.
             let name = if host.contains('.') { absolute(host) } else { host.to_owned() };
             match self.resolver.lookup_ip(name).await {
                 Ok(found) => Ok(found.iter().take(MAX_ANSWERS).collect()),
