@@ -23,6 +23,9 @@ const CLAIM_AGAIN_MS: u64 = 60_000;
 /// SPEC: no second replacement session with a device within an hour.
 pub(super) const UNWEDGE_AGAIN_MS: u64 = 3_600_000;
 
+/// A part of the machine's state: its name, and its content, which holds secrets.
+pub type StoredPart = (&'static str, Zeroizing<Vec<u8>>);
+
 /// Why the machine could not do its part.
 #[derive(Debug, Error)]
 pub enum CryptoError {
@@ -125,7 +128,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`CryptoError::Stored`] never in practice; the state is serialisable.
-    pub fn take_changes(&mut self) -> Result<Vec<(&'static str, Zeroizing<Vec<u8>>)>, CryptoError> {
+    pub fn take_changes(&mut self) -> Result<Vec<StoredPart>, CryptoError> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut parts = Vec::new();
         // Sessions before the account: a used one-time key must not be gone without its session.

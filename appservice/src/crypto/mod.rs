@@ -25,7 +25,7 @@ mod tests;
 pub use account::UploadKind;
 pub use cross_signing::CrossSigningUpload;
 pub use device_keys::{Device, DeviceKeysError};
-pub use machine::{CryptoError, Machine};
+pub use machine::{CryptoError, Machine, StoredPart};
 pub use outbound::RoomEncryption;
 pub use receive::{Decrypted, Received};
 pub use share::ToDeviceRequest;
