@@ -9,7 +9,7 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use matron_core::Core;
+use matron_core::{Core, federation::keys::notary::KeyQuery};
 use ruma::{CanonicalJsonObject, OwnedServerName};
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +42,11 @@ struct ServerKeys {
 }
 
 async fn query(State(core): State<Arc<Core>>, JsonBody(body): JsonBody<Body>) -> Answer<ServerKeys> {
-    let latest = |keys: BTreeMap<String, Criteria>| keys.into_values().filter_map(|key| key.minimum_valid_until_ts).max();
-    let wanted = body.server_keys.into_iter().map(|(server, keys)| (server, latest(keys))).collect();
-    Ok(Json(ServerKeys { server_keys: core.notarised_keys(wanted).await? }))
+    let queries = body.server_keys.into_iter().map(|(server, keys)| {
+        let keys = keys.into_iter().map(|(key_id, criteria)| (key_id, criteria.minimum_valid_until_ts)).collect();
+        KeyQuery { server, keys, until_ms: None }
+    });
+    Ok(Json(ServerKeys { server_keys: core.notarised_keys(queries.collect()).await? }))
 }
 
 async fn query_server(
@@ -52,15 +54,15 @@ async fn query_server(
     PathArgs(server): PathArgs<OwnedServerName>,
     Query(criteria): Query<Criteria>,
 ) -> Answer<ServerKeys> {
-    let wanted = vec![(server, criteria.minimum_valid_until_ts)];
-    Ok(Json(ServerKeys { server_keys: core.notarised_keys(wanted).await? }))
+    let query = KeyQuery { server, keys: BTreeMap::new(), until_ms: criteria.minimum_valid_until_ts };
+    Ok(Json(ServerKeys { server_keys: core.notarised_keys(vec![query]).await? }))
 }
 
 async fn query_server_key(
     State(core): State<Arc<Core>>,
-    PathArgs((server, _key_id)): PathArgs<(OwnedServerName, String)>,
+    PathArgs((server, key_id)): PathArgs<(OwnedServerName, String)>,
     Query(criteria): Query<Criteria>,
 ) -> Answer<ServerKeys> {
-    let wanted = vec![(server, criteria.minimum_valid_until_ts)];
-    Ok(Json(ServerKeys { server_keys: core.notarised_keys(wanted).await? }))
+    let query = KeyQuery { server, keys: [(key_id, criteria.minimum_valid_until_ts)].into(), until_ms: None };
+    Ok(Json(ServerKeys { server_keys: core.notarised_keys(vec![query]).await? }))
 }

@@ -17,8 +17,9 @@ use crate::{
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DOCUMENT_BYTES: usize = 128 * 1024;
-/// How soon a server that answered may be asked again for a key that it did not publish, ms.
-const AFTER_ANSWER_MS: u64 = 5_000;
+/// How often a server that answers may be asked within [`BURST_MS`] for what it did not publish.
+const MAX_BURST: u32 = 10;
+const BURST_MS: u64 = 10_000;
 /// How soon a server that did not answer is asked again, doubling, ms.
 const AFTER_FAILURE_MS: u64 = 2_000;
 const LONGEST_WAIT_MS: u64 = 5 * 60_000;
@@ -57,7 +58,8 @@ impl Core {
         satisfies: impl Fn(&ServerKeys) -> bool,
     ) -> Result<Option<Arc<ServerKeys>>, Error> {
         let known = self.find_known_keys(server)?;
-        if known.as_deref().is_some_and(&satisfies) || !self.may_ask_for_keys(server) {
+        let asked_before = self.asked(server);
+        if known.as_deref().is_some_and(&satisfies) || !self.may_ask_for_keys(server, asked_before) {
             return Ok(known);
         }
         let turn = {
@@ -69,9 +71,9 @@ impl Core {
             Arc::clone(in_flight.entry(server.to_owned()).or_default())
         };
         let held = turn.lock().await;
-        // Whoever had the turn before may have brought what is needed, or learned that it cannot be had.
+        // Whoever had the turn before brought what is needed, or learned that it cannot be had.
         let mut known = self.find_known_keys(server)?;
-        if !known.as_deref().is_some_and(&satisfies) && self.may_ask_for_keys(server) {
+        if self.asked(server).times == asked_before.times {
             known = self.fetch_keys(server, known).await?;
         }
         drop(held);
@@ -83,10 +85,12 @@ impl Core {
         Ok(known)
     }
 
-    fn may_ask_for_keys(&self, server: &ServerName) -> bool {
-        let now_ms = self.now_ms();
-        let asked = self.inbound.keys.asked.lock().peek(server).is_some_and(|asked| asked.next_ms > now_ms);
-        !asked && self.settings.federation && self.peer_allowed(server)
+    fn asked(&self, server: &ServerName) -> Asked {
+        self.inbound.keys.asked.lock().peek(server).copied().unwrap_or_default()
+    }
+
+    fn may_ask_for_keys(&self, server: &ServerName, asked: Asked) -> bool {
+        asked.next_ms <= self.now_ms() && self.settings.federation && self.peer_allowed(server)
     }
 
     /// Asks the server, and remembers its answer, or that it gave none.
@@ -99,11 +103,11 @@ impl Core {
             Ok(_place) => self.fetch_key_document(server).await,
             Err(_closed) => return Ok(known),
         };
-        let now_ms = self.now_ms();
-        let mut asked = self.inbound.keys.asked.lock().peek(server).copied().unwrap_or_default();
-        let result = match fetched {
+        let reached = fetched.as_ref().map_or_else(FetchError::was_reached, |_| true);
+        let asked = self.asked(server).after(reached, self.now_ms());
+        self.inbound.keys.asked.lock().put(server.to_owned(), asked);
+        match fetched {
             Ok(fetched) => {
-                asked = Asked { failures: 0, next_ms: now_ms.saturating_add(AFTER_ANSWER_MS) };
                 let merged = match &known {
                     Some(known) => fetched.over(known),
                     None => fetched,
@@ -112,16 +116,9 @@ impl Core {
             }
             Err(error) => {
                 tracing::debug!(peer.name = %server, %error, "the server's signing keys could not be fetched");
-                let wait_ms = AFTER_FAILURE_MS.saturating_mul(1 << asked.failures.min(16)).min(LONGEST_WAIT_MS);
-                asked = Asked {
-                    failures: asked.failures.saturating_add(1),
-                    next_ms: now_ms.saturating_add(wait_ms),
-                };
                 Ok(known)
             }
-        };
-        self.inbound.keys.asked.lock().put(server.to_owned(), asked);
-        result
+        }
     }
 
     async fn fetch_key_document(&self, server: &ServerName) -> Result<ServerKeys, FetchError> {
@@ -152,4 +149,30 @@ enum FetchError {
     Json(#[from] matron_room::CanonicalError),
     #[error(transparent)]
     Document(#[from] super::record::DocumentError),
+}
+
+impl FetchError {
+    /// Whether somebody answered, however badly.
+    fn was_reached(&self) -> bool {
+        !matches!(
+            self,
+            Self::Peer(PeerError::Resolve(_) | PeerError::Connect(_) | PeerError::Timeout | PeerError::Backoff { .. })
+        )
+    }
+}
+
+impl Asked {
+    /// After one more question: who cannot be reached is asked ever more seldom, who answers only so often at a time.
+    fn after(self, reached: bool, now_ms: u64) -> Self {
+        let times = self.times.saturating_add(1);
+        if !reached {
+            let wait_ms = AFTER_FAILURE_MS.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT_MS);
+            let failures = self.failures.saturating_add(1);
+            return Self { times, failures, next_ms: now_ms.saturating_add(wait_ms), ..self };
+        }
+        let over = self.burst_from_ms.saturating_add(BURST_MS) <= now_ms;
+        let (burst, burst_from_ms) = if over { (1, now_ms) } else { (self.burst.saturating_add(1), self.burst_from_ms) };
+        let next_ms = if burst < MAX_BURST { now_ms } else { burst_from_ms.saturating_add(BURST_MS) };
+        Self { times, failures: 0, next_ms, burst, burst_from_ms }
+    }
 }

@@ -46,8 +46,15 @@ pub struct State {
 /// How asking a server went last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
+    /// How often, ever: who waited for an answer sees by it that there was one.
+    times: u64,
+    /// How often in a row it could not be reached.
     failures: u32,
+    /// When it may be asked next, ms.
     next_ms: u64,
+    /// How often it was asked since `burst_from_ms`.
+    burst: u32,
+    burst_from_ms: u64,
 }
 
 impl Default for State {

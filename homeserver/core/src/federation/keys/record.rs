@@ -1,6 +1,6 @@
 //! What is remembered of one server's keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matron_room::VerifyKey;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, ServerName};
@@ -10,16 +10,29 @@ use serde::{Deserialize, Serialize};
 pub const LONGEST_VALIDITY_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// How many keys of one server are remembered; the ones that were valid longest ago go first.
 const MAX_KEYS: usize = 64;
+/// How many key documents of one server are kept.
+const MAX_DOCUMENTS: usize = 8;
+/// Larger documents are not kept once there is a newer one, bytes.
+const MAX_OLD_DOCUMENT_BYTES: usize = 16 * 1024;
 
 /// The keys of one server, as stored in `server_key`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerKeys {
     /// Every key ever seen, by key id.
     pub keys: BTreeMap<String, KeyRecord>,
-    /// The newest key document, canonical, with its signatures; what a notary hands on.
-    pub document: Option<String>,
-    /// Until when the newest document holds, ms; bounded by [`LONGEST_VALIDITY_MS`] after its arrival.
+    /// Key documents, newest first; older ones only while they publish a key that no newer one does.
+    pub documents: Vec<StoredDocument>,
+}
+
+/// A key document: what a notary hands on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredDocument {
+    /// Canonical, with its signatures.
+    pub text: String,
+    /// Until when it holds, ms; bounded by [`LONGEST_VALIDITY_MS`] after its arrival.
     pub valid_until_ts: u64,
+    /// The ids of the keys that it publishes.
+    pub key_ids: BTreeSet<String>,
 }
 
 /// One key.
@@ -90,6 +103,7 @@ impl ServerKeys {
 
         // SPEC: the lesser of `valid_until_ts` and seven days.
         let valid_until_ts = document.valid_until_ts.min(now_ms.saturating_add(LONGEST_VALIDITY_MS));
+        let key_ids = current.keys().cloned().collect();
         let retired = document
             .old_verify_keys
             .into_iter()
@@ -98,7 +112,7 @@ impl ServerKeys {
         let mut keys: BTreeMap<String, KeyRecord> = retired.collect();
         keys.extend(current.into_iter().map(|(key_id, key)| (key_id, KeyRecord { key, valid_until_ts })));
         keys.retain(|_, record| VerifyKey::from_base64(&record.key).is_ok());
-        let mut found = Self { keys, document: Some(text), valid_until_ts };
+        let mut found = Self { keys, documents: vec![StoredDocument { text, valid_until_ts, key_ids }] };
         found.forget_oldest();
         Ok(found)
     }
@@ -108,6 +122,13 @@ impl ServerKeys {
     pub fn over(mut self, older: &Self) -> Self {
         for (key_id, record) in &older.keys {
             self.keys.entry(key_id.clone()).or_insert_with(|| record.clone());
+        }
+        for document in &older.documents {
+            let published: BTreeSet<&String> = self.documents.iter().flat_map(|newer| &newer.key_ids).collect();
+            let adds = document.key_ids.iter().any(|key_id| !published.contains(key_id));
+            if adds && document.text.len() <= MAX_OLD_DOCUMENT_BYTES && self.documents.len() < MAX_DOCUMENTS {
+                self.documents.push(document.clone());
+            }
         }
         self.forget_oldest();
         self
@@ -123,10 +144,10 @@ impl ServerKeys {
         VerifyKey::from_base64(&record.key).ok()
     }
 
-    /// The newest document as an object, for others.
+    /// The newest document that publishes the key; of any key, if `key_id` is `None`.
     #[must_use]
-    pub fn document_object(&self) -> Option<CanonicalJsonObject> {
-        matron_room::parse_canonical(self.document.as_deref()?).ok()
+    pub fn document_with(&self, key_id: Option<&str>) -> Option<&StoredDocument> {
+        self.documents.iter().find(|document| key_id.is_none_or(|key_id| document.key_ids.contains(key_id)))
     }
 
     fn forget_oldest(&mut self) {
@@ -135,6 +156,14 @@ impl ServerKeys {
             let Some(oldest) = oldest.map(|(key_id, _)| key_id.clone()) else { break };
             self.keys.remove(&oldest);
         }
+    }
+}
+
+impl StoredDocument {
+    /// The document as an object, to be signed once more.
+    #[must_use]
+    pub fn object(&self) -> Option<CanonicalJsonObject> {
+        matron_room::parse_canonical(&self.text).ok()
     }
 }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{
+    notary::KeyQuery,
     record::{KeyRecord, unsigned_document},
     x_matrix::{SignedRequest, sign_request},
 };
@@ -211,14 +212,14 @@ async fn a_server_that_fails_is_asked_ever_more_seldom() {
 async fn an_unknown_key_id_does_not_make_us_ask_over_and_over() {
     let world = World::new();
     world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
-    for _ in 0..5 {
+    for _ in 0..50 {
         assert_eq!(world.keys("a.example", &["ed25519:one", "ed25519:forged"], None).await, ["ed25519:one"]);
     }
-    assert_eq!(world.fetches(), 1);
+    assert_eq!(world.fetches(), 10);
     world.advance_ms(10_000);
     world.publish("a.example", &key(2, "two"), &[(&key(1, "one"), NOW_MS)], NOW_MS + DAY_MS);
     assert_eq!(world.keys("a.example", &["ed25519:two"], Some(NOW_MS + 1)).await, ["ed25519:two"]);
-    assert_eq!(world.fetches(), 2);
+    assert_eq!(world.fetches(), 11);
 }
 
 #[tokio::test]
@@ -278,9 +279,7 @@ async fn our_document_is_signed_and_lists_the_keys_we_used_before() {
 async fn a_notary_signs_beside_the_server_and_answers_for_one_that_is_gone() {
     let world = World::new();
     world.publish("a.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
-    let wanted = || {
-        ["a.example", "dead.example", "us.example"].iter().map(|server| (name(server).to_owned(), None)).collect()
-    };
+    let wanted = || ["a.example", "dead.example", "us.example"].iter().map(|server| query(server, &[])).collect();
     let documents = world.core.notarised_keys(wanted()).await.unwrap();
     assert_eq!(documents.len(), 2);
     let us = BTreeMap::from([("ed25519:us".to_owned(), key(200, "us").verify_key().to_base64())]);
@@ -293,8 +292,39 @@ async fn a_notary_signs_beside_the_server_and_answers_for_one_that_is_gone() {
     world.peers.documents.lock().clear();
     world.advance_ms(3 * DAY_MS);
     assert_eq!(world.core.notarised_keys(wanted()).await.unwrap().len(), 2, "an old document is better than none");
-    let many = (0..101).map(|index| (name(&format!("s{index}.example")).to_owned(), None)).collect();
+    let many = (0..101).map(|index| query(&format!("s{index}.example"), &[])).collect();
     assert!(matches!(world.core.notarised_keys(many).await, Err(Error::TooLarge(_))));
+}
+
+#[tokio::test]
+async fn a_notary_asks_again_for_what_has_run_out_and_keeps_what_the_server_forgot() {
+    let world = World::new();
+    let expired = NOW_MS - DAY_MS;
+    world.publish("a.example", &key(1, "one"), &[], expired);
+    let keys_of = |documents: Vec<ruma::CanonicalJsonObject>| -> Vec<String> {
+        let keys = |document: &serde_json::Value| document["verify_keys"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        documents.iter().flat_map(|document| keys(&serde_json::to_value(document).unwrap())).collect()
+    };
+    let ask = async |min: u64| {
+        keys_of(world.core.notarised_keys(vec![query("a.example", &[("ed25519:one", Some(min))])]).await.unwrap())
+    };
+    assert_eq!(ask(0).await, ["ed25519:one"]);
+    assert_eq!(world.fetches(), 1);
+    assert_eq!(ask(expired + 1000).await, ["ed25519:one"]);
+    assert_eq!(world.fetches(), 2);
+    world.publish("a.example", &key(2, "two"), &[], expired + 1000);
+    assert_eq!(ask(NOW_MS).await, ["ed25519:one"], "the server now publishes another key only");
+    assert_eq!(world.fetches(), 3);
+    assert_eq!(ask(expired).await, ["ed25519:one"]);
+    let all = keys_of(world.core.notarised_keys(vec![query("a.example", &[])]).await.unwrap());
+    assert_eq!(all, ["ed25519:two"]);
+    let both = query("a.example", &[("ed25519:one", None), ("ed25519:two", Some(0)), ("ed25519:three", None)]);
+    assert_eq!(keys_of(world.core.notarised_keys(vec![both]).await.unwrap()), ["ed25519:one", "ed25519:two"]);
+}
+
+fn query(server: &str, keys: &[(&str, Option<u64>)]) -> KeyQuery {
+    let keys = keys.iter().map(|(key_id, until_ms)| ((*key_id).to_owned(), *until_ms)).collect();
+    KeyQuery { server: name(server).to_owned(), keys, until_ms: None }
 }
 
 fn signed(key: &SigningKey, origin: &str, destination: Option<&str>, content: Option<&serde_json::Value>) -> String {

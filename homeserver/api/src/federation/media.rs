@@ -1,0 +1,68 @@
+//! `GET /_matrix/federation/v1/media/{download,thumbnail}/{mediaId}`
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use matron_core::{
+    Core,
+    media::{Method, ThumbnailRequest},
+};
+use serde::Deserialize;
+
+use crate::{
+    ApiError, AppState,
+    client::serve,
+    extract::{PathArgs, Peer, Query},
+};
+
+/// The routes of this area.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/_matrix/federation/v1/media/download/{id}", get(download))
+        .route("/_matrix/federation/v1/media/thumbnail/{id}", get(thumbnail))
+}
+
+/// How long to wait, ms.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wait {
+    timeout_ms: Option<u64>,
+}
+
+/// Which thumbnail.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Size {
+    width: u32,
+    height: u32,
+    #[serde(default)]
+    method: Method,
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+}
+
+/// Answers one of our files.
+///
+/// # Errors
+/// As [`Core::federation_download`].
+pub async fn download(
+    State(core): State<Arc<Core>>,
+    PathArgs(id): PathArgs<String>,
+    Query(wait): Query<Wait>,
+    _peer: Peer,
+) -> Result<Response, ApiError> {
+    serve::federation(core.federation_download(&id, wait.timeout_ms).await?).await
+}
+
+/// Answers a smaller picture of one of our files.
+///
+/// # Errors
+/// As [`Core::federation_thumbnail`].
+pub async fn thumbnail(
+    State(core): State<Arc<Core>>,
+    PathArgs(id): PathArgs<String>,
+    Query(size): Query<Size>,
+    _peer: Peer,
+) -> Result<Response, ApiError> {
+    let request = ThumbnailRequest { width: size.width, height: size.height, method: size.method };
+    serve::federation(core.federation_thumbnail(&id, request, size.timeout_ms).await?).await
+}
