@@ -44,6 +44,8 @@ pub struct Settings {
     pub user_directory_all_users: bool,
     /// Push gateways are told sender and content, unless the client asks for ids only; otherwise ids only.
     pub push_includes_content: bool,
+    /// Media may be fetched at the deprecated paths, without an access token.
+    pub unauthenticated_media: bool,
 }
 
 impl Default for Settings {
@@ -67,6 +69,7 @@ impl Default for Settings {
             retention: Retention::default(),
             policy: Policy::default(),
             user_directory_all_users: false,
+            unauthenticated_media: false,
             push_includes_content: false,
         }
     }

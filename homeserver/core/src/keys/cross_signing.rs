@@ -72,12 +72,12 @@ impl Core {
         Ok(false)
     }
 
-    /// The user has this identity, and everyone who shares a room hears of it.
+    /// The keys could be the user's identity; to be asked before the user is asked to authenticate.
     ///
     /// # Errors
     /// `M_BAD_JSON`, `M_INVALID_PARAM` for keys of another user or use, `M_MISSING_PARAM` without a master key,
     /// `M_INVALID_SIGNATURE` (400) for keys that the master key has not signed, `M_FORBIDDEN` for a key id in use.
-    pub async fn upload_cross_signing_keys(&self, user: &UserId, upload: &CrossSigningUpload) -> Result<(), Error> {
+    pub fn check_cross_signing_keys(&self, user: &UserId, upload: &CrossSigningUpload) -> Result<(), Error> {
         for (usage, key) in upload.parts() {
             check_form(key, user, usage)?;
             let device = only_key(key).map(|(_, public)| public).unwrap_or_default();
@@ -85,6 +85,15 @@ impl Core {
                 return Err(Error::forbidden("a key has the id of a device"));
             }
         }
+        self.write_identity(&mut Batch::new(), user, upload).map(|_| ())
+    }
+
+    /// The user has this identity, and everyone who shares a room hears of it.
+    ///
+    /// # Errors
+    /// As [`Core::check_cross_signing_keys`], [`Error::Store`].
+    pub async fn upload_cross_signing_keys(&self, user: &UserId, upload: &CrossSigningUpload) -> Result<(), Error> {
+        self.check_cross_signing_keys(user, upload)?;
         for _ in 0..MAX_TRIES {
             let mut batch = Batch::new();
             let update = self.write_identity(&mut batch, user, upload)?;

@@ -7,11 +7,6 @@ use std::collections::BTreeMap;
 use ruma::UserId;
 use serde_json::{Map, Value};
 
-/// The signature of `signer` under `key_id` (`ed25519:…`), if the object carries one.
-pub(super) fn find_signature<'a>(object: &'a Value, signer: &UserId, key_id: &str) -> Option<&'a str> {
-    object.get("signatures")?.get(signer.as_str())?.get(key_id)?.as_str()
-}
-
 /// Whether the object carries a right signature of `signer` under `key_id` by this public key.
 pub(super) fn is_signed_by(object: &Value, signer: &UserId, key_id: &str, public_base64: &str) -> bool {
     let Ok(object) = matron_room::canonical_object(object) else { return false };

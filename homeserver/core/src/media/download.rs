@@ -48,6 +48,8 @@ pub struct MediaFile {
     pub file_name: Option<String>,
     /// Of the content.
     pub size_bytes: u64,
+    /// When it dies, ms since the epoch.
+    pub expires_ms: Option<u64>,
     /// The content.
     pub content: MediaContent,
 }
@@ -82,6 +84,7 @@ impl Core {
             content_type: meta.content_type,
             file_name: meta.file_name,
             size_bytes,
+            expires_ms: meta.expires_ms,
             content: MediaContent::File(reader),
         })
     }

@@ -7,11 +7,11 @@
 //! - [`download`], [`remote`], [`multipart`]: giving files, ours and others'. [`thumbnail`]: small pictures of large ones.
 //! - [`disk`]: sealed files, each content once per bucket. [`expiry`]: their death. [`mxc`]: their names.
 
-pub mod disk;
+mod disk;
 pub mod download;
 pub mod expiry;
 pub mod metadata;
-pub mod multipart;
+mod multipart;
 pub mod mxc;
 pub mod pending;
 pub mod remote;
@@ -34,8 +34,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::{
-    download::{DownloadOptions, MediaFile},
+    download::{DownloadOptions, MediaContent, MediaFile},
+    multipart::{content_disposition, is_inline},
+    disk::MediaReader,
+    multipart::Envelope,
     mxc::Mxc,
+    remote::FederationMedia,
     thumbnail::{Method, ThumbnailRequest},
     upload::NewUpload,
 };

@@ -135,7 +135,7 @@ impl Core {
             blocking(move || disk.read(&place, &variant, MAX_THUMBNAIL_BYTES)).await?
         };
         if let Some(kept) = kept {
-            return Ok(in_memory(kept));
+            return Ok(in_memory(kept, meta));
         }
         if meta.size_bytes > MAX_FILE_BYTES {
             return Err(Error::TooLarge("the picture is too large to be made smaller".into()));
@@ -165,7 +165,7 @@ impl Core {
                     Ok(())
                 })
                 .await?;
-                Ok(in_memory(thumbnail))
+                Ok(in_memory(thumbnail, meta))
             }
         }
     }
@@ -187,6 +187,7 @@ impl Core {
             content_type: Some(content_type.to_owned()),
             file_name: meta.file_name.clone(),
             size_bytes,
+            expires_ms: meta.expires_ms,
             content: MediaContent::File(reader),
         })
     }
@@ -207,13 +208,14 @@ fn kind_of(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn in_memory(content: Bytes) -> MediaFile {
+fn in_memory(content: Bytes, meta: &MediaMeta) -> MediaFile {
     let content_type = kind_of(&content).unwrap_or("image/png");
     let file_name = if content_type == "image/jpeg" { "thumbnail.jpg" } else { "thumbnail.png" };
     MediaFile {
         content_type: Some(content_type.to_owned()),
         file_name: Some(file_name.to_owned()),
         size_bytes: content.len() as u64,
+        expires_ms: meta.expires_ms,
         content: MediaContent::Memory(content),
     }
 }

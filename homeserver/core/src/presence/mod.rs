@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId};
 use tokio::sync::watch;
 
+pub use self::status::{Presence, PresenceUpdate};
 use self::{status::Entry, typing::RoomTyping};
 use crate::Core;
 

@@ -1,0 +1,33 @@
+//! End-to-end encryption keys.
+
+mod changes;
+mod claim;
+mod device_signing;
+mod query;
+mod signatures;
+mod upload;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+
+use crate::{
+    AppState,
+    routing::{Routes, V3},
+};
+
+/// Clients that began before cross-signing was in the specification know its paths as unstable.
+const WITH_UNSTABLE: &[&str] = &["r0", "v3", "unstable"];
+
+/// The routes of this area.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .client(V3, "/keys/upload", post(upload::post))
+        .client(V3, "/keys/upload/{device_id}", post(upload::post))
+        .client(WITH_UNSTABLE, "/keys/query", post(query::post))
+        .client(V3, "/keys/claim", post(claim::post))
+        .client(V3, "/keys/changes", get(changes::get))
+        .client(WITH_UNSTABLE, "/keys/device_signing/upload", post(device_signing::post))
+        .client(WITH_UNSTABLE, "/keys/signatures/upload", post(signatures::post))
+}
