@@ -132,7 +132,7 @@ impl Core {
             return Err(Error::TooLarge("a device's name has at most 255 bytes".into()));
         }
         self.update_device(user, device, |device| device.display_name.clone_from(&name)).await?;
-        self.announce_devices(user).await
+        self.device_list_changed(user).await
     }
 
     /// The device exists without tokens of its own, as application services need for their users.
@@ -146,7 +146,7 @@ impl Core {
         let mut batch = Batch::new();
         batch.put(Table::UserDevice, device_key(user, id), to_json(&device)?);
         self.commit(batch).await?;
-        self.announce_devices(user).await
+        self.device_list_changed(user).await
     }
 
     /// The device is changed by `change`, whatever others do to it meanwhile.
@@ -216,7 +216,7 @@ impl Core {
                 Ok(_) => {
                     self.forget_tokens(&old);
                     if before.is_none() {
-                        self.announce_devices(user).await?;
+                        self.device_list_changed(user).await?;
                     }
                     return Ok((device_id, minted.issued));
                 }
@@ -250,7 +250,7 @@ impl Core {
             let mut batch = Batch::new();
             remove_tokens(&mut batch, &device.access, &device.refresh);
             batch.delete(Table::UserDevice, device_key(user, id));
-            self.remove_device_keys(&mut batch, user, id);
+            self.forget_device_keys(&mut batch, user, id);
             self.remove_pushers_of_device(&mut batch, user, id)?;
             self.commit(batch).await?;
             self.forget_tokens(&device.access);
@@ -260,18 +260,10 @@ impl Core {
         }
         if gone {
             self.forget_tokens_of(user);
-            self.announce_devices(user).await?;
+            self.device_list_changed(user).await?;
             self.notifier.wake_user(user);
         }
         Ok(())
-    }
-
-    /// Every row that keys, claims and to-device messages have of this device goes with it.
-    fn remove_device_keys(&self, batch: &mut Batch, user: &UserId, device: &DeviceId) {
-        let prefix = device_key(user, device).prefix();
-        for table in [Table::DeviceKeys, Table::DeviceOneTimeKey, Table::DeviceFallbackKey, Table::ToDeviceInbox] {
-            batch.delete_range(table, prefix.clone());
-        }
     }
 
     /// Remembers that a device was used; it is written later, with others.
