@@ -26,8 +26,10 @@ fn main() {
             let store = open(kind, &dir).unwrap();
             let commits = write(&*store, writers);
             let (point, count) = (read(&*store), store.flushes());
+            let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            let memory = memory.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("unknown").trim();
             println!(
-                "{kind}: {writers:>2} writers: {:.0} commits/s, {count} flushes; a point read takes {point:?}",
+                "{kind}: {writers:>2} writers: {:.0} commits/s, {count} flushes; a point read takes {point:?}; {memory} resident",
                 f64::from(u32::try_from(commits).unwrap()) / TIME.as_secs_f64(),
             );
             store.close();

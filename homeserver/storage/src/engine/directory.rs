@@ -126,8 +126,8 @@ pub(crate) fn write_backup(
     if target.exists() {
         return Err(StoreError::Foreign("the target of a backup must not exist yet".to_owned()));
     }
-    let mut directory = StoreDir::open(target, engine)?;
-    let written = write(&directory.files()).and_then(|()| directory.mark_ready());
+    let written = StoreDir::open(target, engine)
+        .and_then(|mut directory| write(&directory.files()).and_then(|()| directory.mark_ready()));
     if written.is_err() {
         // Half a backup is none; it is ours to remove, since there was nothing before.
         drop(fs::remove_dir_all(target));

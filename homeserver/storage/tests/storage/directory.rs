@@ -218,10 +218,11 @@ fn nobody_else_may_read_a_store() {
 }
 
 #[test]
-#[ignore = "needs an empty file system of a few megabytes, named by MATRON_TEST_SMALL_DISK"]
+#[ignore = "needs an empty file system of 20 MB, named by MATRON_TEST_SMALL_DISK"]
 fn small_disk_fills_and_recovers() {
     let disk = PathBuf::from(std::env::var("MATRON_TEST_SMALL_DISK").unwrap());
     let ballast = disk.join("ballast");
+    fs::write(&ballast, vec![0; 10_000_000]).unwrap();
     let store = open(EngineKind::Sqlite, &disk.join("store")).unwrap();
     let ring = KeyRing::open(&disk.join("keys"), MasterKey::from_bytes([1; 32])).unwrap();
     let sealed = ring.seal("!a", 0, b"", b"kept").unwrap();
@@ -237,7 +238,7 @@ fn small_disk_fills_and_recovers() {
     };
     let first = fill();
     assert_eq!(count(&*store, Table::Misc), first);
-    fs::write(&ballast, vec![0; 100_000_000]).unwrap_err();
+    fs::write(disk.join("more"), vec![0; 100_000_000]).unwrap_err();
     let many: Vec<_> = (1..50_000).map(|bucket| ("!a", bucket)).collect();
     assert!(matches!(ring.prepare(&many), Err(KeyRingError::Full)));
     assert!(matches!(store.backup(&disk.join("backup")), Err(StoreError::Full | StoreError::Io(_))));
