@@ -3,17 +3,25 @@
 mod account;
 mod account_data;
 mod admin;
+mod backup;
 mod device;
 mod directory;
+mod keys;
 mod login;
+mod media;
+mod presence;
 mod profile;
 mod push;
 mod register;
 mod room;
 mod server;
 mod sync;
+mod to_device;
+mod typing;
 
 use axum::Router;
+
+pub(crate) use self::media::serve;
 
 use crate::AppState;
 
@@ -23,13 +31,19 @@ pub fn routes() -> Router<AppState> {
         .merge(account::routes())
         .merge(account_data::routes())
         .merge(admin::routes())
+        .merge(backup::routes())
         .merge(device::routes())
         .merge(directory::routes())
+        .merge(keys::routes())
         .merge(login::routes())
+        .merge(media::routes())
+        .merge(presence::routes())
         .merge(profile::routes())
         .merge(push::routes())
         .merge(register::routes())
         .merge(room::routes())
         .merge(server::routes())
         .merge(sync::routes())
+        .merge(to_device::routes())
+        .merge(typing::routes())
 }
