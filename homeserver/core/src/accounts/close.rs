@@ -1,5 +1,7 @@
 //! Ending sessions and accounts: logging out, changing the password, deactivating, locking, suspending.
 
+use std::sync::Arc;
+
 use matron_storage::{Batch, Key, Table};
 use ruma::{OwnedDeviceId, UserId};
 use serde_json::Value;
@@ -61,7 +63,12 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Interactive`] until proved.
-    pub async fn deactivate_own(&self, requester: &Requester, erase: bool, auth: Option<&Value>) -> Result<(), Error> {
+    pub async fn deactivate_own(
+        self: &Arc<Self>,
+        requester: &Requester,
+        erase: bool,
+        auth: Option<&Value>,
+    ) -> Result<(), Error> {
         self.authenticate_interactively(requester, "POST /account/deactivate", auth).await?;
         self.deactivate(&requester.user_id, erase).await
     }
@@ -70,7 +77,7 @@ impl Core {
     ///
     /// # Errors
     /// `M_NOT_FOUND` for a user without account.
-    pub async fn deactivate(&self, user: &UserId, erase: bool) -> Result<(), Error> {
+    pub async fn deactivate(self: &Arc<Self>, user: &UserId, erase: bool) -> Result<(), Error> {
         self.update_account(user, |account| {
             account.deactivated = true;
             account.erased |= erase;
@@ -139,7 +146,7 @@ impl Core {
     ///
     /// # Errors
     /// As [`Core::set_locked`].
-    pub fn moderated_account(&self, requester: &Requester, user: &UserId) -> Result<std::sync::Arc<Account>, Error> {
+    pub fn moderated_account(&self, requester: &Requester, user: &UserId) -> Result<Arc<Account>, Error> {
         self.check_admin(requester)?;
         if !self.is_local_user(user) {
             return Err(Error::invalid("this user has no account here"));

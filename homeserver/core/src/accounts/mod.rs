@@ -8,6 +8,7 @@ mod account_data;
 mod authenticate;
 mod close;
 mod device;
+mod directory;
 mod filter;
 mod hooks;
 mod login;
@@ -29,6 +30,7 @@ pub use account::Account;
 pub use account_data::{AccountData, PUSH_RULES};
 pub use authenticate::Masquerade;
 pub use device::{Device, DeviceView};
+pub use directory::{DirectoryEntry, DirectoryPage};
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter};
 pub use login::{Identifier, LoggedIn, Login};
 pub use openid::OpenIdToken;
@@ -70,6 +72,8 @@ pub struct State {
     ignored: Warm<Arc<BTreeSet<OwnedUserId>>>,
     /// Nonces of shared-secret registration.
     nonces: Mutex<shared_secret::Nonces>,
+    /// For the user directory.
+    open_rooms: directory::OpenRooms,
     /// Bounds the memory and cores that hashing may take.
     hashing: Arc<tokio::sync::Semaphore>,
 }
@@ -83,6 +87,7 @@ impl Default for State {
             account_data: Warm::new(WARM),
             ignored: Warm::new(WARM),
             nonces: Mutex::default(),
+            open_rooms: directory::OpenRooms::default(),
             hashing: Arc::new(tokio::sync::Semaphore::new(CONCURRENT_HASHES)),
         }
     }

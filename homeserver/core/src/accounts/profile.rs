@@ -2,7 +2,7 @@
 //!
 //! SPEC: v1.16 Client-Server API, "Profiles".
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use matron_storage::{Batch, Key, KeyReader, Order, Table};
 use percent_encoding::utf8_percent_encode;
@@ -100,7 +100,7 @@ impl Core {
     /// # Errors
     /// `M_FORBIDDEN`; `M_USER_SUSPENDED`; `M_GUEST_ACCESS_FORBIDDEN`.
     pub async fn change_profile(
-        &self,
+        self: &Arc<Self>,
         requester: &Requester,
         user: &UserId,
         field: &str,
@@ -117,7 +117,12 @@ impl Core {
     ///
     /// # Errors
     /// `M_INVALID_PARAM`, `M_KEY_TOO_LARGE`, `M_PROFILE_TOO_LARGE`.
-    pub async fn set_profile_field(&self, user: &UserId, field: &str, value: Option<Value>) -> Result<(), Error> {
+    pub async fn set_profile_field(
+        self: &Arc<Self>,
+        user: &UserId,
+        field: &str,
+        value: Option<Value>,
+    ) -> Result<(), Error> {
         check_field(field, value.as_ref())?;
         // An empty name or picture means none.
         let value = value.filter(|value| !value.is_null() && value.as_str() != Some(""));

@@ -1,6 +1,6 @@
 //! Registering with a secret that the operator shares with tools: `/_synapse/admin/v1/register`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -71,7 +71,10 @@ impl Core {
     ///
     /// # Errors
     /// `M_UNRECOGNIZED` where no secret is set; `M_UNKNOWN` for a nonce that is not known; `M_FORBIDDEN` for a wrong MAC.
-    pub async fn register_by_shared_secret(&self, request: SharedSecretRegister) -> Result<Registered, Error> {
+    pub async fn register_by_shared_secret(
+        self: &Arc<Self>,
+        request: SharedSecretRegister,
+    ) -> Result<Registered, Error> {
         let Some(secret) = &self.settings.registration.shared_secret else { return Err(Error::Unrecognized) };
         let known = self.accounts.nonces.lock().remove(&request.nonce).is_some_and(|end| end > self.now_ms());
         if !known {

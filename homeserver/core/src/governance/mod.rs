@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use permit::{Permit, Refusal};
+pub use permit::{Permit, Refusal, RemoteVerdict};
 
 use crate::{Core, Error, rooms::room::Inner};
 

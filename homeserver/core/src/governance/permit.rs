@@ -27,6 +27,17 @@ impl Permit<'_> {
     pub fn submitted(self) {}
 }
 
+/// What policy says of an event from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteVerdict {
+    /// Deliver it.
+    Permit,
+    /// Keep it for the graph, show it to nobody.
+    Withhold,
+    /// Keep it, and judge it again when facts arrive.
+    Hold,
+}
+
 /// Policy, or something before it, refused.
 #[derive(Debug)]
 pub struct Refusal {
@@ -77,6 +88,19 @@ impl Core {
         _state: &[NewEvent],
     ) -> Result<Permit<'a>, Refusal> {
         Ok(Permit { _core: self })
+    }
+
+    /// What policy says of an event from outside, in this room as it stands.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn permit_remote(
+        &self,
+        _room: &Room,
+        _inner: &mut Inner,
+        _pdu: &matron_room::Pdu,
+    ) -> Result<RemoteVerdict, Error> {
+        Ok(RemoteVerdict::Permit)
     }
 
     /// Another writer was first: what memory holds of the audit log's end may be ahead of the store.

@@ -73,4 +73,9 @@ impl Core {
         self.outbox.awake.lock().insert(destination.to_owned());
         self.outbox.wake.notify_one();
     }
+
+    /// The destination was heard from: what waits for it is sent now.
+    pub fn peer_is_back(&self, destination: &ServerName) {
+        self.wake_outbox(destination);
+    }
 }

@@ -7,6 +7,8 @@
 mod life;
 mod purge;
 
+pub use life::WITHOUT_END;
+
 use crate::Core;
 
 /// What this concern keeps in memory; truth lives in the store.

@@ -1,1 +1,194 @@
-//! (soon)
+//! Read receipts and the read marker (Client-Server API, "Receipts", "Read and unread markers").
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use matron_storage::{Batch, Key, Slot, SlotForm, Table};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Room;
+use crate::{Core, Error, house::to_json};
+
+/// A receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReceipt {
+    /// `m.read` or `m.read.private`.
+    pub kind: String,
+    /// The reader.
+    pub user: OwnedUserId,
+    /// Up to where.
+    pub event_id: OwnedEventId,
+    /// The thread, `main`, or `None` for all.
+    pub thread: Option<String>,
+    /// When, ms.
+    pub ts: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    event_id: OwnedEventId,
+    ts: u64,
+}
+
+#[derive(Deserialize)]
+struct InboundReceipt {
+    event_ids: Vec<OwnedEventId>,
+    data: InboundData,
+}
+
+#[derive(Deserialize)]
+struct InboundData {
+    #[serde(default)]
+    ts: u64,
+    thread_id: Option<String>,
+}
+
+impl Core {
+    /// The user has read up to the event; other devices, members and servers learn of it as the kind allows.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for another kind of receipt; [`Error::Forbidden`] for anyone not in the room.
+    pub async fn read_up_to(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        kind: &str,
+        event_id: &EventId,
+        thread: Option<&str>,
+    ) -> Result<(), Error> {
+        let room = self.find_room(room_id)?.ok_or_else(|| Error::forbidden("you are not in this room"))?;
+        self.require_joined(&room, user)?;
+        match kind {
+            "m.fully_read" => {
+                return self.set_fully_read(user, room_id, event_id).await;
+            }
+            "m.read" | "m.read.private" => {}
+            _ => return Err(Error::invalid("this kind of receipt is not known")),
+        }
+        if thread.is_some_and(|thread| thread.is_empty()) {
+            return Err(Error::invalid("a thread id is not empty"));
+        }
+        let receipt = NewReceipt {
+            kind: kind.to_owned(),
+            user: user.to_owned(),
+            event_id: event_id.to_owned(),
+            thread: thread.map(ToOwned::to_owned),
+            ts: self.now_ms(),
+        };
+        self.keep_receipts(&room, std::slice::from_ref(&receipt), true).await
+    }
+
+    async fn set_fully_read(self: &Arc<Self>, user: &UserId, room: &RoomId, event: &EventId) -> Result<(), Error> {
+        let content = json!({"event_id": event}).to_string();
+        self.write_account_data(user, Some(room), "m.fully_read", &content).await.map(drop)
+    }
+
+    /// The receipts are kept and told.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn keep_receipts(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        receipts: &[NewReceipt],
+        federate: bool,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        let mut told = Vec::new();
+        for receipt in receipts {
+            let thread = receipt.thread.as_deref().unwrap_or("");
+            let key = Key::new().text(room.id()).text(&receipt.kind).text(&receipt.user).text(thread);
+            if !self.moves_forward(&key, room.id(), &receipt.event_id)? {
+                continue;
+            }
+            let slot = Slot { offset: 0, index: batch.reserve_position(), form: SlotForm::Plain };
+            let mut value = vec![0; 8];
+            value.extend(to_json(&Row { event_id: receipt.event_id.clone(), ts: receipt.ts })?);
+            batch.put_at(Table::RoomReceipt, key, None, value, Some(slot));
+            told.push(receipt);
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        let mut destinations = Vec::new();
+        if federate {
+            for receipt in told.iter().filter(|receipt| receipt.kind == "m.read") {
+                for server in room.servers() {
+                    self.queue_edu(&mut batch, &server, "m.receipt", &receipt_edu(room.id(), receipt))?;
+                    destinations.push(server);
+                }
+            }
+        }
+        let guard = self.rooms.changes.begin(room.id());
+        let committed = self.commit(batch).await?;
+        guard.publish(committed.last());
+        for receipt in &told {
+            if self.is_local_user(&receipt.user) {
+                self.unread_changed(&receipt.user, room.id());
+            }
+        }
+        let joined = room.joined();
+        self.notifier.wake_users(joined.iter().filter(|user| self.is_local_user(user)).map(|user| &**user));
+        for destination in destinations {
+            self.wake_outbox(&destination);
+        }
+        Ok(())
+    }
+
+    /// Whether the event is later than where the receipt of this key stands.
+    fn moves_forward(&self, key: &Key, room: &RoomId, event: &EventId) -> Result<bool, Error> {
+        let Some(bytes) = self.store.get(Table::RoomReceipt, key.as_bytes())? else { return Ok(true) };
+        let Some(row) = bytes.get(8..) else { return Ok(true) };
+        let before: Row = crate::house::from_json(Table::RoomReceipt, row)?;
+        if before.event_id == event {
+            return Ok(false);
+        }
+        let place = |id: &EventId| -> Result<Option<u64>, Error> {
+            Ok(self.load_event(id)?.filter(|event| event.pdu.room_id() == room).map(|event| event.record.timeline))
+        };
+        Ok(match (place(&before.event_id)?, place(event)?) {
+            (Some(before), Some(after)) => after > before,
+            _ => true,
+        })
+    }
+
+    /// The receipts that a peer tells of its users are kept.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] for another shape; [`Error::Store`].
+    pub(crate) async fn receive_receipts(self: &Arc<Self>, origin: &ServerName, content: Value) -> Result<(), Error> {
+        type Rooms = BTreeMap<OwnedRoomId, BTreeMap<String, BTreeMap<OwnedUserId, InboundReceipt>>>;
+        let rooms: Rooms =
+            serde_json::from_value(content).map_err(|_| Error::bad_json("an m.receipt has the wrong form"))?;
+        for (room_id, kinds) in rooms.into_iter().take(100) {
+            let Some(room) = self.find_room(&room_id)?.filter(|room| room.has_server(&self.server_name)) else { continue };
+            self.check_server_acl(&room, origin)?;
+            let joined = room.joined();
+            let mut receipts = Vec::new();
+            for (user, receipt) in kinds.into_iter().filter(|(kind, _)| kind == "m.read").flat_map(|(_, users)| users) {
+                if user.server_name() != origin || !joined.contains(&user) {
+                    continue;
+                }
+                let Some(event_id) = receipt.event_ids.last().cloned() else { continue };
+                receipts.push(NewReceipt {
+                    kind: "m.read".to_owned(),
+                    user,
+                    event_id,
+                    thread: receipt.data.thread_id,
+                    ts: receipt.data.ts,
+                });
+            }
+            self.keep_receipts(&room, &receipts, false).await?;
+        }
+        Ok(())
+    }
+}
+
+fn receipt_edu(room: &RoomId, receipt: &NewReceipt) -> Value {
+    let mut data = json!({"ts": receipt.ts});
+    if let (Some(thread), Value::Object(data)) = (&receipt.thread, &mut data) {
+        data.insert("thread_id".to_owned(), json!(thread));
+    }
+    json!({room: {"m.read": {&receipt.user: {"event_ids": [receipt.event_id], "data": data}}}})
+}

@@ -116,12 +116,22 @@ impl Core {
             }
             Err(error) => {
                 tracing::debug!(peer.name = %server, %error, "the server's signing keys could not be fetched");
-                Ok(known)
+                match self.fetch_keys_from_notaries(server).await {
+                    Some(found) => {
+                        // What the server itself said weighs more than what others remember.
+                        let merged = match known {
+                            Some(known) => ServerKeys::clone(&known).under(found),
+                            None => found,
+                        };
+                        Ok(Some(self.remember_keys(server, merged).await?))
+                    }
+                    None => Ok(known),
+                }
             }
         }
     }
 
-    async fn fetch_key_document(&self, server: &ServerName) -> Result<ServerKeys, FetchError> {
+    pub(super) async fn fetch_key_document(&self, server: &ServerName) -> Result<ServerKeys, FetchError> {
         let request = FederationRequest {
             destination: server.to_owned(),
             method: Method::Get,
@@ -140,7 +150,7 @@ impl Core {
 
 /// Why a server's keys were not had.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+pub(super) enum FetchError {
     #[error(transparent)]
     Peer(#[from] PeerError),
     #[error("the key document is not text")]

@@ -5,6 +5,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys>.
 
+mod ask_notary;
 pub mod events;
 pub mod fetch;
 pub mod notary;

@@ -134,6 +134,27 @@ impl ServerKeys {
         self
     }
 
+    /// These keys, each valid for as long as either record says, and those that only the other record names.
+    #[must_use]
+    pub fn under(self, other: Self) -> Self {
+        let lasting: Vec<(String, u64)> = self
+            .keys
+            .iter()
+            .filter_map(|(key_id, record)| {
+                let seen = other.keys.get(key_id)?;
+                (seen.key == record.key).then(|| (key_id.clone(), seen.valid_until_ts.max(record.valid_until_ts)))
+            })
+            .collect();
+        let newest = |keys: &Self| keys.documents.first().map_or(0, |document| document.valid_until_ts);
+        let mut both = if newest(&other) > newest(&self) { other.over(&self) } else { self.over(&other) };
+        for (key_id, valid_until_ts) in lasting {
+            if let Some(record) = both.keys.get_mut(&key_id) {
+                record.valid_until_ts = valid_until_ts;
+            }
+        }
+        both
+    }
+
     /// The key of this id, if it was valid at that time; any key ever seen when `valid_at_ms` is `None`.
     #[must_use]
     pub fn find(&self, key_id: &str, valid_at_ms: Option<u64>) -> Option<VerifyKey> {

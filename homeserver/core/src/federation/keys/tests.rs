@@ -42,27 +42,36 @@ impl Clock for TestClock {
 #[derive(Debug)]
 struct Peers {
     documents: Mutex<HashMap<OwnedServerName, Vec<u8>>>,
+    /// What every notary answers.
+    notarised: Mutex<Option<Vec<u8>>>,
     fetches: AtomicUsize,
     heard: Mutex<Vec<OwnedServerName>>,
     /// Every answer takes one permit.
     gate: Semaphore,
 }
 
+fn answer(body: Vec<u8>) -> PeerResponse {
+    PeerResponse { status: 200, content_type: None, content_disposition: None, location: None, body: body.into() }
+}
+
 impl Federation for Peers {
     fn request(&self, request: FederationRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         Box::pin(async move {
-            assert_eq!(request.path_and_query, "/_matrix/key/v2/server");
             assert!(!request.signed);
-            self.fetches.fetch_add(1, Ordering::SeqCst);
+            if request.path_and_query == "/_matrix/key/v2/query" {
+                assert!(request.body.unwrap()["server_keys"].as_object().unwrap().len() == 1);
+                return match self.notarised.lock().clone() {
+                    Some(body) => Ok(answer(body)),
+                    None => Err(PeerError::Timeout),
+                };
+            }
+            assert_eq!(request.path_and_query, "/_matrix/key/v2/server");
+            if request.destination != "notary.example" {
+                self.fetches.fetch_add(1, Ordering::SeqCst);
+            }
             let _permit = self.gate.acquire().await.unwrap();
             match self.documents.lock().get(&request.destination) {
-                Some(document) => Ok(PeerResponse {
-                    status: 200,
-                    content_type: None,
-                    content_disposition: None,
-                    location: None,
-                    body: document.clone().into(),
-                }),
+                Some(document) => Ok(answer(document.clone())),
                 None => Err(PeerError::Timeout),
             }
         })
@@ -100,6 +109,7 @@ impl World {
     fn new() -> Self {
         let peers = Arc::new(Peers {
             documents: Mutex::default(),
+            notarised: Mutex::default(),
             fetches: AtomicUsize::new(0),
             heard: Mutex::default(),
             gate: Semaphore::new(100),
@@ -120,7 +130,7 @@ impl World {
     ) -> Arc<Core> {
         let keyring = KeyRing::open(&directory.join(signing_key.key_id()), MasterKey::from_bytes([1; 32])).unwrap();
         Core::new(Parts {
-            settings: Settings::default(),
+            settings: Settings { key_notaries: vec![name("notary.example").to_owned()], ..Settings::default() },
             server_name: name("us.example").to_owned(),
             store,
             keyring: Arc::new(keyring),
@@ -141,6 +151,16 @@ impl World {
     }
 
     fn publish(&self, server: &str, key: &SigningKey, retired: &[(&SigningKey, u64)], valid_until_ts: u64) {
+        let document = Self::document(server, key, retired, valid_until_ts);
+        self.peers.documents.lock().insert(name(server).to_owned(), serde_json::to_vec(&document).unwrap());
+    }
+
+    fn document(
+        server: &str,
+        key: &SigningKey,
+        retired: &[(&SigningKey, u64)],
+        valid_until_ts: u64,
+    ) -> ruma::CanonicalJsonObject {
         let retired: BTreeMap<String, KeyRecord> = retired
             .iter()
             .map(|(key, expired_ts)| {
@@ -151,7 +171,7 @@ impl World {
         let current = (key.key_id(), key.verify_key().to_base64());
         let mut document = unsigned_document(name(server), current, &retired, valid_until_ts);
         key.sign_json(&mut document, server).unwrap();
-        self.peers.documents.lock().insert(name(server).to_owned(), serde_json::to_vec(&document).unwrap());
+        document
     }
 
     fn fetches(&self) -> usize {
@@ -320,6 +340,27 @@ async fn a_notary_asks_again_for_what_has_run_out_and_keeps_what_the_server_forg
     assert_eq!(all, ["ed25519:two"]);
     let both = query("a.example", &[("ed25519:one", None), ("ed25519:two", Some(0)), ("ed25519:three", None)]);
     assert_eq!(keys_of(world.core.notarised_keys(vec![both]).await.unwrap()), ["ed25519:one", "ed25519:two"]);
+}
+
+#[tokio::test]
+async fn a_trusted_notary_stands_in_for_a_server_that_is_gone() {
+    let world = World::new();
+    let notary = key(9, "notary");
+    world.publish("notary.example", &notary, &[], NOW_MS + DAY_MS);
+    let mut document = World::document("gone.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
+    let unsigned = serde_json::to_vec(&json!({ "server_keys": [&document] })).unwrap();
+    *world.peers.notarised.lock() = Some(unsigned);
+    assert!(world.keys("gone.example", &["ed25519:one"], Some(NOW_MS)).await.is_empty(), "the notary did not sign");
+
+    world.advance_ms(10_000);
+    notary.sign_json(&mut document, "notary.example").unwrap();
+    let mut forged = World::document("gone.example", &key(3, "two"), &[], NOW_MS + DAY_MS);
+    key(4, "notary").sign_json(&mut forged, "notary.example").unwrap();
+    let other = World::document("other.example", &key(3, "two"), &[], NOW_MS + DAY_MS);
+    let signed = serde_json::to_vec(&json!({ "server_keys": [forged, other, document, 7] })).unwrap();
+    *world.peers.notarised.lock() = Some(signed);
+    let wanted = ["ed25519:one", "ed25519:two"];
+    assert_eq!(world.keys("gone.example", &wanted, Some(NOW_MS)).await, ["ed25519:one"]);
 }
 
 fn query(server: &str, keys: &[(&str, Option<u64>)]) -> KeyQuery {

@@ -1,0 +1,284 @@
+//! Events fetched from a peer: parsed, verified, and kept as outliers. Every fetch is bounded.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use matron_room::{AuthEvent, Pdu, RoomVersion, UncheckedPdu, check_auth, check_state_independent};
+use matron_storage::Batch;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
+use serde_json::{Value, value::RawValue};
+
+use super::graph::in_order;
+use crate::{
+    Core, Error,
+    ports::{FederationRequest, PeerError, http_method::Method},
+    rooms::{GroupId, Record, Status},
+};
+
+/// How many events one answer may bring.
+pub(super) const MAX_EVENTS: usize = 100_000;
+
+/// How many single events are fetched for one received event.
+const MAX_SINGLE: usize = 500;
+
+/// The largest answer with state in it, bytes.
+pub(super) const MAX_STATE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Percent-encodes a part of a path.
+#[must_use]
+pub fn encode(part: &str) -> String {
+    utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()
+}
+
+/// What a peer's failure means to whoever waits for it.
+pub(crate) fn peer_error(error: PeerError) -> Error {
+    match error {
+        PeerError::Status { status, body } => Error::PeerAnswer { status, body: Box::new(body) },
+        other => Error::Peer(other.to_string().into()),
+    }
+}
+
+impl Core {
+    /// A peer's JSON answer to a signed GET.
+    ///
+    /// # Errors
+    /// [`Error::Peer`], [`Error::PeerAnswer`].
+    pub(crate) async fn peer_get(
+        &self,
+        server: &ServerName,
+        path_and_query: String,
+        timeout: Duration,
+        max_bytes: usize,
+    ) -> Result<Value, Error> {
+        self.peer_json(server, Method::Get, path_and_query, None, timeout, max_bytes).await
+    }
+
+    /// A peer's JSON answer to a signed request.
+    ///
+    /// # Errors
+    /// [`Error::Peer`], [`Error::PeerAnswer`].
+    pub(crate) async fn peer_json(
+        &self,
+        server: &ServerName,
+        method: Method,
+        path_and_query: String,
+        body: Option<Value>,
+        timeout: Duration,
+        max_bytes: usize,
+    ) -> Result<Value, Error> {
+        if !self.peer_allowed(server) {
+            return Err(Error::forbidden("this server may not speak with that one"));
+        }
+        let request = FederationRequest {
+            destination: server.to_owned(),
+            method,
+            path_and_query,
+            body,
+            signed: true,
+            timeout,
+            max_bytes,
+        };
+        let response = self.federation.request(request).await.map_err(peer_error)?;
+        serde_json::from_slice(&response.body).map_err(|_| Error::Peer("the server's answer is not JSON".into()))
+    }
+
+    /// The events of these JSON texts whose format and signatures are right, in no order; the others are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn verified_events(
+        &self,
+        version: &'static RoomVersion,
+        room: &RoomId,
+        events: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Pdu>, Error> {
+        let unchecked: Vec<UncheckedPdu> = events
+            .into_iter()
+            .take(MAX_EVENTS)
+            .filter_map(|raw| UncheckedPdu::parse(&raw, version).ok())
+            .filter(|pdu| pdu.room_id() == room)
+            .collect();
+        self.prepare_keys_for_events(unchecked.iter()).await?;
+        let mut verified = Vec::with_capacity(unchecked.len());
+        for pdu in unchecked {
+            let keys = self.keys_for_event(&pdu).await?;
+            match pdu.verify(&keys) {
+                Ok(signed) => verified.push(signed.into_pdu()),
+                Err(error) => tracing::debug!(room.id = %room, %error, "an event is dropped"),
+            }
+        }
+        Ok(verified)
+    }
+
+    /// The single event from a peer, verified; `None` if the peer does not give it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn fetch_event(
+        &self,
+        server: &ServerName,
+        version: &'static RoomVersion,
+        room: &RoomId,
+        id: &EventId,
+    ) -> Result<Option<Pdu>, Error> {
+        let path = format!("/_matrix/federation/v1/event/{}", encode(id.as_str()));
+        let answer = match self.peer_get(server, path, Duration::from_secs(20), 1024 * 1024).await {
+            Ok(answer) => answer,
+            Err(Error::Peer(_) | Error::PeerAnswer { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let events = raw_events(&answer, "pdus");
+        Ok(self.verified_events(version, room, events).await?.into_iter().find(|pdu| pdu.event_id() == id))
+    }
+
+    /// The events are known, as outliers, in the order of their authority; those that their own auth events do
+    /// not allow are kept as rejected.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn keep_outliers(&self, events: Vec<Pdu>) -> Result<(), Error> {
+        const PER_BATCH: usize = 200;
+        let events = in_order(events, |pdu| pdu.auth_event_ids_with_create());
+        let mut judged: std::collections::HashMap<OwnedEventId, (Pdu, bool)> = std::collections::HashMap::new();
+        let mut batch = Batch::new();
+        for pdu in events {
+            if self.load_event(pdu.event_id())?.is_some() {
+                continue;
+            }
+            let usable = self.check_by_auth_events(&pdu, &judged).is_ok();
+            let status = if usable { Status::Outlier } else { Status::Rejected };
+            let record = self.outlier_record(&pdu, status);
+            self.write_event(&mut batch, &pdu, &record, None)?;
+            judged.insert(pdu.event_id().to_owned(), (pdu, usable));
+            if batch.ops.len() >= PER_BATCH {
+                self.commit(std::mem::take(&mut batch)).await?;
+            }
+        }
+        if !batch.is_empty() {
+            self.commit(batch).await?;
+        }
+        Ok(())
+    }
+
+    fn outlier_record(&self, pdu: &Pdu, status: Status) -> Record {
+        let bucket = if pdu.is_state() { 0 } else { crate::retention::WITHOUT_END | (self.now_ms() / 86_400_000) };
+        Record {
+            status,
+            timeline: 0,
+            received_ms: self.now_ms(),
+            state_before: GroupId::EMPTY,
+            bucket,
+            expires_ms: 0,
+            redacted_by: None,
+            version: pdu.room_version(),
+        }
+    }
+
+    /// The event passes the authorisation rules by its own auth events, found in `beside` or in the store.
+    ///
+    /// # Errors
+    /// The rule that refuses, as a sentence.
+    pub(crate) fn check_by_auth_events(
+        &self,
+        pdu: &Pdu,
+        beside: &std::collections::HashMap<OwnedEventId, (Pdu, bool)>,
+    ) -> Result<(), String> {
+        let find = |id: &EventId| -> Option<AuthEvent> {
+            if let Some((pdu, usable)) = beside.get(id) {
+                return Some(if *usable { AuthEvent::Accepted(pdu.clone()) } else { AuthEvent::Rejected });
+            }
+            let event = self.load_event(id).ok().flatten()?;
+            Some(if event.is_usable() { AuthEvent::Accepted(event.pdu.clone()) } else { AuthEvent::Rejected })
+        };
+        check_state_independent(pdu, find).map_err(|error| error.to_string())?;
+        let auth: Vec<Pdu> = pdu
+            .auth_event_ids_with_create()
+            .iter()
+            .filter_map(|id| match find(id) {
+                Some(AuthEvent::Accepted(pdu)) => Some(pdu),
+                _ => None,
+            })
+            .collect();
+        check_auth(pdu, |kind, key| auth.iter().find(|event| event.is_state_of(kind, key)).cloned())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Of the event's auth events and their authority, those that are missing are fetched and kept as outliers.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; that a peer does not answer is no error, the event is judged by what is known.
+    pub(crate) async fn fetch_missing_auth(&self, server: &ServerName, pdu: &Pdu) -> Result<(), Error> {
+        let missing = self.unknown_of(pdu.auth_event_ids_with_create())?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let path = format!(
+            "/_matrix/federation/v1/event_auth/{}/{}",
+            encode(pdu.room_id().as_str()),
+            encode(pdu.event_id().as_str())
+        );
+        if let Ok(answer) = self.peer_get(server, path, Duration::from_secs(30), MAX_STATE_BYTES).await {
+            let events = raw_events(&answer, "auth_chain");
+            let verified = self.verified_events(pdu.room_version(), pdu.room_id(), events).await?;
+            self.keep_outliers(verified).await?;
+        }
+        self.fetch_one_by_one(server, pdu.room_version(), pdu.room_id(), pdu.auth_event_ids_with_create()).await
+    }
+
+    /// The events with these ids, and their authority, are fetched one at a time and kept as outliers, up to a bound.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn fetch_one_by_one(
+        &self,
+        server: &ServerName,
+        version: &'static RoomVersion,
+        room: &RoomId,
+        ids: Vec<OwnedEventId>,
+    ) -> Result<(), Error> {
+        let mut wanted: BTreeSet<OwnedEventId> = self.unknown_of(ids)?.into_iter().collect();
+        let mut asked = BTreeSet::new();
+        let mut found = Vec::new();
+        while let Some(id) = wanted.pop_first() {
+            if !asked.insert(id.clone()) || asked.len() > MAX_SINGLE {
+                continue;
+            }
+            if let Some(pdu) = self.fetch_event(server, version, room, &id).await? {
+                wanted.extend(self.unknown_of(pdu.auth_event_ids_with_create())?);
+                found.push(pdu);
+            }
+        }
+        self.keep_outliers(found).await
+    }
+
+    /// Of these ids, those of which nothing is known.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn unknown_of(&self, ids: impl IntoIterator<Item = OwnedEventId>) -> Result<Vec<OwnedEventId>, Error> {
+        let mut unknown = Vec::new();
+        for id in ids {
+            if self.load_event(&id)?.is_none() {
+                unknown.push(id);
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// The servers to ask about a room, the given one first; bounded.
+    pub(crate) fn servers_to_ask(&self, first: Option<&ServerName>, room: &crate::rooms::Room) -> Vec<OwnedServerName> {
+        let mut servers: Vec<OwnedServerName> = first.map(ToOwned::to_owned).into_iter().collect();
+        for server in room.servers() {
+            if server != self.server_name && !servers.contains(&server) && servers.len() < 5 {
+                servers.push(server);
+            }
+        }
+        servers
+    }
+}
+
+/// The events under a key of an answer, unparsed.
+pub(crate) fn raw_events(answer: &Value, key: &str) -> Vec<Box<RawValue>> {
+    let Some(list) = answer.get(key).and_then(Value::as_array) else { return Vec::new() };
+    list.iter().take(MAX_EVENTS).filter_map(|event| serde_json::value::to_raw_value(event).ok()).collect()
+}

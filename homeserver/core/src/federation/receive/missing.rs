@@ -1,0 +1,115 @@
+//! History between what is known and a new event (Server-Server API, "Retrieving missing events").
+
+use std::{sync::Arc, time::Duration};
+
+use matron_room::Pdu;
+use ruma::{OwnedEventId, ServerName};
+use serde_json::json;
+
+use crate::{
+    Core, Error,
+    federation::{
+        fetch::{encode, raw_events},
+        graph::in_order,
+    },
+    ports::http_method::Method,
+    rooms::{Room, Status},
+};
+
+/// How many events one question asks for.
+const PER_QUESTION: usize = 50;
+/// How many questions are asked for one event: beyond, its state is fetched and the gap stays.
+const QUESTIONS: usize = 4;
+
+impl Core {
+    /// As far as the peer gives them, the events between the ends of the graph and this one are received.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) async fn fetch_missing_history(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+    ) -> Result<(), Error> {
+        let mut fetched: Vec<Pdu> = Vec::new();
+        let mut latest = vec![pdu.clone()];
+        for _ in 0..QUESTIONS {
+            let missing = self.missing_prevs(latest.iter().chain(&fetched), &fetched)?;
+            if missing.is_empty() {
+                break;
+            }
+            let answer = self.ask_missing(origin, room, &latest, pdu.depth()).await;
+            let Ok(events) = answer else { break };
+            let before = fetched.len();
+            for event in self.verified_events(room.version(), room.id(), events).await? {
+                let known = self.is_in_graph(event.event_id())?;
+                if !known && event.event_id() != pdu.event_id() && !fetched.iter().any(|other| other.event_id() == event.event_id()) {
+                    fetched.push(event);
+                }
+            }
+            if fetched.len() == before {
+                break;
+            }
+            latest.clone_from(&fetched);
+            latest.sort_by_key(Pdu::depth);
+            latest.truncate(10);
+        }
+        for event in in_order(fetched, |pdu| pdu.prev_events().to_vec()) {
+            match self.receive_verified(origin, room, event, false).await {
+                Ok(_) | Err(Error::Forbidden(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The prev events of these that are neither in the graph nor among `beside`.
+    fn missing_prevs<'a>(
+        &self,
+        events: impl Iterator<Item = &'a Pdu>,
+        beside: &[Pdu],
+    ) -> Result<Vec<OwnedEventId>, Error> {
+        let mut missing = Vec::new();
+        for event in events {
+            for prev in event.prev_events() {
+                if !missing.contains(prev)
+                    && !beside.iter().any(|other| other.event_id() == prev)
+                    && !self.is_in_graph(prev)?
+                {
+                    missing.push(prev.clone());
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Whether the event has its place in the graph; outliers have none.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn is_in_graph(&self, id: &ruma::EventId) -> Result<bool, Error> {
+        Ok(self.load_event(id)?.is_some_and(|event| event.record.status != Status::Outlier))
+    }
+
+    async fn ask_missing(
+        &self,
+        origin: &ServerName,
+        room: &Room,
+        latest: &[Pdu],
+        depth: u64,
+    ) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
+        let earliest: Vec<_> = room.extremities();
+        let min_depth = room.lock().head.extremities.iter().map(|(_, depth)| *depth).min().unwrap_or(0);
+        let body = json!({
+            "earliest_events": earliest,
+            "latest_events": latest.iter().map(Pdu::event_id).collect::<Vec<_>>(),
+            "limit": PER_QUESTION,
+            "min_depth": min_depth.min(depth).saturating_sub(1),
+        });
+        let path = format!("/_matrix/federation/v1/get_missing_events/{}", encode(room.id().as_str()));
+        let answer =
+            self.peer_json(origin, Method::Post, path, Some(body), Duration::from_secs(20), 16 * 1024 * 1024).await?;
+        Ok(raw_events(&answer, "events"))
+    }
+}

@@ -1,0 +1,245 @@
+//! One event, through all steps.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use matron_room::{Pdu, UncheckedPdu};
+use matron_storage::{Batch, CommitError};
+use ruma::{OwnedEventId, RoomId, ServerName};
+use serde_json::value::RawValue;
+
+use crate::{
+    Core, Error,
+    federation::state_at::NamedState,
+    governance::RemoteVerdict,
+    rooms::{
+        Room, StateKey, Status,
+        append::{Append, Appending, Place},
+        room::Inner,
+    },
+};
+
+/// What became of an event from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It was known already.
+    Known,
+    /// It was judged so, and is kept.
+    Kept(Status),
+}
+
+/// How often an append is tried anew when another writer was first.
+const TRIES: usize = 4;
+
+impl Core {
+    /// The event is judged and kept; `None` if this server is not in its room.
+    ///
+    /// The inner error says why the event was dropped or rejected: its sender is told.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::BadJson`] for an event without an id.
+    pub async fn receive_pdu(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room_id: &RoomId,
+        raw: &RawValue,
+    ) -> Result<Option<(OwnedEventId, Result<Received, Error>)>, Error> {
+        let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
+            return Ok(None);
+        };
+        let unchecked =
+            UncheckedPdu::parse(raw, room.version()).map_err(|error| Error::bad_json(error.to_string()))?;
+        let id = unchecked.event_id().to_owned();
+        if let Err(refused) = self.check_server_acl(&room, origin) {
+            return Ok(Some((id, Err(refused))));
+        }
+        if self.load_event(&id)?.is_some_and(|event| event.record.status != Status::Outlier) {
+            return Ok(Some((id, Ok(Received::Known))));
+        }
+        if unchecked.room_id() != room_id {
+            return Ok(Some((id, Err(Error::bad_json("the event is of another room")))));
+        }
+        let keys = self.keys_for_event(&unchecked).await?;
+        let pdu = match unchecked.verify(&keys) {
+            Ok(signed) => signed.into_pdu(),
+            Err(error) => return Ok(Some((id, Err(Error::forbidden(error.to_string()))))),
+        };
+        let turn = self.inbound.room_turn(room_id);
+        let _turn = turn.lock().await;
+        let received = self.receive_verified(origin, &room, pdu, true).await;
+        match received {
+            Err(error @ Error::Store(_)) => Err(error),
+            other => Ok(Some((id, other))),
+        }
+    }
+
+    /// An event whose signatures were verified is judged and kept. The caller has the room's turn.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it was rejected; [`Error::Store`].
+    pub(crate) async fn receive_verified(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: Pdu,
+        may_fetch_history: bool,
+    ) -> Result<Received, Error> {
+        if self.load_event(pdu.event_id())?.is_some_and(|event| event.record.status != Status::Outlier) {
+            return Ok(Received::Known);
+        }
+        self.fetch_missing_auth(origin, &pdu).await?;
+        if let Err(sentence) = self.check_by_auth_events(&pdu, &std::collections::HashMap::new()) {
+            return self.keep_rejected(room, pdu, sentence).await;
+        }
+        if may_fetch_history {
+            Box::pin(self.fetch_missing_history(origin, room, &pdu)).await?;
+        }
+        let mut batch = Batch::new();
+        let before = self.state_before_event(&mut batch, origin, room, &pdu).await?;
+        let mut state_pdus = Vec::new();
+        for (kind, key) in matron_room::auth_types_for(
+            pdu.kind(),
+            pdu.sender().as_str(),
+            pdu.state_key(),
+            pdu.content(),
+            pdu.room_version(),
+        )
+        .into_iter()
+        .chain([("m.room.create".to_owned(), String::new())])
+        {
+            if let Some(id) = before.state.get(&StateKey::new(&kind, &key))
+                && let Some(event) = self.load_event(id)?.filter(|event| event.is_usable())
+            {
+                state_pdus.push(event.pdu.clone());
+            }
+        }
+        let by_state =
+            matron_room::check_auth(&pdu, |kind, key| state_pdus.iter().find(|event| event.is_state_of(kind, key)).cloned());
+        if let Err(error) = by_state {
+            return self.keep_rejected(room, pdu, error.sentence).await;
+        }
+        self.append_received(room, &pdu, &before, batch).await
+    }
+
+    async fn keep_rejected(self: &Arc<Self>, room: &Arc<Room>, pdu: Pdu, sentence: String) -> Result<Received, Error> {
+        tracing::debug!(room.id = %room.id(), event.id = %pdu.event_id(), reason = %sentence, "an event is rejected");
+        let mut batch = Batch::new();
+        // Its content is nobody's to read: the skeleton is enough to refuse what builds on it.
+        let skeleton = pdu.skeleton().map_err(|error| Error::internal(error.to_string()))?;
+        let before = match pdu.prev_events().first() {
+            Some(prev) => match self.load_event(prev)? {
+                Some(prev) => self.state_after(&mut batch, &prev)?.group,
+                None => crate::rooms::GroupId::EMPTY,
+            },
+            None => crate::rooms::GroupId::EMPTY,
+        };
+        let record = crate::rooms::Record {
+            status: Status::Rejected,
+            timeline: 0,
+            received_ms: self.now_ms(),
+            state_before: before,
+            bucket: 0,
+            expires_ms: 0,
+            redacted_by: None,
+            version: pdu.room_version(),
+        };
+        self.write_event(&mut batch, &skeleton, &record, None)?;
+        self.commit(batch).await?;
+        self.rooms.forget_event(pdu.event_id());
+        Err(Error::forbidden(sentence))
+    }
+
+    async fn append_received(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        before: &NamedState,
+        with: Batch,
+    ) -> Result<Received, Error> {
+        for _ in 0..TRIES {
+            let room = self.find_room(room.id())?.ok_or_else(|| Error::not_found("this room is not known"))?;
+            let (appending, status) = {
+                let mut inner = room.lock();
+                self.judge_and_append(&room, &mut inner, pdu, before, with.clone())?
+            };
+            match self.finish_append(appending).await {
+                Ok(_) => return Ok(Received::Kept(status)),
+                Err(CommitError::Conflict(_)) => self.resume_after_conflict()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::LimitExceeded { retry_after_ms: 500 })
+    }
+
+    fn judge_and_append(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        inner: &mut Inner,
+        pdu: &Pdu,
+        before: &NamedState,
+        with: Batch,
+    ) -> Result<(Appending, Status), Error> {
+        let verdict = self.permit_remote(room, inner, pdu)?;
+        let status = match self.authorise(inner, pdu) {
+            Err(Error::Forbidden(sentence)) => {
+                tracing::debug!(room.id = %room.id(), event.id = %pdu.event_id(), reason = %sentence, "an event is soft-failed");
+                Status::SoftFailed
+            }
+            Err(error) => return Err(error),
+            Ok(()) => match verdict {
+                RemoteVerdict::Permit => Status::Accepted,
+                RemoteVerdict::Withhold => Status::Withheld,
+                RemoteVerdict::Hold => Status::Held,
+            },
+        };
+        let mut item = Append {
+            pdu: pdu.clone(),
+            status,
+            place: if status == Status::Accepted { Place::Timeline } else { Place::Graph },
+            state_before: before.group,
+            current_after: None,
+            extremities: None,
+            txn: None,
+            federate: false,
+            also_to: BTreeSet::new(),
+            with,
+        };
+        if status == Status::Accepted {
+            self.place_in_graph(room, inner, &mut item, before)?;
+        }
+        Ok((self.append(room, inner, item)?, status))
+    }
+
+    /// The ends of the graph and the current state with the event in it.
+    fn place_in_graph(&self, room: &Room, inner: &Inner, item: &mut Append, before: &NamedState) -> Result<(), Error> {
+        let pdu = &item.pdu;
+        let left: Vec<_> =
+            inner.head.extremities.iter().filter(|(id, _)| !pdu.prev_events().contains(id)).cloned().collect();
+        let mut after = before.clone();
+        if let Some(key) = pdu.state_key() {
+            let key = StateKey::new(pdu.kind(), key);
+            let id = Arc::new(pdu.event_id().to_owned());
+            after.state.insert(key.clone(), Arc::clone(&id));
+            after.group = self.write_state_group(&mut item.with, before.group, &[(key, Some(id))], &after.state)?;
+        }
+        if left.is_empty() {
+            // The event follows everything that is known: its own state is the room's.
+            item.current_after = Some(after.state);
+            item.extremities = Some(vec![(pdu.event_id().to_owned(), pdu.depth())]);
+            return Ok(());
+        }
+        let mut states = Vec::with_capacity(left.len() + 1);
+        for (id, _) in &left {
+            if let Some(event) = self.load_event(id)? {
+                states.push(self.state_after(&mut item.with, &event)?);
+            }
+        }
+        states.push(after);
+        item.current_after = Some(self.resolve_states(&mut item.with, room.version(), states)?.state);
+        let mut ends = left;
+        ends.push((pdu.event_id().to_owned(), pdu.depth()));
+        let surplus = ends.len().saturating_sub(20);
+        ends.drain(..surplus);
+        item.extremities = Some(ends);
+        Ok(())
+    }
+}
