@@ -22,6 +22,9 @@ pub enum ConfigError {
     /// Two feeds with one name.
     #[error("lab_feeds has two feeds of the same name")]
     DuplicateFeed,
+    /// A register without keys to verify it, or keys that are none.
+    #[error("`register_keys` must hold at least one ed25519 key in base64 where `register_file` is given")]
+    RegisterKeys,
     /// A limit of nothing.
     #[error("`{0}` must be greater than zero")]
     Zero(&'static str),
@@ -48,7 +51,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The registration file that the homeserver has too.
     pub registration: PathBuf,
-    /// Server names by organisation code, for the server lists of clinical rooms.
+    /// The signed federation register: bounds clinical rooms by the servers of their organisations.
+    #[serde(default)]
+    pub register_file: Option<PathBuf>,
+    /// Keys that may have signed the register, ed25519 in base64.
+    #[serde(default)]
+    pub register_keys: Vec<String>,
+    /// Clinical rooms name the policy server that the register gives our organisation (`m.room.policy`).
+    #[serde(default)]
+    pub policy_server: bool,
+    /// Server names by organisation code, where there is no register.
     #[serde(default)]
     pub organisations: BTreeMap<String, Vec<String>>,
     /// How often the homeserver is asked what has expired, in milliseconds.
@@ -152,6 +164,11 @@ impl Config {
                     return Err(ConfigError::Zero(name));
                 }
             }
+        }
+        let keys = &self.register_keys;
+        let sound = keys.iter().all(|key| matron_policy::keys::decode_verifying_key(key).is_ok());
+        if !sound || (self.register_file.is_some() && keys.is_empty()) {
+            return Err(ConfigError::RegisterKeys);
         }
         if self.retention_poll_ms == 0 {
             return Err(ConfigError::Zero("retention_poll_ms"));

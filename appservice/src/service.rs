@@ -18,7 +18,9 @@ use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, LabFeedConfig, is_name};
 use crate::device::{Device, DeviceError, DeviceSetup, DeviceTask};
-use crate::governance::{Bot, BotCreates, ClinicalRoomSpec, HomeserverExplains, Retention};
+use crate::governance::{
+    Bot, BotCreates, ClinicalRoomSpec, HomeserverExplains, Organisations, Retention,
+};
 use crate::http::{
     AppState, CreatedRoom, OwnIds, RoomCreator as _, RoomCreatorError, Transactions, admin_router,
     app_router,
@@ -150,7 +152,13 @@ impl Starting {
             bot: bot.clone(),
             feeds,
             routes,
-            organisations: self.config.organisations.clone(),
+            organisations: Organisations {
+                register_file: self.config.register_file.clone(),
+                register_keys: self.config.register_keys.clone(),
+                configured: self.config.organisations.clone(),
+                policy_server: self.config.policy_server,
+            },
+            clock: Arc::clone(&self.clock),
         });
         let (stop, _) = watch::channel(false);
         let mut servers = JoinSet::new();

@@ -5,9 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::bounds::{Bounds, Organisations};
 use super::room::ClinicalRoomSpec;
 use crate::bridge::Routes;
 use crate::client::Client;
+use crate::clock::Clock;
 use crate::device::Device;
 use crate::http::{CreatedRoom, NotInvited, RoomCreator, RoomCreatorError};
 
@@ -22,11 +24,22 @@ pub struct BotCreates {
     pub feeds: BTreeMap<String, Device>,
     /// Where feeds speak.
     pub routes: Arc<Routes>,
-    /// Server names by organisation.
-    pub organisations: BTreeMap<String, Vec<String>>,
+    /// Whose servers are whose.
+    pub organisations: Organisations,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl BotCreates {
+    async fn bounds(&self, spec: &ClinicalRoomSpec) -> Result<Bounds, RoomCreatorError> {
+        let organisations = self.organisations.clone();
+        let (spec, bot) = (spec.clone(), self.bot.user_id().to_owned());
+        let now_ms = self.clock.now_ms();
+        Ok(tokio::task::spawn_blocking(move || organisations.bounds(&spec, &bot, now_ms))
+            .await
+            .map_err(|_stopping| RoomCreatorError::NotReady)??)
+    }
+
     async fn create_room(&self, spec: ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
         spec.check()?;
         let feed = match &spec.lab_feed {
@@ -36,6 +49,7 @@ impl BotCreates {
             }
             None => None,
         };
+        let bounds = self.bounds(&spec).await?;
         self.bot.wait_ready().await.map_err(|_stopped| RoomCreatorError::NotReady)?;
         if let Some((_, device)) = &feed {
             device.wait_ready().await.map_err(|_stopped| RoomCreatorError::NotReady)?;
@@ -45,7 +59,7 @@ impl BotCreates {
             Some(version) => version.clone(),
             None => session.default_room_version().await?.unwrap_or_default(),
         };
-        let body = spec.create_body(self.bot.user_id(), &version, &self.organisations);
+        let body = spec.create_body(self.bot.user_id(), &version, &bounds);
         let room_id = session.create_room(&body).await?;
         tracing::info!(room.id = %room_id, "a clinical room was created");
         let mut created = CreatedRoom { room_id, not_invited: Vec::new() };

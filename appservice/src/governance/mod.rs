@@ -1,6 +1,7 @@
 //! The governance bot: creates bounded rooms, explains decisions, redacts what expired.
 
 mod bot;
+mod bounds;
 mod command;
 mod create;
 mod explain;
@@ -8,8 +9,9 @@ mod retention;
 mod room;
 
 pub use bot::Bot;
+pub use bounds::{Bounds, BoundsError, Organisations};
 pub use command::{Command, EXPLAIN_WHAT, HELP};
 pub use create::BotCreates;
 pub use explain::{ExplainError, ExplainSource, Explanation, HomeserverExplains};
 pub use retention::Retention;
-pub use room::{ClinicalRoomSpec, ROOM_POLICY_TYPE, SpecError};
+pub use room::{ClinicalRoomSpec, SpecError};

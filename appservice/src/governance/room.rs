@@ -1,10 +1,13 @@
 //! The bounded clinical room: what is asked for, checked, and the `createRoom` body that makes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use matron_policy::{ROOM_POLICY_TYPE, RoomPolicy};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
+
+use super::bounds::Bounds;
 
 /// Most people that one request may invite.
 const MAX_INVITES: usize = 500;
@@ -20,8 +23,6 @@ const MAX_LIFETIME_MS: u64 = 10 * 366 * 24 * 3600 * 1000;
 const MAX_ROTATION_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Messages of one Megolm session.
 const ROTATION_MSGS: u64 = 100;
-/// Type of the room policy's state event.
-pub const ROOM_POLICY_TYPE: &str = "org.matron.room.policy";
 
 /// A bounded clinical room, as asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,8 +57,8 @@ pub enum SpecError {
     /// Empty, or over 200 characters.
     #[error("the name is empty or too long")]
     Name,
-    /// None, too many, or an empty code.
-    #[error("the organisations are none, too many or unnamed")]
+    /// None, too many, a malformed code, or one that the register does not know.
+    #[error("the organisations are none, too many, malformed or unknown")]
     Organisations,
     /// Too many, or not user ids.
     #[error("the invited are too many or no user ids")]
@@ -79,7 +80,7 @@ impl SpecError {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Name => "A room's name has 1 to 200 characters.",
-            Self::Organisations => "A bounded room names 1 to 100 organisations by their codes.",
+            Self::Organisations => "A bounded room names 1 to 100 organisations by their codes, all of them in the register.",
             Self::Invite => "At most 500 user ids of the form @name:server can be invited.",
             Self::Lifetime => "lifetime_ms is between one second and ten years.",
             Self::Servers => "A server name is malformed.",
@@ -119,17 +120,14 @@ impl ClinicalRoomSpec {
         if chars == 0 || chars > MAX_NAME_CHARS || self.name.chars().any(char::is_control) {
             return Err(SpecError::Name);
         }
-        if self.organisations.is_empty()
-            || self.organisations.len() > MAX_ORGANISATIONS
-            || self.organisations.iter().any(|code| code.is_empty() || code.len() > 64)
-        {
-            return Err(SpecError::Organisations);
-        }
         if self.invite.len() > MAX_INVITES || self.invite.iter().any(|id| server_of(id).is_none()) {
             return Err(SpecError::Invite);
         }
         if !(MIN_LIFETIME_MS..=MAX_LIFETIME_MS).contains(&self.lifetime_ms) {
             return Err(SpecError::Lifetime);
+        }
+        if self.organisations.len() > MAX_ORGANISATIONS || self.policy().check().is_err() {
+            return Err(SpecError::Organisations);
         }
         if self.servers.len() > MAX_ORGANISATIONS * 4
             || self.servers.iter().any(|server| !is_server_name(server))
@@ -144,38 +142,15 @@ impl ClinicalRoomSpec {
         if version_is_sound { Ok(()) } else { Err(SpecError::RoomVersion) }
     }
 
-    /// The servers that may take part: our own, those of the organisations, and those of the invited.
-    fn servers(
-        &self,
-        own_server: &str,
-        organisations: &BTreeMap<String, Vec<String>>,
-    ) -> BTreeSet<String> {
-        let named = self.organisations.iter().filter_map(|code| organisations.get(code)).flatten();
-        let invited = self.invite.iter().filter_map(|user| server_of(user));
-        std::iter::once(own_server)
-            .chain(named.map(String::as_str))
-            .chain(self.servers.iter().map(String::as_str))
-            .chain(invited)
-            .map(str::to_owned)
-            .collect()
-    }
-
     /// The `createRoom` body. `bot` creates; `room_version` is the one that the room will have.
     ///
     /// Nobody is invited yet: invitations follow one by one, so that one refused name does not undo the room.
     #[must_use]
-    pub fn create_body(
-        &self,
-        bot: &str,
-        room_version: &str,
-        organisations: &BTreeMap<String, Vec<String>>,
-    ) -> Value {
-        let own_server = server_of(bot).unwrap_or_default();
-        let servers = self.servers(own_server, organisations);
-        // One organisation's room leaves its server never.
-        let federate = servers.len() > 1;
-        let allow: Vec<String> =
-            servers.iter().map(|server| without_port(server).to_owned()).collect();
+    pub fn create_body(&self, bot: &str, room_version: &str, bounds: &Bounds) -> Value {
+        // A room of one server never leaves it.
+        let federate = bounds.servers.len() > 1;
+        let allow: BTreeSet<&str> =
+            bounds.servers.iter().map(|server| without_port(server)).collect();
         let mut body = json!({
             "name": self.name,
             "preset": "private_chat",
@@ -196,24 +171,24 @@ impl ClinicalRoomSpec {
                 state("m.room.server_acl", json!({
                     "allow": allow, "deny": [], "allow_ip_literals": allow.iter().any(|s| is_ip(s)),
                 })),
-                state(ROOM_POLICY_TYPE, self.policy()),
+                state(ROOM_POLICY_TYPE, self.policy().to_content()),
             ],
         });
+        if let (Some(policy_server), Some(events)) = (
+            &bounds.policy_server,
+            body.get_mut("initial_state").and_then(Value::as_array_mut),
+        ) {
+            events.push(state("m.room.policy", policy_server.clone()));
+        }
         if let (Some(version), Some(fields)) = (&self.room_version, body.as_object_mut()) {
             fields.insert("room_version".to_owned(), Value::from(version.as_str()));
         }
         body
     }
 
-    /// Content of `org.matron.room.policy`.
-    fn policy(&self) -> Value {
-        json!({
-            "organisations": self.organisations,
-            "credential_required": true,
-            "encryption_required": true,
-            "lifetime_required": true,
-            "max_lifetime_ms": self.lifetime_ms,
-        })
+    fn policy(&self) -> RoomPolicy {
+        RoomPolicy::of_organisations(self.organisations.iter().cloned())
+            .with_max_lifetime_ms(self.lifetime_ms)
     }
 
     fn power_levels(&self, bot: &str, room_version: &str) -> Value {
@@ -271,6 +246,11 @@ mod tests {
         .unwrap()
     }
 
+    fn bounds(servers: &[&str]) -> Bounds {
+        let servers = servers.iter().map(|server| (*server).to_owned()).collect();
+        Bounds { servers, policy_server: None }
+    }
+
     fn content(body: &Value, event_type: &str) -> Value {
         let events = body["initial_state"].as_array().unwrap();
         events.iter().find(|event| event["type"] == event_type).unwrap()["content"].clone()
@@ -278,7 +258,11 @@ mod tests {
 
     #[test]
     fn a_clinical_room_is_encrypted_bounded_and_ephemeral() {
-        let body = spec().create_body("@matron:north.example", "11", &BTreeMap::new());
+        let body = spec().create_body(
+            "@matron:north.example",
+            "11",
+            &bounds(&["north.example", "south.example:8448"]),
+        );
         assert_eq!(content(&body, "m.room.encryption")["rotation_period_ms"], 30_000);
         assert_eq!(content(&body, "m.room.retention")["max_lifetime"], 30_000);
         assert_eq!(content(&body, "m.room.join_rules")["join_rule"], "invite");
@@ -293,21 +277,29 @@ mod tests {
 
     #[test]
     fn creator_is_not_listed_in_room_version_12() {
-        let body = spec().create_body("@matron:north.example", "12", &BTreeMap::new());
+        let body = spec().create_body("@matron:north.example", "12", &bounds(&["north.example"]));
         assert_eq!(body["power_level_content_override"]["users"], json!({}));
         assert!(creators_are_privileged("org.matrix.hydra.11"));
         assert!(!creators_are_privileged("11"));
     }
 
     #[test]
-    fn one_organisations_room_does_not_federate() {
-        let mut one = spec();
-        one.invite.pop();
-        let body = one.create_body("@matron:north.example", "12", &BTreeMap::new());
+    fn a_room_of_one_server_does_not_federate() {
+        let body = spec().create_body("@matron:north.example", "12", &bounds(&["north.example"]));
         assert_eq!(body["creation_content"]["m.federate"], false);
-        let known = BTreeMap::from([("south".to_owned(), vec!["south.example".to_owned()])]);
-        let body = one.create_body("@matron:north.example", "12", &known);
+        let mut two = bounds(&["north.example", "south.example"]);
+        two.policy_server = Some(json!({"via": "north.example"}));
+        let body = spec().create_body("@matron:north.example", "12", &two);
         assert_eq!(body["creation_content"]["m.federate"], true);
+        assert_eq!(content(&body, "m.room.policy")["via"], "north.example");
+    }
+
+    #[test]
+    fn the_rooms_policy_is_one_that_the_policy_engine_reads() {
+        let body = spec().create_body("@matron:north.example", "12", &bounds(&["north.example"]));
+        let policy = RoomPolicy::parse(&content(&body, ROOM_POLICY_TYPE)).unwrap();
+        assert_eq!(policy.max_lifetime_ms, Some(30_000));
+        assert!(policy.credential_required && policy.encryption_required);
     }
 
     #[test]
@@ -318,6 +310,7 @@ mod tests {
             spec.check().unwrap_err()
         };
         assert_eq!(broken(|s| s.organisations.clear()), SpecError::Organisations);
+        assert_eq!(broken(|s| s.organisations.push("a b".to_owned())), SpecError::Organisations);
         assert_eq!(broken(|s| s.lifetime_ms = 0), SpecError::Lifetime);
         assert_eq!(broken(|s| s.lifetime_ms = u64::MAX), SpecError::Lifetime);
         assert_eq!(broken(|s| s.invite.push("ada".to_owned())), SpecError::Invite);

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ApiError;
 use crate::client::ClientError;
-use crate::governance::{ClinicalRoomSpec, SpecError};
+use crate::governance::{BoundsError, ClinicalRoomSpec, SpecError};
 use crate::store::StoreError;
 
 /// Why a room was not created.
@@ -22,6 +22,9 @@ pub enum RoomCreatorError {
     /// The specification is not that of a bounded room.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// The organisations' servers are not known.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
     /// The homeserver refused or could not be reached.
     #[error(transparent)]
     Homeserver(#[from] ClientError),
@@ -41,6 +44,10 @@ impl From<RoomCreatorError> for ApiError {
         match error {
             RoomCreatorError::Spec(error) => Self::Invalid(error.sentence()),
             RoomCreatorError::UnknownFeed => Self::Invalid("There is no lab feed of this name."),
+            RoomCreatorError::Bounds(BoundsError::UnknownOrganisation) => {
+                Self::Invalid(SpecError::Organisations.sentence())
+            }
+            RoomCreatorError::Bounds(_) => Self::Register,
             RoomCreatorError::NotReady | RoomCreatorError::Route(_) => Self::Busy,
             RoomCreatorError::Homeserver(ClientError::Refused { errcode, .. }) => Self::Homeserver { errcode },
             RoomCreatorError::Homeserver(_) => Self::Homeserver { errcode: "M_UNKNOWN".to_owned() },

@@ -33,6 +33,9 @@ pub enum ApiError {
     /// 503 `M_LIMIT_EXCEEDED`.
     #[error("The application service is busy; try again.")]
     Busy,
+    /// 503 `M_UNKNOWN`.
+    #[error("The federation register cannot be used now; no room can be bounded.")]
+    Register,
     /// 400 `M_INVALID_PARAM`, with what is wrong.
     #[error("{0}")]
     Invalid(&'static str),
@@ -55,6 +58,7 @@ impl IntoResponse for ApiError {
             Self::BadJson => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "M_LIMIT_EXCEEDED"),
+            Self::Register => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
             Self::Homeserver { .. } => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
         };
