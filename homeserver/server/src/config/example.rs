@@ -24,6 +24,7 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ("public_base_url", "`base_url` in /.well-known/matrix/client. Absent: derived from server_name.", Some("\"https://matrix.example.org\"")),
     ("well_known_server", "`m.server` in /.well-known/matrix/server. Absent: not served.", Some("\"matrix.example.org:443\"")),
     ("user_directory_all_users", "The user directory finds all local users, not only those who share a room.", None),
+    ("key_notaries", "Homeservers whose word is taken on the signing keys of servers that cannot be reached.", Some("[\"notary.example\"]")),
     ("storage", "The database.", None),
     ("storage.engine", "`sqlite`, `sled` or `memory` (forgets everything at the stop).", None),
     ("master_key", "The key that wraps all data keys. Keep a copy apart from backups of the data: without it nothing can be read.", None),
