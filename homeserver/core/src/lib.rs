@@ -35,6 +35,8 @@ pub mod settings;
 pub mod sync;
 
 mod house;
+#[cfg(test)]
+mod test_world;
 
 pub use error::Error;
 pub use house::{Core, Parts, Requester};

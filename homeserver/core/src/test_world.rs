@@ -1,0 +1,154 @@
+//! A small server for tests: memory, a clock that stands still, and peers that answer as the test says.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::future::BoxFuture;
+use matron_room::SigningKey;
+use matron_storage::{
+    Batch, EngineKind, Key, Table,
+    keyring::{KeyRing, MasterKey},
+};
+use parking_lot::Mutex;
+use ruma::{DeviceId, OwnedRoomId, OwnedUserId, ServerName, UserId};
+use serde_json::Value;
+
+use crate::{
+    Core, Parts, Requester, Settings,
+    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse},
+    rooms::{create::CreateRoom, membership::JoinOptions},
+};
+
+pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
+
+#[derive(Debug)]
+pub(crate) struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+type Answers = Box<dyn FnMut(&FederationRequest) -> Result<PeerResponse, PeerError> + Send>;
+
+/// Other servers, as a closure.
+pub(crate) struct Peers {
+    answers: Mutex<Answers>,
+    pub(crate) asked: Mutex<Vec<FederationRequest>>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Peers")
+    }
+}
+
+impl Federation for Peers {
+    fn request(&self, request: FederationRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        let answer = (self.answers.lock())(&request);
+        self.asked.lock().push(request);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer
+        })
+    }
+
+    fn outbound(&self, _request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async { Err(PeerError::Timeout) })
+    }
+
+    fn heard_from(&self, _server: &ServerName) {}
+}
+
+/// A 200 with JSON.
+pub(crate) fn json_answer(body: &Value) -> Result<PeerResponse, PeerError> {
+    Ok(PeerResponse {
+        status: 200,
+        content_type: Some("application/json".to_owned()),
+        content_disposition: None,
+        location: None,
+        body: body.to_string().into(),
+    })
+}
+
+pub(crate) struct World {
+    pub(crate) core: Arc<Core>,
+    pub(crate) peers: Arc<Peers>,
+    clock: Arc<TestClock>,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(Settings { insecure_fast_password_hash: true, ..Settings::default() })
+    }
+
+    pub(crate) fn with(settings: Settings) -> Self {
+        let peers = Arc::new(Peers {
+            answers: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
+            asked: Mutex::default(),
+        });
+        let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
+        let directory = tempfile::tempdir().unwrap();
+        let keyring = KeyRing::open(&directory.path().join("keyring"), MasterKey::from_bytes([1; 32])).unwrap();
+        let core = Core::new(Parts {
+            settings,
+            server_name: "us.example".try_into().unwrap(),
+            store: matron_storage::open(EngineKind::Memory, directory.path()).unwrap(),
+            keyring: Arc::new(keyring),
+            signing_key: Arc::new(SigningKey::from_seed("us", &[200; 32]).unwrap()),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            federation: Arc::clone(&peers) as Arc<dyn Federation>,
+            media_dir: directory.path().join("media"),
+            appservices: Vec::new(),
+        })
+        .unwrap();
+        Self { core, peers, clock, directory }
+    }
+
+    pub(crate) fn answer(
+        &self,
+        answers: impl FnMut(&FederationRequest) -> Result<PeerResponse, PeerError> + Send + 'static,
+    ) {
+        *self.peers.answers.lock() = Box::new(answers);
+    }
+
+    pub(crate) fn advance_ms(&self, ms: u64) {
+        self.clock.0.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// A user with an account.
+    pub(crate) async fn user(&self, name: &str) -> OwnedUserId {
+        self.core.create_user(name, Some("a long password"), false).await.unwrap()
+    }
+
+    /// A device that a user is logged in with.
+    pub(crate) async fn device(&self, user: &UserId, device: &str) -> Requester {
+        let id: &DeviceId = device.into();
+        let mut batch = Batch::new();
+        batch.put(Table::UserDevice, Key::new().text(user).text(id), b"{}".to_vec());
+        self.core.commit(batch).await.unwrap();
+        Requester {
+            user_id: user.to_owned(),
+            device_id: Some(id.to_owned()),
+            appservice: None,
+            is_admin: false,
+            is_guest: false,
+            token_hash: None,
+        }
+    }
+
+    /// A room with these members.
+    pub(crate) async fn room(&self, members: &[&UserId]) -> OwnedRoomId {
+        let (creator, others) = members.split_first().unwrap();
+        let request = CreateRoom { preset: Some("public_chat".to_owned()), ..CreateRoom::default() };
+        let room = self.core.create_room(creator, request).await.unwrap();
+        for other in others {
+            self.core.join_room(other, &room, JoinOptions::default()).await.unwrap();
+        }
+        room
+    }
+}
