@@ -78,7 +78,7 @@ pub(crate) struct World {
     pub(crate) core: Arc<Core>,
     pub(crate) peers: Arc<Peers>,
     clock: Arc<TestClock>,
-    pub(crate) directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl World {
@@ -106,7 +106,7 @@ impl World {
             appservices: Vec::new(),
         })
         .unwrap();
-        Self { core, peers, clock, directory }
+        Self { core, peers, clock, _directory: directory }
     }
 
     pub(crate) fn answer(

@@ -1,0 +1,363 @@
+//! Media, as users and other servers see it.
+
+use std::{io::Cursor, path::Path};
+
+use bytes::Bytes;
+use image::{DynamicImage, ImageFormat};
+use ruma::EventId;
+use serde_json::json;
+
+use super::{DownloadOptions, MediaContent, MediaFile, Method, Mxc, NewUpload, ThumbnailRequest};
+use crate::{
+    Error, Settings,
+    ports::{PeerError, PeerResponse},
+    settings::Policy,
+    test_world::{NOW_MS, World},
+};
+
+const SECRET: &[u8] = b"the patient in bed seven";
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+fn file(content: &'static [u8]) -> NewUpload {
+    NewUpload {
+        content_type: Some("text/plain".to_owned()),
+        file_name: Some("a.txt".to_owned()),
+        content: Bytes::from_static(content),
+        lifetime_ms: None,
+    }
+}
+
+fn expiring(content: &'static [u8], lifetime_ms: u64) -> NewUpload {
+    NewUpload { lifetime_ms: Some(lifetime_ms), ..file(content) }
+}
+
+async fn read(file: MediaFile) -> Vec<u8> {
+    match file.content {
+        MediaContent::Memory(content) => content.to_vec(),
+        MediaContent::File(mut reader) => {
+            let mut content = Vec::new();
+            while let Some(part) = reader.next_part().await.unwrap() {
+                content.extend_from_slice(&part);
+            }
+            content
+        }
+    }
+}
+
+async fn content_of(world: &World, mxc: &Mxc) -> Result<Vec<u8>, Error> {
+    Ok(read(world.core.download_media(mxc, DownloadOptions::default()).await?).await)
+}
+
+/// Every file below a directory.
+fn files(directory: &Path) -> Vec<Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(std::fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+fn on_disk(world: &World) -> Vec<Vec<u8>> {
+    files(&world.core.media_dir)
+}
+
+fn holds(content: &[u8], wanted: &[u8]) -> bool {
+    content.windows(wanted.len()).any(|window| window == wanted)
+}
+
+fn picture(width: u32, height: u32) -> Bytes {
+    let mut encoded = Cursor::new(Vec::new());
+    DynamicImage::new_rgb8(width, height).write_to(&mut encoded, ImageFormat::Png).unwrap();
+    encoded.into_inner().into()
+}
+
+#[tokio::test]
+async fn what_is_uploaded_is_downloaded_and_unreadable_on_disk() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    let found = world.core.download_media(&mxc, DownloadOptions::default()).await.unwrap();
+    assert_eq!(found.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(found.file_name.as_deref(), Some("a.txt"));
+    assert_eq!(found.size_bytes, SECRET.len() as u64);
+    assert_eq!(read(found).await, SECRET);
+    let files = on_disk(&world);
+    assert_eq!(files.len(), 1);
+    assert!(!holds(&files[0], SECRET));
+}
+
+#[tokio::test]
+async fn parts_of_large_files_are_read_alone() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let content: Vec<u8> = (0..700_000_u32).map(|n| (n % 251) as u8).collect();
+    let upload = NewUpload { content: content.clone().into(), ..NewUpload::default() };
+    let mxc = world.core.upload_media(&alice, upload).await.unwrap();
+    assert_eq!(content_of(&world, &mxc).await.unwrap(), content);
+    for (start, length) in [(0, 10), (65_535, 3), (300_000, 399_999), (699_999, 1), (700_000, 5)] {
+        let found = world.core.download_media(&mxc, DownloadOptions::default()).await.unwrap();
+        let MediaContent::File(reader) = found.content else { panic!() };
+        let part = MediaFile { content: MediaContent::File(reader.range(start, length).await.unwrap()), ..found };
+        let start = usize::try_from(start).unwrap();
+        let end = (start + usize::try_from(length).unwrap()).min(content.len());
+        assert_eq!(read(part).await, content[start..end]);
+    }
+}
+
+#[tokio::test]
+async fn equal_content_is_kept_once_and_lives_as_long_as_one_name_refers_to_it() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let one = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    let two = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    assert_ne!(one, two);
+    assert_eq!(on_disk(&world).len(), 1);
+    assert!(world.core.purge_media(&one).await.unwrap());
+    assert!(matches!(content_of(&world, &one).await, Err(Error::NotFound(_))));
+    assert_eq!(content_of(&world, &two).await.unwrap(), SECRET);
+    assert!(world.core.purge_media(&two).await.unwrap());
+    assert!(on_disk(&world).is_empty());
+    assert!(!world.core.purge_media(&two).await.unwrap());
+}
+
+#[tokio::test]
+async fn expired_media_is_hidden_at_once_then_gone_and_its_key_destroyed() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let mxc = world.core.upload_media(&alice, expiring(SECRET, HOUR_MS)).await.unwrap();
+    let stays = world.core.upload_media(&alice, file(b"stays")).await.unwrap();
+    world.core.expire_media().await.unwrap();
+    assert_eq!(content_of(&world, &mxc).await.unwrap(), SECRET);
+    world.advance_ms(HOUR_MS);
+    assert!(matches!(content_of(&world, &mxc).await, Err(Error::NotFound(_))), "hidden before it is removed");
+    assert_eq!(on_disk(&world).len(), 2);
+    world.advance_ms(HOUR_MS);
+    assert_eq!(world.core.expire_media().await.unwrap(), 1);
+    assert_eq!(on_disk(&world).len(), 1);
+    assert_eq!(world.core.keyring.buckets("media").len(), 1, "only the key of what stays is left");
+    assert_eq!(content_of(&world, &stays).await.unwrap(), b"stays");
+}
+
+#[tokio::test]
+async fn the_deployments_floor_bounds_every_upload() {
+    let policy = Policy { layer: Some(json!({ "max_lifetime_ms": 1_000 })), ..Policy::default() };
+    let world = World::with(Settings { policy, insecure_fast_password_hash: true, ..Settings::default() });
+    let alice = world.user("alice").await;
+    let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    let other = world.core.upload_media(&alice, expiring(SECRET, HOUR_MS)).await.unwrap();
+    world.advance_ms(1_000);
+    for mxc in [mxc, other] {
+        assert!(matches!(content_of(&world, &mxc).await, Err(Error::NotFound(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_file_dies_with_the_event_that_it_belongs_to() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let event: &EventId = "$event".try_into().unwrap();
+    let other: &EventId = "$other".try_into().unwrap();
+    let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    let shared = world.core.upload_media(&alice, file(b"shared")).await.unwrap();
+    let content = json!({ "url": mxc.to_string(), "info": { "thumbnail_url": shared.to_string(), "x": "mxc://no id" } });
+    for found in super::expiry::media_in_content(&content) {
+        world.core.attach_media_to_event(event, &found, Some(NOW_MS + HOUR_MS)).await.unwrap();
+    }
+    world.core.attach_media_to_event(other, &shared, None).await.unwrap();
+    assert_eq!(world.core.purge_media_of_event(event).await.unwrap(), 1);
+    assert!(matches!(content_of(&world, &mxc).await, Err(Error::NotFound(_))));
+    assert_eq!(content_of(&world, &shared).await.unwrap(), b"shared");
+    world.advance_ms(HOUR_MS);
+    assert_eq!(world.core.expire_media().await.unwrap(), 1);
+    assert!(on_disk(&world).is_empty());
+}
+
+#[tokio::test]
+async fn a_name_without_a_file_lets_readers_wait_for_it() {
+    let world = World::new();
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let (mxc, _) = world.core.create_media(&alice).await.unwrap();
+    let soon = DownloadOptions { timeout_ms: Some(0), allow_remote: true };
+    assert!(matches!(world.core.download_media(&mxc, soon).await, Err(Error::NotYetUploaded)));
+    let stolen = world.core.upload_pending_media(&bob, &mxc, file(b"x")).await;
+    assert!(matches!(stolen, Err(Error::Forbidden(_))));
+    let upload = async {
+        tokio::task::yield_now().await;
+        world.core.upload_pending_media(&alice, &mxc, file(SECRET)).await.unwrap();
+    };
+    let (found, ()) = tokio::join!(content_of(&world, &mxc), upload);
+    assert_eq!(found.unwrap(), SECRET);
+    let again = world.core.upload_pending_media(&alice, &mxc, file(b"x")).await;
+    assert!(matches!(again, Err(Error::CannotOverwriteMedia)));
+}
+
+#[tokio::test]
+async fn names_that_nobody_uses_are_bounded_and_run_out() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let mut last = None;
+    let refused = loop {
+        match world.core.create_media(&alice).await {
+            Ok((mxc, ends_ms)) => last = Some((mxc, ends_ms)),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::LimitExceeded { .. }));
+    let (mxc, ends_ms) = last.unwrap();
+    world.advance_ms(ends_ms - NOW_MS);
+    let late = world.core.upload_pending_media(&alice, &mxc, file(b"x")).await;
+    assert!(matches!(late, Err(Error::NotFound(_))));
+    world.core.expire_media().await.unwrap();
+    assert!(world.core.find_media(&mxc).unwrap().is_none());
+    world.core.create_media(&alice).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_beyond_the_bound_are_refused() {
+    let settings = Settings { max_upload_bytes: 10, insecure_fast_password_hash: true, ..Settings::default() };
+    let world = World::with(settings);
+    let alice = world.user("alice").await;
+    assert!(matches!(world.core.upload_budget(11).await, Err(Error::TooLarge(_))));
+    assert!(matches!(world.core.upload_media(&alice, file(b"eleven byte")).await, Err(Error::TooLarge(_))));
+    assert!(world.core.upload_media(&alice, file(b"ten bytes.")).await.is_ok());
+    assert!(world.core.upload_media(&alice, file(b"")).await.is_ok());
+}
+
+#[tokio::test]
+async fn quarantined_media_is_shown_to_nobody() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    world.core.quarantine_media(&mxc, true).await.unwrap();
+    assert!(matches!(content_of(&world, &mxc).await, Err(Error::NotFound(_))));
+    assert!(matches!(world.core.federation_download(mxc.id(), Some(0)).await, Err(Error::NotFound(_))));
+    world.core.quarantine_media(&mxc, false).await.unwrap();
+    assert_eq!(content_of(&world, &mxc).await.unwrap(), SECRET);
+}
+
+#[tokio::test]
+async fn a_thumbnail_is_made_once_and_dies_with_its_picture() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let upload = NewUpload { content: picture(1000, 500), ..NewUpload::default() };
+    let mxc = world.core.upload_media(&alice, upload).await.unwrap();
+    let request = ThumbnailRequest { width: 300, height: 200, method: Method::Scale };
+    for _ in 0..2 {
+        let thumbnail = world.core.thumbnail(&mxc, request, DownloadOptions::default()).await.unwrap();
+        assert_eq!(thumbnail.content_type.as_deref(), Some("image/png"));
+        let small = image::load_from_memory(&read(thumbnail).await).unwrap();
+        assert_eq!((small.width(), small.height()), (320, 160));
+        assert_eq!(on_disk(&world).len(), 2);
+    }
+    let huge = ThumbnailRequest { width: 4000, height: 4000, method: Method::Crop };
+    let whole = world.core.thumbnail(&mxc, huge, DownloadOptions::default()).await.unwrap();
+    assert_eq!(read(whole).await, picture(1000, 500));
+    world.core.purge_media(&mxc).await.unwrap();
+    assert!(on_disk(&world).is_empty());
+}
+
+#[tokio::test]
+async fn text_has_no_thumbnail() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    let request = ThumbnailRequest { width: 32, height: 32, method: Method::Crop };
+    let refused = world.core.thumbnail(&mxc, request, DownloadOptions::default()).await;
+    assert!(matches!(refused, Err(Error::Unknown(_))));
+}
+
+/// What a peer that runs Matron answers.
+async fn answer_of(world: &World, mxc: &Mxc) -> PeerResponse {
+    let media = world.core.federation_download(mxc.id(), Some(0)).await.unwrap();
+    let content = read(media.file).await;
+    PeerResponse {
+        status: 200,
+        content_type: Some(media.envelope.content_type),
+        content_disposition: None,
+        location: None,
+        body: [&media.envelope.head[..], &content, &media.envelope.tail[..]].concat().into(),
+    }
+}
+
+#[tokio::test]
+async fn another_servers_file_is_fetched_once_and_cached_for_a_while() {
+    let (ours, theirs) = (World::new(), World::new());
+    let there = theirs.core.upload_media(&theirs.user("alice").await, file(SECRET)).await.unwrap();
+    let answer = answer_of(&theirs, &there).await;
+    ours.answer(move |request| {
+        assert!(request.path_and_query.starts_with("/_matrix/federation/v1/media/download/"));
+        Ok(answer.clone())
+    });
+    let mxc = Mxc::new("far.example".try_into().unwrap(), there.id()).unwrap();
+    let unwanted = DownloadOptions { timeout_ms: None, allow_remote: false };
+    assert!(matches!(ours.core.download_media(&mxc, unwanted).await, Err(Error::NotFound(_))));
+    let all = futures_util::future::join_all((0..5).map(|_| content_of(&ours, &mxc))).await;
+    assert!(all.into_iter().all(|content| content.unwrap() == SECRET));
+    let found = ours.core.download_media(&mxc, unwanted).await.unwrap();
+    assert_eq!((found.content_type.as_deref(), found.file_name.as_deref()), (Some("text/plain"), Some("a.txt")));
+    assert_eq!(ours.peers.asked.lock().len(), 1);
+    ours.advance_ms(8 * 24 * HOUR_MS);
+    ours.core.expire_media().await.unwrap();
+    assert!(on_disk(&ours).is_empty());
+    assert_eq!(content_of(&ours, &mxc).await.unwrap(), SECRET);
+    assert_eq!(ours.peers.asked.lock().len(), 2);
+}
+
+#[tokio::test]
+async fn old_servers_are_asked_at_the_old_path() {
+    let world = World::new();
+    world.answer(|request| {
+        if request.path_and_query.starts_with("/_matrix/federation/") {
+            return Err(PeerError::Status { status: 404, body: json!({ "errcode": "M_UNRECOGNIZED" }) });
+        }
+        assert!(request.path_and_query.contains("allow_remote=false"));
+        Ok(PeerResponse {
+            status: 200,
+            content_type: Some("text/plain".to_owned()),
+            content_disposition: Some("inline; filename=\"b.txt\"".to_owned()),
+            location: None,
+            body: Bytes::from_static(SECRET),
+        })
+    });
+    let mxc = Mxc::new("far.example".try_into().unwrap(), "old").unwrap();
+    assert_eq!(content_of(&world, &mxc).await.unwrap(), SECRET);
+}
+
+#[tokio::test]
+async fn peers_that_fail_make_no_file() {
+    let world = World::new();
+    for (answer, expected) in [
+        (PeerError::TooLarge, "M_TOO_LARGE"),
+        (PeerError::Timeout, "peer"),
+        (PeerError::Status { status: 404, body: json!({ "errcode": "M_NOT_FOUND" }) }, "not found"),
+        (PeerError::Status { status: 504, body: json!({ "errcode": "M_NOT_YET_UPLOADED" }) }, "not yet"),
+    ] {
+        let mut answer = Some(answer);
+        world.answer(move |_| Err(answer.take().unwrap_or(PeerError::Timeout)));
+        let mxc = Mxc::new("far.example".try_into().unwrap(), "x").unwrap();
+        let error = content_of(&world, &mxc).await.unwrap_err();
+        let got = match error {
+            Error::Custom { errcode, status: 502, .. } => errcode,
+            Error::Peer(_) => "peer",
+            Error::NotFound(_) => "not found",
+            Error::NotYetUploaded => "not yet",
+            other => panic!("{other}"),
+        };
+        assert_eq!(got, expected);
+    }
+    assert!(on_disk(&world).is_empty());
+}
+
+#[test]
+fn names_cannot_lead_elsewhere() {
+    for uri in ["mxc://a.example/../x", "mxc://a.example/", "mxc://a.example/a/b", "mxc:///a", "mxc://a b/a", "http://a/b", "mxc://a.example/%2e"] {
+        assert_eq!(Mxc::parse(uri), None, "{uri}");
+    }
+    assert_eq!(Mxc::parse("mxc://a.example:8448/A_b-9").unwrap().to_string(), "mxc://a.example:8448/A_b-9");
+}
