@@ -83,6 +83,22 @@ impl Core {
         pdu: Pdu,
         may_fetch_history: bool,
     ) -> Result<Received, Error> {
+        self.receive_and_relay(origin, room, pdu, may_fetch_history, false).await
+    }
+
+    /// As [`Core::receive_verified`]; with `relay`, the other servers in the room hear of it from us, as they do of a
+    /// join or leave that came by a handshake.
+    ///
+    /// # Errors
+    /// As [`Core::receive_verified`].
+    pub(crate) async fn receive_and_relay(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: Pdu,
+        may_fetch_history: bool,
+        relay: bool,
+    ) -> Result<Received, Error> {
         if self.load_event(pdu.event_id())?.is_some_and(|event| event.record.status != Status::Outlier) {
             return Ok(Received::Known);
         }
@@ -117,7 +133,7 @@ impl Core {
         if let Err(error) = by_state {
             return self.keep_rejected(room, pdu, error.sentence).await;
         }
-        self.append_received(room, &pdu, &before, batch).await
+        self.append_received(room, &pdu, &before, batch, relay.then_some(origin)).await
     }
 
     async fn keep_rejected(self: &Arc<Self>, room: &Arc<Room>, pdu: Pdu, sentence: String) -> Result<Received, Error> {
@@ -154,12 +170,13 @@ impl Core {
         pdu: &Pdu,
         before: &NamedState,
         with: Batch,
+        relay_from: Option<&ServerName>,
     ) -> Result<Received, Error> {
         for _ in 0..TRIES {
             let room = self.find_room(room.id())?.ok_or_else(|| Error::not_found("this room is not known"))?;
             let (appending, status) = {
                 let mut inner = room.lock();
-                self.judge_and_append(&room, &mut inner, pdu, before, with.clone())?
+                self.judge_and_append(&room, &mut inner, pdu, before, with.clone(), relay_from)?
             };
             match self.finish_append(appending).await {
                 Ok(_) => return Ok(Received::Kept(status)),
@@ -177,6 +194,7 @@ impl Core {
         pdu: &Pdu,
         before: &NamedState,
         with: Batch,
+        relay_from: Option<&ServerName>,
     ) -> Result<(Appending, Status), Error> {
         let verdict = self.permit_remote(room, inner, pdu)?;
         let status = match self.authorise(inner, pdu) {
@@ -205,6 +223,9 @@ impl Core {
         };
         if status == Status::Accepted {
             self.place_in_graph(room, inner, &mut item, before)?;
+            if let Some(from) = relay_from {
+                item.also_to.extend(inner.servers.keys().filter(|server| *server != from).cloned());
+            }
         }
         Ok((self.append(room, inner, item)?, status))
     }
