@@ -1,4 +1,4 @@
-//! The engines: what each of them does with the one contract of [`Store`](crate::Store).
+//! The engines: what each of them does with the one contract of [`Store`].
 
 mod committer;
 mod directory;

@@ -1,9 +1,15 @@
 //! How typed keys become bytes that sort in order.
 //!
-//! Integers are big-endian. Strings are followed by a zero byte (Matrix identifiers hold none; a zero
-//! inside is written `00 FF`, so that order and unambiguity hold for any bytes).
+//! Integers are big-endian. Strings are followed by a zero byte. Inside of a string, the bytes 0 and 1 are written
+//! `01 01` and `01 02`: so the end of a string is never in doubt, whatever follows it, and order holds for any text.
+//! Device ids, state keys and transaction ids come from clients, and a JSON string may hold both.
 
 use crate::{Slot, SlotForm};
+
+/// Ends a string.
+const END: u8 = 0;
+/// Begins what stands for the bytes 0 and 1 in a string.
+const ESCAPE: u8 = 1;
 
 /// A key under construction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,12 +26,13 @@ impl Key {
     #[must_use]
     pub fn text(mut self, text: impl AsRef<str>) -> Self {
         for byte in text.as_ref().as_bytes() {
-            self.0.push(*byte);
-            if *byte == 0 {
-                self.0.push(0xFF);
+            match byte {
+                0 => self.0.extend_from_slice(&[ESCAPE, 1]),
+                1 => self.0.extend_from_slice(&[ESCAPE, 2]),
+                byte => self.0.push(*byte),
             }
         }
-        self.0.push(0);
+        self.0.push(END);
         self
     }
 
@@ -143,11 +150,12 @@ impl<'a> KeyReader<'a> {
         let mut rest = self.0;
         loop {
             match rest {
-                [0, 0xFF, tail @ ..] => {
-                    bytes.push(0);
+                [ESCAPE, escaped @ (1 | 2), tail @ ..] => {
+                    bytes.push(escaped - 1);
                     rest = tail;
                 }
-                [0, tail @ ..] => {
+                [ESCAPE, ..] => return None,
+                [END, tail @ ..] => {
                     self.0 = tail;
                     return String::from_utf8(bytes).ok();
                 }

@@ -6,8 +6,29 @@
 //!   [`Batch`]. Nothing else touches a disk.
 //! - [`Table`]: the catalogue of tables: owner, key layout, size bound, deletion rule.
 //! - [`key`]: how typed keys become bytes that sort in order.
-//! - engines: `memory`, `sqlite` (default), `sled`; one conformance suite that all three pass.
+//! - [`engine`]: `memory`, `sqlite` (default), `sled`; one suite, `conformance`, that all three pass.
 //! - [`keyring`]: data keys per room and time bucket, outside the engine; sealing of content.
+//! - [`transfer`]: a whole store from engine to engine, or through a file.
+//!
+//! ```
+//! use matron_storage::{Batch, EngineKind, Key, KeyRange, Order, SlotForm, Table, open};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = open(EngineKind::Memory, std::path::Path::new("ignored"))?;
+//! let mut batch = Batch::new();
+//! let index = batch.reserve_position();
+//! let (key, slot) = Key::new().text("!room:example.org").position(index, SlotForm::Timeline);
+//! batch.expect_absent(Table::EventPdu, "$event");
+//! batch.put(Table::EventPdu, "$event", "{}").put_at(Table::RoomTimeline, key, Some(slot), "$event", None);
+//! // In a task: `store.submit(batch).await`.
+//! let committed = store.submit(batch).wait()?;
+//! assert_eq!(store.position(), committed.last());
+//!
+//! let room: KeyRange = Key::new().text("!room:example.org").prefix();
+//! assert_eq!(store.scan(Table::RoomTimeline, &room, Order::Descending, 10)?.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod batch;
 #[cfg(feature = "conformance")]
@@ -110,6 +131,9 @@ pub trait Store: Send + Sync + Debug + 'static {
     fn scan(&self, table: Table, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, StoreError>;
 
     /// Hands a batch to the committer. Once the answer resolves, the batch is durable and visible, whole.
+    ///
+    /// Batches are committed in the order of their submission. The queue is bounded: while it is full, this call waits
+    /// for room, about as long as one flush.
     fn submit(&self, batch: Batch) -> Pending;
 
     /// The highest position at or below which every batch is visible.

@@ -1,6 +1,6 @@
 //! The SQLite engine: write-ahead log, one flush per commit group, a few readers.
 //!
-//! - One writer, owned by the committer's thread: [`write`](self). All batches that wait become one transaction.
+//! - One writer, owned by the committer's thread. All batches that wait become one transaction.
 //! - Readers are opened when they are first needed and keep their prepared statements.
 //! - `synchronous=FULL`: what is acknowledged survives a power cut. `secure_delete=ON`: what is deleted is
 //!   overwritten; after [`Store::maintain`] nothing deleted is readable in the raw files.

@@ -4,5 +4,6 @@
 mod conformance;
 mod crash;
 mod directory;
+mod key;
 mod keyring;
 mod model;
