@@ -219,3 +219,9 @@ pub(crate) fn from_json<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Resu
 pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(|error| Error::internal(format!("a value has no JSON form: {error}")))
 }
+
+/// Resolves when the server stops.
+pub(crate) async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    // The guard that `wait_for` gives must not live on: it cannot cross threads.
+    drop(stop.wait_for(|stop| *stop).await);
+}

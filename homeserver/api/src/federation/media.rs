@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/_matrix/federation/v1/media/download/{id}", get(download))
         .route("/_matrix/federation/v1/media/thumbnail/{id}", get(thumbnail))
@@ -25,13 +25,13 @@ pub fn routes() -> Router<AppState> {
 /// How long to wait, ms.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Wait {
+pub(super) struct Wait {
     timeout_ms: Option<u64>,
 }
 
 /// Which thumbnail.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Size {
+pub(super) struct Size {
     width: u32,
     height: u32,
     #[serde(default)]
@@ -44,7 +44,7 @@ pub struct Size {
 ///
 /// # Errors
 /// As [`Core::federation_download`].
-pub async fn download(
+pub(super) async fn download(
     State(core): State<Arc<Core>>,
     PathArgs(id): PathArgs<String>,
     Query(wait): Query<Wait>,
@@ -57,7 +57,7 @@ pub async fn download(
 ///
 /// # Errors
 /// As [`Core::federation_thumbnail`].
-pub async fn thumbnail(
+pub(super) async fn thumbnail(
     State(core): State<Arc<Core>>,
     PathArgs(id): PathArgs<String>,
     Query(size): Query<Size>,

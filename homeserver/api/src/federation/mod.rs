@@ -2,6 +2,7 @@
 
 mod key;
 mod media;
+mod send;
 mod version;
 
 use axum::Router;
@@ -10,5 +11,8 @@ use crate::AppState;
 
 /// The routes of this part.
 pub fn routes() -> Router<AppState> {
-    Router::new().merge(key::routes()).merge(media::routes()).merge(version::routes())
+    Router::new().merge(key::routes()).merge(media::routes()).merge(send::routes()).merge(version::routes())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use matron_room::{AuthEvent, Pdu, RoomVersion, UncheckedPdu, check_auth, check_state_independent};
 use matron_storage::Batch;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 
 use super::graph::in_order;
@@ -23,6 +26,12 @@ const MAX_SINGLE: usize = 500;
 
 /// The largest answer with state in it, bytes.
 pub(super) const MAX_STATE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Answers up to this size are read where they arrive, bytes.
+const INLINE_BYTES: usize = 256 * 1024;
+
+/// How many events one blocking thread takes at a time.
+const CHUNK: usize = 128;
 
 /// Percent-encodes a part of a path.
 #[must_use]
@@ -43,13 +52,13 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Peer`], [`Error::PeerAnswer`].
-    pub(crate) async fn peer_get(
+    pub(crate) async fn peer_get<T: DeserializeOwned + Send + 'static>(
         &self,
         server: &ServerName,
         path_and_query: String,
         timeout: Duration,
         max_bytes: usize,
-    ) -> Result<Value, Error> {
+    ) -> Result<T, Error> {
         self.peer_json(server, Method::Get, path_and_query, None, timeout, max_bytes).await
     }
 
@@ -57,7 +66,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Peer`], [`Error::PeerAnswer`].
-    pub(crate) async fn peer_json(
+    pub(crate) async fn peer_json<T: DeserializeOwned + Send + 'static>(
         &self,
         server: &ServerName,
         method: Method,
@@ -65,7 +74,7 @@ impl Core {
         body: Option<Value>,
         timeout: Duration,
         max_bytes: usize,
-    ) -> Result<Value, Error> {
+    ) -> Result<T, Error> {
         if !self.peer_allowed(server) {
             return Err(Error::forbidden("this server may not speak with that one"));
         }
@@ -79,10 +88,10 @@ impl Core {
             max_bytes,
         };
         let response = self.federation.request(request).await.map_err(peer_error)?;
-        serde_json::from_slice(&response.body).map_err(|_| Error::Peer("the server's answer is not JSON".into()))
+        parse_answer(response.body).await
     }
 
-    /// The events of these JSON texts whose format and signatures are right, in no order; the others are dropped.
+    /// The events of these JSON texts whose format and signatures are right, in their order; the others are dropped.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -92,22 +101,47 @@ impl Core {
         room: &RoomId,
         events: Vec<Box<RawValue>>,
     ) -> Result<Vec<Pdu>, Error> {
-        let unchecked: Vec<UncheckedPdu> = events
-            .into_iter()
-            .take(MAX_EVENTS)
-            .filter_map(|raw| UncheckedPdu::parse(&raw, version).ok())
-            .filter(|pdu| pdu.room_id() == room)
-            .collect();
-        self.prepare_keys_for_events(unchecked.iter()).await?;
-        let mut verified = Vec::with_capacity(unchecked.len());
-        for pdu in unchecked {
-            let keys = self.keys_for_event(&pdu).await?;
-            match pdu.verify(&keys) {
-                Ok(signed) => verified.push(signed.into_pdu()),
-                Err(error) => tracing::debug!(room.id = %room, %error, "an event is dropped"),
-            }
+        Ok(self.verify_each(version, room, events).await?.into_iter().flatten().collect())
+    }
+
+    /// As [`Core::verified_events`], each in the place of its text; `None` for what is dropped.
+    ///
+    /// Keys are fetched once per server; formats and signatures are checked on blocking threads, a bounded number at once.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn verify_each(
+        &self,
+        version: &'static RoomVersion,
+        room: &RoomId,
+        events: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Option<Pdu>>, Error> {
+        let room_id = room.to_owned();
+        let parse = move |raw: Box<RawValue>| {
+            UncheckedPdu::parse(&raw, version).ok().filter(|pdu| pdu.room_id() == room_id)
+        };
+        let events = events.into_iter().take(MAX_EVENTS).collect();
+        let parsed: Vec<Option<UncheckedPdu>> = in_parallel(events, parse).await?;
+        self.prepare_keys_for_events(parsed.iter().flatten()).await?;
+        let mut work = Vec::with_capacity(parsed.len());
+        for pdu in parsed {
+            work.push(match pdu {
+                Some(pdu) => Some((self.keys_for_event(&pdu).await?, pdu)),
+                None => None,
+            });
         }
-        Ok(verified)
+        let room_id = room.to_owned();
+        in_parallel(work, move |item| {
+            let (keys, pdu) = item?;
+            match pdu.verify(&keys) {
+                Ok(signed) => Some(signed.into_pdu()),
+                Err(error) => {
+                    tracing::debug!(room.id = %room_id, %error, "an event is dropped");
+                    None
+                }
+            }
+        })
+        .await
     }
 
     /// The single event from a peer, verified; `None` if the peer does not give it.
@@ -122,7 +156,7 @@ impl Core {
         id: &EventId,
     ) -> Result<Option<Pdu>, Error> {
         let path = format!("/_matrix/federation/v1/event/{}", encode(id.as_str()));
-        let answer = match self.peer_get(server, path, Duration::from_secs(20), 1024 * 1024).await {
+        let answer: Value = match self.peer_get(server, path, Duration::from_secs(20), 1024 * 1024).await {
             Ok(answer) => answer,
             Err(Error::Peer(_) | Error::PeerAnswer { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -217,7 +251,7 @@ impl Core {
             encode(pdu.room_id().as_str()),
             encode(pdu.event_id().as_str())
         );
-        if let Ok(answer) = self.peer_get(server, path, Duration::from_secs(30), MAX_STATE_BYTES).await {
+        if let Ok(answer) = self.peer_get::<Value>(server, path, Duration::from_secs(30), MAX_STATE_BYTES).await {
             let events = raw_events(&answer, "auth_chain");
             let verified = self.verified_events(pdu.room_version(), pdu.room_id(), events).await?;
             self.keep_outliers(verified).await?;
@@ -275,6 +309,48 @@ impl Core {
         }
         servers
     }
+}
+
+/// The value that an answer holds; large ones are read on a blocking thread.
+async fn parse_answer<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Result<T, Error> {
+    let small = body.len() <= INLINE_BYTES;
+    let parse = move || {
+        serde_json::from_slice(&body).map_err(|_| Error::Peer("the other server's answer is malformed".into()))
+    };
+    if small {
+        return parse();
+    }
+    tokio::task::spawn_blocking(parse).await.map_err(|_| Error::internal("reading an answer failed"))?
+}
+
+/// Applies the function to each item, in order; many items are shared out among blocking threads.
+async fn in_parallel<I, O>(items: Vec<I>, apply: impl Fn(I) -> O + Clone + Send + Sync + 'static) -> Result<Vec<O>, Error>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    if items.len() <= CHUNK / 8 {
+        return Ok(items.into_iter().map(apply).collect());
+    }
+    let mut chunks = Vec::with_capacity(items.len().div_ceil(CHUNK));
+    let mut items = items.into_iter().peekable();
+    while items.peek().is_some() {
+        chunks.push(items.by_ref().take(CHUNK).collect::<Vec<I>>());
+    }
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(1, 8);
+    let done: Vec<_> = stream::iter(chunks)
+        .map(|chunk| {
+            let apply = apply.clone();
+            tokio::task::spawn_blocking(move || chunk.into_iter().map(apply).collect::<Vec<O>>())
+        })
+        .buffered(threads)
+        .collect()
+        .await;
+    let mut all = Vec::new();
+    for chunk in done {
+        all.extend(chunk.map_err(|_| Error::internal("checking events failed"))?);
+    }
+    Ok(all)
 }
 
 /// The events under a key of an answer, unparsed.

@@ -8,6 +8,8 @@ pub mod keys;
 pub mod receive;
 pub mod state_at;
 
+pub(crate) use fetch::peer_error;
+
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;

@@ -76,6 +76,9 @@ impl Core {
 
     /// The destination was heard from: what waits for it is sent now.
     pub fn peer_is_back(&self, destination: &ServerName) {
-        self.wake_outbox(destination);
+        let waited = self.outbox.waiting.lock().remove(destination).is_some();
+        if waited {
+            self.wake_outbox(destination);
+        }
     }
 }

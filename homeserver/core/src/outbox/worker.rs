@@ -1,14 +1,127 @@
-//! The worker that empties the queues.
+//! The worker that hands destinations to senders.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use matron_storage::{Key, KeyRange, KeyReader, Order, Table};
+use ruma::{OwnedServerName, ServerName};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
-use crate::Core;
+use super::sender::Backoff;
+use crate::{Core, Error, house::stopped};
+
+/// How many destinations are sent to at once.
+const SENDERS: usize = 64;
 
 impl Core {
-    /// Sends what is queued until `stop` turns true.
+    /// Sends what is queued until `stop` turns true; what is under way then is sent again after the next start.
     pub async fn run_outbox(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
+        if !self.settings.federation {
+            return stopped(&mut stop).await;
+        }
+        if let Err(error) = self.resume_outbox() {
+            tracing::error!(%error, "the outbox cannot be read; it resumes with the next event for each server");
+        }
+        let places = Arc::new(Semaphore::new(SENDERS));
+        let mut senders = JoinSet::new();
+        loop {
+            let next_try = self.start_senders(&places, &mut senders);
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                () = self.outbox.wake.notified() => {}
+                _ = senders.join_next(), if !senders.is_empty() => {}
+                () = tokio::time::sleep(next_try) => {}
+            }
+        }
+        senders.shutdown().await;
+    }
+
+    /// Starts a sender for every destination that is awake and not waited for; gives when to look again.
+    fn start_senders(self: &Arc<Self>, places: &Arc<Semaphore>, senders: &mut JoinSet<()>) -> Duration {
+        let now_ms = self.now_ms();
+        {
+            let mut waiting = self.outbox.waiting.lock();
+            let over: Vec<OwnedServerName> =
+                waiting.iter().filter(|(_, until)| **until <= now_ms).map(|(server, _)| server.clone()).collect();
+            for server in over {
+                waiting.remove(&server);
+                self.outbox.awake.lock().insert(server);
+            }
+        }
+        let awake: BTreeSet<OwnedServerName> = std::mem::take(&mut *self.outbox.awake.lock());
+        for server in awake {
+            if self.outbox.waiting.lock().contains_key(&server) {
+                continue;
+            }
+            {
+                let mut busy = self.outbox.busy.lock();
+                if let Some(more) = busy.get_mut(&server) {
+                    *more = true;
+                    continue;
+                }
+                busy.insert(server.clone(), false);
+            }
+            let core = Arc::clone(self);
+            let places = Arc::clone(places);
+            senders.spawn(async move {
+                let Ok(_place) = places.acquire_owned().await else { return };
+                core.send_all_to(&server).await;
+            });
+        }
+        let next = self.outbox.waiting.lock().values().min().copied();
+        next.map_or(Duration::from_secs(60), |until| Duration::from_millis(until.saturating_sub(now_ms).clamp(10, 60_000)))
+    }
+
+    /// Sends until nothing is left or the peer fails.
+    async fn send_all_to(self: &Arc<Self>, server: &ServerName) {
+        loop {
+            let failed = match self.send_front(server).await {
+                Ok(true) => continue,
+                Ok(false) => false,
+                Err(error) => {
+                    self.note_failure(server, &error).await;
+                    true
+                }
+            };
+            let mut busy = self.outbox.busy.lock();
+            // Whatever came while this looked is seen by one more look.
+            if !failed && busy.insert(server.to_owned(), false) == Some(true) {
+                continue;
+            }
+            busy.remove(server);
+            return;
+        }
+    }
+
+    async fn note_failure(&self, server: &ServerName, error: &Error) {
+        let backoff = self.load_backoff(server).unwrap_or_default().after_failure(self.now_ms());
+        tracing::info!(peer.name = %server, %error, failures = backoff.failures, "a peer cannot be reached; its queue waits");
+        self.outbox.waiting.lock().insert(server.to_owned(), backoff.until_ms);
+        if let Err(error) = self.keep_backoff(server, &backoff).await {
+            tracing::warn!(peer.name = %server, %error, "a peer's backoff is not kept over a restart");
+        }
+    }
+
+    /// Every destination with rows is awake, or waited for as before the restart.
+    fn resume_outbox(&self) -> Result<(), Error> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.store.scan(Table::OutboxRow, &range, Order::Ascending, 1)?;
+            let Some((key, _)) = page.first() else { return Ok(()) };
+            let Some(name) = KeyReader::new(key).text() else { return Ok(()) };
+            let prefix = Key::new().text(&name).prefix();
+            if let Ok(server) = OwnedServerName::try_from(name) {
+                let backoff: Backoff = self.load_backoff(&server)?;
+                if backoff.until_ms > self.now_ms() {
+                    self.outbox.waiting.lock().insert(server, backoff.until_ms);
+                } else {
+                    self.outbox.awake.lock().insert(server);
+                }
+            }
+            let Some(end) = prefix.end else { return Ok(()) };
+            range.start = end;
+        }
     }
 }

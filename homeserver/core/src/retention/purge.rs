@@ -12,7 +12,7 @@ impl Core {
         loop {
             let wait = Duration::from_millis(self.settings.retention.interval_ms.max(100));
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = crate::house::stopped(&mut stop) => return,
                 () = self.retention.wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }

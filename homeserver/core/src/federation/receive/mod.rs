@@ -13,3 +13,4 @@ mod state_before;
 mod transaction;
 
 pub use pdu::Received;
+pub use transaction::Transaction;
