@@ -63,6 +63,9 @@ pub struct Config {
     /// Server names by organisation code, where there is no register.
     #[serde(default)]
     pub organisations: BTreeMap<String, Vec<String>>,
+    /// The bot's credential (JSON), where the homeserver does not put it into member events itself.
+    #[serde(default)]
+    pub credential_file: Option<PathBuf>,
     /// How often the homeserver is asked what has expired, in milliseconds.
     #[serde(default = "default_retention_poll_ms")]
     pub retention_poll_ms: u64,
@@ -91,6 +94,9 @@ pub struct LabFeedConfig {
     /// Rooms by facility.
     #[serde(default)]
     pub routes: Vec<LabRoute>,
+    /// Its credential (JSON), where the homeserver does not put it into member events itself.
+    #[serde(default)]
+    pub credential_file: Option<PathBuf>,
     /// Largest message, in bytes.
     #[serde(default = "default_max_message_bytes")]
     pub max_message_bytes: usize,

@@ -19,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, LabFeedConfig, is_name};
 use crate::device::{Device, DeviceError, DeviceSetup, DeviceTask};
 use crate::governance::{
-    Bot, BotCreates, ClinicalRoomSpec, HomeserverExplains, Organisations, Retention,
+    Bot, BotCreates, ClinicalRoomSpec, Credentials, HomeserverExplains, Organisations, Retention,
 };
 use crate::http::{
     AppState, CreatedRoom, OwnIds, RoomCreator as _, RoomCreatorError, Transactions, admin_router,
@@ -59,6 +59,12 @@ pub enum Error {
     /// The way to the homeserver.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A credential file cannot be read or is no JSON object.
+    #[error("the credential file {path} cannot be read or is no JSON object")]
+    CredentialFile {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// A listener cannot open.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -146,7 +152,8 @@ impl Starting {
         let ids =
             Arc::new(OwnIds::new(devices.iter().map(|device| device.user_id().to_owned())));
         let (queue, transactions) = mpsc::channel(TRANSACTIONS);
-        self.govern(&bot, &devices, &ids, transactions);
+        let credentials = self.credentials()?;
+        self.govern(&bot, &devices, &ids, credentials.clone(), transactions);
         let creator = Arc::new(BotCreates {
             client: self.client.clone(),
             bot: bot.clone(),
@@ -158,6 +165,7 @@ impl Starting {
                 configured: self.config.organisations.clone(),
                 policy_server: self.config.policy_server,
             },
+            credentials,
             clock: Arc::clone(&self.clock),
         });
         let (stop, _) = watch::channel(false);
@@ -188,6 +196,24 @@ impl Starting {
             servers,
             workers: self.workers,
         })
+    }
+
+    /// What the configuration's credential files hold, by user.
+    fn credentials(&self) -> Result<Credentials, Error> {
+        let bot = (self.registration.sender_localpart.clone(), &self.config.credential_file);
+        let feeds = self.config.lab_feeds.iter();
+        let feeds = feeds.map(|feed| (format!("lab-{}", feed.name), &feed.credential_file));
+        let mut by_user = BTreeMap::new();
+        for (localpart, path) in std::iter::once(bot).chain(feeds) {
+            let Some(path) = path else { continue };
+            let credential = std::fs::read(path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+                .filter(serde_json::Value::is_object)
+                .ok_or_else(|| Error::CredentialFile { path: path.clone() })?;
+            by_user.insert(self.client.user_id(&localpart), credential);
+        }
+        Ok(Credentials::new(by_user))
     }
 
     /// A device and its task, already at work.
@@ -230,6 +256,7 @@ impl Starting {
         bot: &Device,
         devices: &[Device],
         ids: &Arc<OwnIds>,
+        credentials: Credentials,
         transactions: mpsc::Receiver<crate::http::Transaction>,
     ) {
         let session = self.client.as_user(bot.user_id());
@@ -238,6 +265,7 @@ impl Starting {
             bot.clone(),
             devices.to_vec(),
             Arc::clone(ids),
+            credentials,
             Arc::new(HomeserverExplains::new(session.clone())),
             Arc::clone(&self.clock),
         );
@@ -248,9 +276,14 @@ impl Starting {
             Duration::from_millis(self.config.retention_poll_ms),
             self.config.retention_batch,
         );
-        let bot = bot.clone();
+        let (bot, session) = (bot.clone(), self.client.as_user(bot.user_id()));
+        let id = self.registration.id.clone();
+        let now_ms = self.clock.now_ms();
         self.workers.spawn(async move {
             if bot.wait_ready().await.is_ok() {
+                if let Err(error) = session.ping_appservice(&id, &now_ms.to_string()).await {
+                    tracing::warn!(%error, "the homeserver does not reach this application service");
+                }
                 retention.run().await;
             }
         });

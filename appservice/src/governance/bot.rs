@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::command::{Command, EXPLAIN_WHAT, HELP};
+use super::credential::Credentials;
 use super::explain::ExplainSource;
 use super::room::server_of;
 use crate::client::Client;
@@ -30,6 +31,7 @@ pub struct Bot {
     /// Every device of this application service: they learn of changed rooms.
     devices: Vec<Device>,
     ids: Arc<OwnIds>,
+    credentials: Credentials,
     explain: Arc<dyn ExplainSource>,
     clock: Arc<dyn Clock>,
     pending: VecDeque<Pending>,
@@ -52,6 +54,7 @@ impl Bot {
         device: Device,
         devices: Vec<Device>,
         ids: Arc<OwnIds>,
+        credentials: Credentials,
         explain: Arc<dyn ExplainSource>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -60,6 +63,7 @@ impl Bot {
             device,
             devices,
             ids,
+            credentials,
             explain,
             clock,
             pending: VecDeque::new(),
@@ -129,7 +133,7 @@ impl Bot {
         if sender != bot && !(invited == bot && from_own_server) {
             return;
         }
-        if let Err(error) = self.client.as_user(invited).join(room_id).await {
+        if let Err(error) = self.credentials.join(&self.client, invited, room_id).await {
             tracing::info!(room.id = room_id, %error, "an invitation could not be accepted");
         }
     }

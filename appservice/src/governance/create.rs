@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::bounds::{Bounds, Organisations};
+use super::credential::Credentials;
 use super::room::ClinicalRoomSpec;
 use crate::bridge::Routes;
 use crate::client::Client;
@@ -26,6 +27,8 @@ pub struct BotCreates {
     pub routes: Arc<Routes>,
     /// Whose servers are whose.
     pub organisations: Organisations,
+    /// What our users carry in their member events.
+    pub credentials: Credentials,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -62,6 +65,7 @@ impl BotCreates {
         let body = spec.create_body(self.bot.user_id(), &version, &bounds);
         let room_id = session.create_room(&body).await?;
         tracing::info!(room.id = %room_id, "a clinical room was created");
+        self.credentials.show(&self.client, self.bot.user_id(), &room_id).await?;
         let mut created = CreatedRoom { room_id, not_invited: Vec::new() };
         for user_id in &spec.invite {
             if let Err(error) = session.invite(&created.room_id, user_id).await {
@@ -71,7 +75,7 @@ impl BotCreates {
         }
         if let Some((name, device)) = feed {
             session.invite(&created.room_id, device.user_id()).await?;
-            self.client.as_user(device.user_id()).join(&created.room_id).await?;
+            self.credentials.join(&self.client, device.user_id(), &created.room_id).await?;
             let (routes, room_id) = (Arc::clone(&self.routes), created.room_id.clone());
             tokio::task::spawn_blocking(move || routes.set(&name, &room_id))
                 .await

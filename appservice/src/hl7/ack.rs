@@ -7,6 +7,9 @@ use super::message::{Message, Separators};
 use super::oru::Refusal;
 use super::time;
 
+/// Longest field of the message that is repeated in its acknowledgement, in characters.
+const MAX_ECHO_CHARS: usize = 200;
+
 /// The acknowledgement code of MSA-1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckCode {
@@ -59,8 +62,10 @@ impl Ack {
     #[must_use]
     pub fn write(&self, message: Option<&Message>, now_ms: u64) -> Vec<u8> {
         let separators = message.map_or_else(Separators::default, Message::separators);
-        let header = |number: usize| {
-            message.map_or(String::new(), |message| message.header().field(number).raw().to_owned())
+        // What is echoed must not break the framing, nor make an acknowledgement as large as a message.
+        let header = |number: usize| -> String {
+            let raw = message.map_or("", |message| message.header().field(number).raw());
+            raw.chars().filter(|c| !c.is_control()).take(MAX_ECHO_CHARS).collect()
         };
         let field = separators.field;
         let encoding: String = [
@@ -128,6 +133,13 @@ mod tests {
             String::from_utf8(ack).unwrap(),
             "MSH|^~\\&|EHR|WARD|LAB|NORTH|19700101000000+0000||ACK^R01|A42|P|2.4\rMSA|AA|42|\r"
         );
+    }
+
+    #[test]
+    fn nothing_of_a_message_breaks_the_framing_of_its_acknowledgement() {
+        let header = format!("MSH|^~\\&|{}|N|||2026||ORU^R01|1|P|2.4\u{1c}\r", "x".repeat(5_000));
+        let ack = Ack::ACCEPTED.write(Some(&Message::parse(header.as_bytes()).unwrap()), 0);
+        assert!(!ack.contains(&0x1C) && ack.len() < 1_000);
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Clinician {
         for request in self.machine.share_room_key(room_id, &members, &encryption, 1).unwrap() {
             let messages = json!(request.messages);
             self.homeserver.with(|world| {
-                world.to_device(&self.user_id, ToDeviceRequest::EVENT_TYPE, &messages);
+                world.queue(&self.user_id, ToDeviceRequest::EVENT_TYPE, &messages);
             });
             self.machine.mark_shared(&request);
         }
@@ -224,7 +224,7 @@ impl World {
         json!({"one_time_keys": out, "failures": {}})
     }
 
-    fn to_device(&mut self, sender: &str, event_type: &str, messages: &Value) {
+    fn queue(&mut self, sender: &str, event_type: &str, messages: &Value) {
         for (user, devices) in messages.as_object().into_iter().flatten() {
             for (device, content) in devices.as_object().into_iter().flatten() {
                 let event = json!({"type": event_type, "sender": sender, "content": content});
@@ -372,7 +372,7 @@ fn route(world: &mut World, method: &Method, path: &[&str], who: &DeviceId, body
         }
         ("POST", ["client", "v3", "keys", "claim"]) => Ok(world.claim(&body["one_time_keys"])),
         ("PUT", ["client", "v3", "sendToDevice", kind, _txn]) => {
-            world.to_device(&who.0, kind, &body["messages"]);
+            world.queue(&who.0, kind, &body["messages"]);
             Ok(json!({}))
         }
         ("GET", ["v1", "retention", "due"]) => Ok(json!({"events": world.due})),
