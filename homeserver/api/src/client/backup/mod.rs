@@ -13,7 +13,7 @@ use crate::{
 const VERSIONS: &[&str] = &["r0", "v3", "unstable"];
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .client(VERSIONS, "/room_keys/version", get(version::get_current).post(version::post))
         .client(VERSIONS, "/room_keys/version/{version}", get(version::get).put(version::put).delete(version::delete))

@@ -17,7 +17,7 @@ use crate::{
 
 /// Of which version.
 #[derive(Debug, Deserialize)]
-pub struct Params {
+pub(super) struct Params {
     version: String,
 }
 
@@ -27,7 +27,7 @@ type Body<T> = JsonBody<T, LARGE_JSON_BYTES>;
 ///
 /// # Errors
 /// As [`Core::put_backup_sessions`]; so for all that put.
-pub async fn put_all(
+pub(super) async fn put_all(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     Query(params): Query<Params>,
@@ -40,7 +40,7 @@ pub async fn put_all(
 ///
 /// # Errors
 /// As [`put_all`].
-pub async fn put_room(
+pub(super) async fn put_room(
     core: State<Arc<Core>>,
     auth: Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -54,7 +54,7 @@ pub async fn put_room(
 ///
 /// # Errors
 /// As [`put_all`].
-pub async fn put_one(
+pub(super) async fn put_one(
     core: State<Arc<Core>>,
     auth: Auth,
     PathArgs((room, session_id)): PathArgs<(OwnedRoomId, String)>,
@@ -69,7 +69,7 @@ pub async fn put_one(
 ///
 /// # Errors
 /// `M_NOT_FOUND`; so for all that get.
-pub async fn get_all(
+pub(super) async fn get_all(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     Query(params): Query<Params>,
@@ -81,7 +81,7 @@ pub async fn get_all(
 ///
 /// # Errors
 /// As [`get_all`].
-pub async fn get_room(
+pub(super) async fn get_room(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -95,7 +95,7 @@ pub async fn get_room(
 ///
 /// # Errors
 /// As [`get_all`].
-pub async fn get_one(
+pub(super) async fn get_one(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, session_id)): PathArgs<(OwnedRoomId, String)>,
@@ -111,7 +111,7 @@ pub async fn get_one(
 ///
 /// # Errors
 /// `M_NOT_FOUND`; so for all that delete.
-pub async fn delete_all(
+pub(super) async fn delete_all(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     Query(params): Query<Params>,
@@ -123,7 +123,7 @@ pub async fn delete_all(
 ///
 /// # Errors
 /// As [`delete_all`].
-pub async fn delete_room(
+pub(super) async fn delete_room(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -136,7 +136,7 @@ pub async fn delete_room(
 ///
 /// # Errors
 /// As [`delete_all`].
-pub async fn delete_one(
+pub(super) async fn delete_one(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, session_id)): PathArgs<(OwnedRoomId, String)>,

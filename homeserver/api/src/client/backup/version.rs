@@ -18,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`Core::create_backup_version`].
-pub async fn post(
+pub(super) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     JsonBody(body): JsonBody<VersionUpload>,
@@ -31,7 +31,7 @@ pub async fn post(
 ///
 /// # Errors
 /// `M_NOT_FOUND`.
-pub async fn get_current(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Answer<VersionInfo> {
+pub(super) async fn get_current(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Answer<VersionInfo> {
     Ok(Json(core.backup_version(&requester.user_id, None)?))
 }
 
@@ -39,7 +39,7 @@ pub async fn get_current(State(core): State<Arc<Core>>, Auth(requester): Auth) -
 ///
 /// # Errors
 /// `M_NOT_FOUND`.
-pub async fn get(
+pub(super) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(version): PathArgs<String>,
@@ -51,7 +51,7 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`Core::update_backup_version`].
-pub async fn put(
+pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(version): PathArgs<String>,
@@ -65,7 +65,7 @@ pub async fn put(
 ///
 /// # Errors
 /// `M_NOT_FOUND` for a version that never was.
-pub async fn delete(
+pub(super) async fn delete(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(version): PathArgs<String>,

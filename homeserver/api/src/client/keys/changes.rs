@@ -14,7 +14,7 @@ use crate::{
 
 /// Between which answers of `/sync`.
 #[derive(Debug, Deserialize)]
-pub struct Params {
+pub(super) struct Params {
     from: String,
     to: String,
 }
@@ -23,7 +23,7 @@ pub struct Params {
 ///
 /// # Errors
 /// `M_INVALID_PARAM` for tokens that are none.
-pub async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(params): Query<Params>) -> Answer {
+pub(super) async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(params): Query<Params>) -> Answer {
     let (from, to): (SyncToken, SyncToken) = (params.from.parse()?, params.to.parse()?);
     let changes = core.device_list_changes_between(&requester.user_id, from.stream, to.stream)?;
     Ok(Json(json!({ "changed": changes.changed, "left": changes.left })))

@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`Core::claim_keys`].
-pub async fn post(
+pub(super) async fn post(
     State(core): State<Arc<Core>>,
     Auth(_requester): Auth,
     JsonBody(body): JsonBody<KeysClaim>,

@@ -14,7 +14,7 @@ use crate::{
 
 /// The keys, and the proof of who asks.
 #[derive(Debug, Deserialize)]
-pub struct Body {
+pub(super) struct Body {
     #[serde(default)]
     auth: Option<Value>,
     #[serde(flatten)]
@@ -25,7 +25,7 @@ pub struct Body {
 ///
 /// # Errors
 /// 401 until the user has proved who they are; as [`Core::upload_cross_signing_keys`].
-pub async fn post(
+pub(super) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     JsonBody(body): JsonBody<Body>,

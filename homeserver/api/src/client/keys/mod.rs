@@ -21,7 +21,7 @@ use crate::{
 const WITH_UNSTABLE: &[&str] = &["r0", "v3", "unstable"];
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .client(V3, "/keys/upload", post(upload::post))
         .client(V3, "/keys/upload/{device_id}", post(upload::post))

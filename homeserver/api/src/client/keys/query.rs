@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`Core::query_keys`].
-pub async fn post(
+pub(super) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     JsonBody(body): JsonBody<KeysQuery>,

@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`Core::upload_keys`].
-pub async fn post(
+pub(super) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     JsonOrEmpty(body): JsonOrEmpty<KeysUpload>,

@@ -12,6 +12,6 @@ use crate::{Answer, extract::Auth};
 ///
 /// # Errors
 /// Those of the token.
-pub async fn get(State(core): State<Arc<Core>>, Auth(_requester): Auth) -> Answer {
+pub(super) async fn get(State(core): State<Arc<Core>>, Auth(_requester): Auth) -> Answer {
     Ok(Json(json!({ "m.upload.size": core.settings.max_upload_bytes })))
 }

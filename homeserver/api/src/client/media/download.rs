@@ -20,7 +20,7 @@ use crate::{
 /// How long to wait, ms.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Params {
+pub(super) struct Params {
     timeout_ms: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub struct Params {
 ///
 /// # Errors
 /// As [`Core::download_media`].
-pub async fn get(
+pub(super) async fn get(
     State(core): State<Arc<Core>>,
     Auth(_requester): Auth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,
@@ -44,7 +44,7 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`get`].
-pub async fn get_named(
+pub(super) async fn get_named(
     State(core): State<Arc<Core>>,
     Auth(_requester): Auth,
     PathArgs((server, id, file_name)): PathArgs<(OwnedServerName, String, String)>,

@@ -22,7 +22,7 @@ use crate::{
 /// How to get it. `allow_redirect` is accepted; nothing is ever redirected.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Params {
+pub(super) struct Params {
     timeout_ms: Option<u64>,
     allow_remote: Option<bool>,
 }
@@ -39,7 +39,7 @@ fn check_open(core: &Core) -> Result<(), Error> {
 ///
 /// # Errors
 /// `M_NOT_FOUND` while frozen; as [`Core::download_media`].
-pub async fn download(
+pub(super) async fn download(
     State(core): State<Arc<Core>>,
     _asked: OptionalAuth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,
@@ -55,7 +55,7 @@ pub async fn download(
 ///
 /// # Errors
 /// As [`download`].
-pub async fn download_named(
+pub(super) async fn download_named(
     State(core): State<Arc<Core>>,
     _asked: OptionalAuth,
     PathArgs((server, id, file_name)): PathArgs<(OwnedServerName, String, String)>,
@@ -72,7 +72,7 @@ pub async fn download_named(
 ///
 /// # Errors
 /// `M_NOT_FOUND` while frozen; as [`Core::thumbnail`].
-pub async fn thumbnail(
+pub(super) async fn thumbnail(
     State(core): State<Arc<Core>>,
     _asked: OptionalAuth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,

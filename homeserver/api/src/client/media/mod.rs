@@ -22,7 +22,7 @@ use crate::AppState;
 const AUTHENTICATED: &[&str] = &["/_matrix/client/v1/media", "/_matrix/client/unstable/org.matrix.msc3916/media"];
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     let mut routes = Router::new()
         .route("/_matrix/media/v1/create", post(upload::create))
         .route("/_matrix/media/unstable/fi.mau.msc2246/create", post(upload::create));

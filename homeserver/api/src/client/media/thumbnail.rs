@@ -19,7 +19,7 @@ use crate::{
 
 /// Which thumbnail.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Params {
+pub(super) struct Params {
     width: u32,
     height: u32,
     #[serde(default)]
@@ -42,7 +42,7 @@ impl Params {
 ///
 /// # Errors
 /// As [`Core::thumbnail`].
-pub async fn get(
+pub(super) async fn get(
     State(core): State<Arc<Core>>,
     Auth(_requester): Auth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,

@@ -27,7 +27,7 @@ use crate::{
 /// What the file is called.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Params {
+pub(super) struct Params {
     filename: Option<String>,
 }
 
@@ -35,7 +35,7 @@ pub struct Params {
 ///
 /// # Errors
 /// As [`Core::upload_media`].
-pub async fn post(
+pub(super) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     Query(params): Query<Params>,
@@ -51,7 +51,7 @@ pub async fn post(
 ///
 /// # Errors
 /// As [`Core::create_media`].
-pub async fn create(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Answer {
+pub(super) async fn create(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Answer {
     core.check_not_suspended(&requester)?;
     let (mxc, unused_expires_at) = core.create_media(&requester.user_id).await?;
     Ok(Json(json!({ "content_uri": mxc.to_string(), "unused_expires_at": unused_expires_at })))
@@ -61,7 +61,7 @@ pub async fn create(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Ans
 ///
 /// # Errors
 /// As [`Core::upload_pending_media`].
-pub async fn put(
+pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,

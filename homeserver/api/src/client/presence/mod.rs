@@ -10,6 +10,6 @@ use crate::{
 };
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     Router::new().client(V3, "/presence/{user_id}/status", get(status::get).put(status::put))
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// What the user is, and says of it.
 #[derive(Debug, Deserialize)]
-pub struct Body {
+pub(super) struct Body {
     presence: Presence,
     #[serde(default)]
     status_msg: Option<String>,
@@ -24,7 +24,7 @@ pub struct Body {
 ///
 /// # Errors
 /// `M_FORBIDDEN` for another user; as [`Core::set_presence`].
-pub async fn put(
+pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(user): PathArgs<OwnedUserId>,
@@ -41,7 +41,7 @@ pub async fn put(
 ///
 /// # Errors
 /// As [`Core::presence_of`].
-pub async fn get(
+pub(super) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(user): PathArgs<OwnedUserId>,

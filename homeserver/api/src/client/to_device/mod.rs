@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     const WITH_UNSTABLE: &[&str] = &["unstable"];
     let path = "/sendToDevice/{event_type}/{txn_id}";
     Router::new().client(V3, path, put(send::put)).client(WITH_UNSTABLE, path, put(send::put))

@@ -13,7 +13,7 @@ use crate::{
 
 /// User to device to content.
 #[derive(Debug, Deserialize)]
-pub struct Body {
+pub(super) struct Body {
     messages: Messages,
 }
 
@@ -21,7 +21,7 @@ pub struct Body {
 ///
 /// # Errors
 /// As [`Core::send_to_device`].
-pub async fn put(
+pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((kind, txn_id)): PathArgs<(String, String)>,

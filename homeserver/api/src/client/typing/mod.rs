@@ -10,6 +10,6 @@ use crate::{
 };
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(super) fn routes() -> Router<AppState> {
     Router::new().client(V3, "/rooms/{room_id}/typing/{user_id}", axum::routing::put(put::put))
 }

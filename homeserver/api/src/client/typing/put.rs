@@ -14,7 +14,7 @@ use crate::{
 
 /// Whether the user types, and for how long, ms.
 #[derive(Debug, Deserialize)]
-pub struct Body {
+pub(super) struct Body {
     typing: bool,
     #[serde(default)]
     timeout: Option<u64>,
@@ -24,7 +24,7 @@ pub struct Body {
 ///
 /// # Errors
 /// `M_FORBIDDEN` for another user; as [`Core::set_typing`].
-pub async fn put(
+pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, user)): PathArgs<(OwnedRoomId, OwnedUserId)>,
