@@ -23,7 +23,9 @@ pub enum ConfigError {
     #[error("lab_feeds has two feeds of the same name")]
     DuplicateFeed,
     /// A register without keys to verify it, or keys that are none.
-    #[error("`register_keys` must hold at least one ed25519 key in base64 where `register_file` is given")]
+    #[error(
+        "`register_keys` must hold at least one ed25519 key in base64 where `register_file` is given"
+    )]
     RegisterKeys,
     /// A limit of nothing.
     #[error("`{0}` must be greater than zero")]
@@ -172,7 +174,9 @@ impl Config {
             }
         }
         let keys = &self.register_keys;
-        let sound = keys.iter().all(|key| matron_policy::keys::decode_verifying_key(key).is_ok());
+        let sound = keys
+            .iter()
+            .all(|key| matron_policy::keys::decode_verifying_key(key).is_ok());
         if !sound || (self.register_file.is_some() && keys.is_empty()) {
             return Err(ConfigError::RegisterKeys);
         }
@@ -189,7 +193,10 @@ impl Config {
 /// True for what may stand in a localpart and in a file name.
 pub(crate) fn is_name(name: &str) -> bool {
     name.len() <= 64
-        && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
@@ -211,11 +218,24 @@ mod tests {
 
     #[test]
     fn feeds_that_cannot_be_are_refused() {
-        let feeds = |text: &str| toml::from_str::<Config>(&format!("{SMALL}{text}")).unwrap().check();
+        let feeds = |text: &str| {
+            toml::from_str::<Config>(&format!("{SMALL}{text}"))
+                .unwrap()
+                .check()
+        };
         let one = "[[lab_feeds]]\nname = \"p\"\nlisten = \"127.0.0.1:0\"\n";
         feeds(one).unwrap();
-        assert!(matches!(feeds(&format!("{one}{one}")), Err(ConfigError::DuplicateFeed)));
-        assert!(matches!(feeds(&one.replace("\"p\"", "\"../p\"")), Err(ConfigError::Name(_))));
-        assert!(matches!(feeds(&format!("{one}max_spooled = 0\n")), Err(ConfigError::Zero(_))));
+        assert!(matches!(
+            feeds(&format!("{one}{one}")),
+            Err(ConfigError::DuplicateFeed)
+        ));
+        assert!(matches!(
+            feeds(&one.replace("\"p\"", "\"../p\"")),
+            Err(ConfigError::Name(_))
+        ));
+        assert!(matches!(
+            feeds(&format!("{one}max_spooled = 0\n")),
+            Err(ConfigError::Zero(_))
+        ));
     }
 }

@@ -32,7 +32,10 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match start(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -53,7 +56,9 @@ async fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         std::io::stdout().write_all(registration.to_yaml()?.as_bytes())?;
         return Ok(());
     }
-    let Some(path) = arguments.config else { return Ok(()) };
+    let Some(path) = arguments.config else {
+        return Ok(());
+    };
     run(Config::load(&path)?, stop_signal()).await?;
     Ok(())
 }

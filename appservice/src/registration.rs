@@ -92,8 +92,14 @@ impl Registration {
             sender_localpart: sender_localpart.to_owned(),
             namespaces: Namespaces {
                 users: vec![
-                    Namespace { exclusive: true, regex: format!("@lab-.*:{server}") },
-                    Namespace { exclusive: true, regex: format!("@{bot}:{server}") },
+                    Namespace {
+                        exclusive: true,
+                        regex: format!("@lab-.*:{server}"),
+                    },
+                    Namespace {
+                        exclusive: true,
+                        regex: format!("@{bot}:{server}"),
+                    },
                 ],
                 aliases: Vec::new(),
                 rooms: Vec::new(),
@@ -109,14 +115,18 @@ impl Registration {
     /// [`RegistrationError`] when the text is malformed, a field is missing or a token is no secret.
     pub fn parse(text: &str) -> Result<Self, RegistrationError> {
         let registration: Self = serde_json::from_value(yaml::parse(text)?)?;
-        for (name, token) in
-            [("as_token", &registration.as_token), ("hs_token", &registration.hs_token)]
-        {
+        for (name, token) in [
+            ("as_token", &registration.as_token),
+            ("hs_token", &registration.hs_token),
+        ] {
             if token.expose().len() < 16 {
                 return Err(RegistrationError::WeakToken(name));
             }
         }
-        if registration.as_token.matches(registration.hs_token.expose()) {
+        if registration
+            .as_token
+            .matches(registration.hs_token.expose())
+        {
             return Err(RegistrationError::EqualTokens);
         }
         Ok(registration)
@@ -161,13 +171,21 @@ mod tests {
     use super::*;
 
     fn generated() -> Registration {
-        Registration::generate(&mut rand::rng(), "http://127.0.0.1:9", "north.example", "matron")
+        Registration::generate(
+            &mut rand::rng(),
+            "http://127.0.0.1:9",
+            "north.example",
+            "matron",
+        )
     }
 
     #[test]
     fn generated_registration_survives_yaml_and_json() {
         let registration = generated();
-        for text in [registration.to_yaml().unwrap(), registration.to_json().unwrap()] {
+        for text in [
+            registration.to_yaml().unwrap(),
+            registration.to_json().unwrap(),
+        ] {
             let read = Registration::parse(&text).unwrap();
             assert!(read.as_token.matches(registration.as_token.expose()));
             assert!(read.hs_token.matches(registration.hs_token.expose()));
@@ -214,10 +232,16 @@ namespaces:
         let mut registration = generated();
         registration.as_token = Secret::new("short".to_owned());
         let text = registration.to_json().unwrap();
-        assert!(matches!(Registration::parse(&text), Err(RegistrationError::WeakToken("as_token"))));
+        assert!(matches!(
+            Registration::parse(&text),
+            Err(RegistrationError::WeakToken("as_token"))
+        ));
         let mut registration = generated();
         registration.as_token = registration.hs_token.clone();
         let text = registration.to_json().unwrap();
-        assert!(matches!(Registration::parse(&text), Err(RegistrationError::EqualTokens)));
+        assert!(matches!(
+            Registration::parse(&text),
+            Err(RegistrationError::EqualTokens)
+        ));
     }
 }

@@ -110,7 +110,10 @@ impl AppService {
     pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Error> {
         config.check()?;
         let text = std::fs::read_to_string(&config.registration).map_err(|source| {
-            Error::RegistrationFile { path: config.registration.clone(), source }
+            Error::RegistrationFile {
+                path: config.registration.clone(),
+                source,
+            }
         })?;
         let registration = Registration::parse(&text)?;
         if !is_name(&registration.sender_localpart) {
@@ -123,7 +126,16 @@ impl AppService {
             &config.server_name,
             registration.as_token.clone(),
         )?;
-        Starting { config, registration, store, client, clock, workers: JoinSet::new() }.start().await
+        Starting {
+            config,
+            registration,
+            store,
+            client,
+            clock,
+            workers: JoinSet::new(),
+        }
+        .start()
+        .await
     }
 }
 
@@ -148,9 +160,13 @@ impl Starting {
             feeds.insert(name.clone(), device);
             lab_addrs.insert(name, address);
         }
-        let devices: Vec<Device> = std::iter::once(&bot).chain(feeds.values()).cloned().collect();
-        let ids =
-            Arc::new(OwnIds::new(devices.iter().map(|device| device.user_id().to_owned())));
+        let devices: Vec<Device> = std::iter::once(&bot)
+            .chain(feeds.values())
+            .cloned()
+            .collect();
+        let ids = Arc::new(OwnIds::new(
+            devices.iter().map(|device| device.user_id().to_owned()),
+        ));
         let (queue, transactions) = mpsc::channel(TRANSACTIONS);
         let credentials = self.credentials()?;
         self.govern(&bot, &devices, &ids, credentials.clone(), transactions);
@@ -178,8 +194,10 @@ impl Starting {
         let listen_addr = serve(&mut servers, self.config.listen, app, &stop).await?;
         let admin_addr = match self.config.admin_listen {
             Some(address) => {
-                let tokens =
-                    vec![self.registration.as_token.clone(), self.registration.hs_token.clone()];
+                let tokens = vec![
+                    self.registration.as_token.clone(),
+                    self.registration.hs_token.clone(),
+                ];
                 let admin = admin_router(Arc::clone(&creator) as _, tokens);
                 Some(serve(&mut servers, address, admin, &stop).await?)
             }
@@ -200,7 +218,10 @@ impl Starting {
 
     /// What the configuration's credential files hold, by user.
     fn credentials(&self) -> Result<Credentials, Error> {
-        let bot = (self.registration.sender_localpart.clone(), &self.config.credential_file);
+        let bot = (
+            self.registration.sender_localpart.clone(),
+            &self.config.credential_file,
+        );
         let feeds = self.config.lab_feeds.iter();
         let feeds = feeds.map(|feed| (format!("lab-{}", feed.name), &feed.credential_file));
         let mut by_user = BTreeMap::new();
@@ -234,8 +255,10 @@ impl Starting {
         feed: LabFeedConfig,
         routes: &Arc<Routes>,
     ) -> Result<(Device, SocketAddr), Error> {
-        let display_name =
-            feed.display_name.clone().unwrap_or_else(|| format!("Laboratory: {}", feed.name));
+        let display_name = feed
+            .display_name
+            .clone()
+            .unwrap_or_else(|| format!("Laboratory: {}", feed.name));
         let device = self.device(&format!("lab-{}", feed.name), &display_name);
         let spool = Spool::open(self.store.clone(), &feed.name, feed.max_spooled)?;
         let (listener, address) = listen(feed.listen).await?;

@@ -60,10 +60,16 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
         if body.starts_with('\t') {
             return Err(YamlError::Tab(number));
         }
-        lines.push(Line { number, indent: content.len() - body.len(), text: body });
+        lines.push(Line {
+            number,
+            indent: content.len() - body.len(),
+            text: body,
+        });
     }
     let mut position = 0;
-    let Some(first) = lines.first() else { return Ok(Value::Null) };
+    let Some(first) = lines.first() else {
+        return Ok(Value::Null);
+    };
     let value = block(&mut lines.clone(), &mut position, first.indent, 0)?;
     match lines.get(position) {
         Some(line) => Err(YamlError::Indentation(line.number)),
@@ -97,7 +103,9 @@ fn block<'a>(
     indent: usize,
     depth: usize,
 ) -> Result<Value, YamlError> {
-    let Some(line) = lines.get(*position) else { return Ok(Value::Null) };
+    let Some(line) = lines.get(*position) else {
+        return Ok(Value::Null);
+    };
     if depth > MAX_DEPTH {
         return Err(YamlError::Depth(line.number));
     }
@@ -139,7 +147,11 @@ fn list<'a>(
             // The item's own text becomes a line at its column, so `- key: value` opens a map there.
             let column = indent + 1 + (after.len() - body.len());
             if let Some(slot) = lines.get_mut(*position) {
-                *slot = Line { number: line.number, indent: column, text: body };
+                *slot = Line {
+                    number: line.number,
+                    indent: column,
+                    text: body,
+                };
             }
             items.push(block(lines, position, column, depth + 1)?);
         }
@@ -161,14 +173,21 @@ fn map<'a>(
         if line.indent > indent {
             return Err(YamlError::Indentation(line.number));
         }
-        let Some((key, rest)) = split_key(&line)? else { return Err(YamlError::Line(line.number)) };
+        let Some((key, rest)) = split_key(&line)? else {
+            return Err(YamlError::Line(line.number));
+        };
         *position += 1;
         let value = if rest.is_empty() {
             // A list may sit at its key's own column.
             let at_same = lines
                 .get(*position)
                 .is_some_and(|next| next.indent == indent && is_item(next.text));
-            child(lines, position, if at_same { indent } else { indent + 1 }, depth)?
+            child(
+                lines,
+                position,
+                if at_same { indent } else { indent + 1 },
+                depth,
+            )?
         } else {
             scalar(rest, line.number)?
         };
@@ -196,21 +215,29 @@ fn split_key<'a>(line: &Line<'a>) -> Result<Option<(String, &'a str)>, YamlError
     if text.starts_with('"') || text.starts_with('\'') {
         let (key, rest) = quoted(text, line.number)?;
         return match rest.strip_prefix(':') {
-            Some(value) if value.is_empty() || value.starts_with(' ') => Ok(Some((key, value.trim()))),
+            Some(value) if value.is_empty() || value.starts_with(' ') => {
+                Ok(Some((key, value.trim())))
+            }
             _ => Ok(None),
         };
     }
     if let Some(key) = text.strip_suffix(':').filter(|key| !key.contains(": ")) {
         return Ok(Some((key.to_owned(), "")));
     }
-    Ok(text.split_once(": ").map(|(key, value)| (key.trim_end().to_owned(), value.trim())))
+    Ok(text
+        .split_once(": ")
+        .map(|(key, value)| (key.trim_end().to_owned(), value.trim())))
 }
 
 fn scalar(text: &str, number: usize) -> Result<Value, YamlError> {
     match text.chars().next() {
         Some('"' | '\'') => {
             let (value, rest) = quoted(text, number)?;
-            if rest.trim().is_empty() { Ok(Value::String(value)) } else { Err(YamlError::Quote(number)) }
+            if rest.trim().is_empty() {
+                Ok(Value::String(value))
+            } else {
+                Err(YamlError::Quote(number))
+            }
         }
         Some('[' | '{') => {
             serde_json::from_str(text).map_err(|_not_json| YamlError::Unsupported(number))
@@ -231,7 +258,9 @@ fn scalar(text: &str, number: usize) -> Result<Value, YamlError> {
 /// Reads a quoted scalar at the start of `text`; gives what follows it.
 fn quoted(text: &str, number: usize) -> Result<(String, &str), YamlError> {
     let mut chars = text.char_indices().peekable();
-    let Some((_, open)) = chars.next() else { return Err(YamlError::Quote(number)) };
+    let Some((_, open)) = chars.next() else {
+        return Err(YamlError::Quote(number));
+    };
     let mut out = String::new();
     while let Some((at, c)) = chars.next() {
         if c == open {
@@ -348,9 +377,10 @@ mod tests {
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
-                prop::collection::vec(inner.clone(), 1..4).prop_filter_map("lists of lists", |items| {
-                    (!items.iter().any(Value::is_array)).then_some(Value::Array(items))
-                }),
+                prop::collection::vec(inner.clone(), 1..4)
+                    .prop_filter_map("lists of lists", |items| {
+                        (!items.iter().any(Value::is_array)).then_some(Value::Array(items))
+                    }),
                 prop::collection::btree_map("[a-z_]{1,8}", inner, 1..4)
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]

@@ -19,6 +19,9 @@ fuzz_target!(|bytes: &[u8]| {
         },
         Err(refusal) => Ack::refused(&refusal),
     };
-    let written = ack.write(Some(&message), u64::from(bytes.first().copied().unwrap_or_default()) << 32);
+    let written = ack.write(
+        Some(&message),
+        u64::from(bytes.first().copied().unwrap_or_default()) << 32,
+    );
     assert!(written.starts_with(b"MSH"));
 });

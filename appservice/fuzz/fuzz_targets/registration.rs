@@ -6,7 +6,9 @@ use matron_appservice::Registration;
 
 fuzz_target!(|text: &str| {
     if let Ok(registration) = Registration::parse(text) {
-        let Ok(written) = registration.to_json() else { return };
+        let Ok(written) = registration.to_json() else {
+            return;
+        };
         assert!(Registration::parse(&written).is_ok());
     }
 });

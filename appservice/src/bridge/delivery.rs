@@ -56,7 +56,9 @@ impl LabFeed {
     async fn deliver_waiting(&self) -> Result<usize, SpoolError> {
         let mut blocked = BTreeSet::new();
         for seq in self.spool.waiting() {
-            let Some(waiting) = self.in_spool(move |spool| spool.load(seq)).await? else { continue };
+            let Some(waiting) = self.in_spool(move |spool| spool.load(seq)).await? else {
+                continue;
+            };
             // INVARIANT: a correction never overtakes the result that it corrects.
             if blocked.contains(&waiting.room_id) {
                 continue;
@@ -108,5 +110,7 @@ impl LabFeed {
 }
 
 fn pause(failures: u32) -> Duration {
-    Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(MAX_PAUSE)
+    Duration::from_millis(500)
+        .saturating_mul(1 << failures.min(8))
+        .min(MAX_PAUSE)
 }

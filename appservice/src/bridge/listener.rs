@@ -18,8 +18,10 @@ const SILENCE: Duration = Duration::from_secs(3600);
 /// How long a peer may take to read an acknowledgement.
 const WRITE: Duration = Duration::from_secs(30);
 /// What an overlong block is answered with.
-const TOO_LARGE: Ack =
-    Ack { code: AckCode::Reject, reason: Some((102, "The message is larger than the limit.")) };
+const TOO_LARGE: Ack = Ack {
+    code: AckCode::Reject,
+    reason: Some((102, "The message is larger than the limit.")),
+};
 
 impl LabFeed {
     /// Takes connections until dropped.
@@ -28,7 +30,9 @@ impl LabFeed {
         let mut connections = JoinSet::new();
         loop {
             // A full house lets newcomers wait in the kernel's backlog.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _peer)) => {

@@ -27,7 +27,10 @@ impl Routes {
                 .map_err(|_corrupt| StoreError::Sealed(FILE.to_owned()))?,
             None => BTreeMap::new(),
         };
-        Ok(Self { store, by_feed: Mutex::new(by_feed) })
+        Ok(Self {
+            store,
+            by_feed: Mutex::new(by_feed),
+        })
     }
 
     /// Reports of this feed go to this room from now on. Writes to disk.
@@ -38,8 +41,8 @@ impl Routes {
         let mut by_feed = self.by_feed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = by_feed.clone();
         changed.insert(feed.to_owned(), room_id.to_owned());
-        let content = serde_json::to_vec(&changed)
-            .map_err(|_never| StoreError::Sealed(FILE.to_owned()))?;
+        let content =
+            serde_json::to_vec(&changed).map_err(|_never| StoreError::Sealed(FILE.to_owned()))?;
         self.store.write(FILE, &content)?;
         *by_feed = changed;
         Ok(())
@@ -55,6 +58,9 @@ impl Routes {
             return Some(route.room.clone());
         }
         let by_feed = self.by_feed.lock().unwrap_or_else(PoisonError::into_inner);
-        by_feed.get(&feed.name).cloned().or_else(|| feed.room.clone())
+        by_feed
+            .get(&feed.name)
+            .cloned()
+            .or_else(|| feed.room.clone())
     }
 }

@@ -56,7 +56,9 @@ pub struct Waiting {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("Waiting")
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,14 +92,24 @@ impl Spool {
         let mut index = Index::default();
         for name in store.list(&directory)? {
             let corrupt = || StoreError::Sealed(name.clone());
-            let seq: u64 =
-                name.rsplit('/').next().and_then(|n| n.parse().ok()).ok_or_else(corrupt)?;
-            let Some(content) = store.load(&name)? else { continue };
+            let seq: u64 = name
+                .rsplit('/')
+                .next()
+                .and_then(|n| n.parse().ok())
+                .ok_or_else(corrupt)?;
+            let Some(content) = store.load(&name)? else {
+                continue;
+            };
             let entry: Entry = serde_json::from_slice(&content).map_err(|_bad| corrupt())?;
             index.next = index.next.max(seq + 1);
             index.insert(seq, &entry);
         }
-        Ok(Self { store, directory, max_waiting, index: Mutex::new(index) })
+        Ok(Self {
+            store,
+            directory,
+            max_waiting,
+            index: Mutex::new(index),
+        })
     }
 
     fn name(&self, seq: u64) -> String {
@@ -134,7 +146,8 @@ impl Spool {
 
     fn write(&self, seq: u64, entry: &Entry) -> Result<(), StoreError> {
         let name = self.name(seq);
-        let content = serde_json::to_vec(entry).map_err(|_never| StoreError::Sealed(name.clone()))?;
+        let content =
+            serde_json::to_vec(entry).map_err(|_never| StoreError::Sealed(name.clone()))?;
         self.store.write(&name, &Zeroizing::new(content))
     }
 
@@ -142,7 +155,12 @@ impl Spool {
     #[must_use]
     pub fn waiting(&self) -> Vec<u64> {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.entries.iter().filter(|(_, (_, waits))| *waits).map(|(seq, _)| *seq).collect()
+        index
+            .entries
+            .iter()
+            .filter(|(_, (_, waits))| *waits)
+            .map(|(seq, _)| *seq)
+            .collect()
     }
 
     /// One waiting message, or `None` where it was delivered meanwhile.
@@ -152,12 +170,24 @@ impl Spool {
     pub fn load(&self, seq: u64) -> Result<Option<Waiting>, SpoolError> {
         let name = self.name(seq);
         let corrupt = || StoreError::Sealed(name.clone());
-        let Some(content) = self.store.load(&name)? else { return Ok(None) };
+        let Some(content) = self.store.load(&name)? else {
+            return Ok(None);
+        };
         let entry: Entry = serde_json::from_slice(&content).map_err(|_bad| corrupt())?;
-        let Some(message) = entry.message else { return Ok(None) };
+        let Some(message) = entry.message else {
+            return Ok(None);
+        };
         let message = Zeroizing::new(STANDARD.decode(message).map_err(|_bad| corrupt())?);
-        let txn_id = format!("hl7.{}", hash(format!("{}{}", entry.key, entry.hash).as_bytes()));
-        Ok(Some(Waiting { seq, room_id: entry.room_id, message, txn_id }))
+        let txn_id = format!(
+            "hl7.{}",
+            hash(format!("{}{}", entry.key, entry.hash).as_bytes())
+        );
+        Ok(Some(Waiting {
+            seq,
+            room_id: entry.room_id,
+            message,
+            txn_id,
+        }))
     }
 
     /// The message was delivered: its content is gone from disk, its key is remembered a while.
@@ -166,7 +196,9 @@ impl Spool {
     /// [`SpoolError::Store`]; it still waits then, and delivering it again changes nothing in the room.
     pub fn finish(&self, seq: u64) -> Result<(), SpoolError> {
         let name = self.name(seq);
-        let Some(content) = self.store.load(&name)? else { return Ok(()) };
+        let Some(content) = self.store.load(&name)? else {
+            return Ok(());
+        };
         let mut entry: Entry =
             serde_json::from_slice(&content).map_err(|_bad| StoreError::Sealed(name.clone()))?;
         entry.message = None;
@@ -175,7 +207,9 @@ impl Spool {
         index.remove(seq);
         index.insert(seq, &entry);
         while index.done > MAX_DONE {
-            let Some(oldest) = index.oldest_done() else { break };
+            let Some(oldest) = index.oldest_done() else {
+                break;
+            };
             self.store.remove(&self.name(oldest))?;
             index.remove(oldest);
         }
@@ -186,26 +220,40 @@ impl Spool {
 impl Index {
     fn insert(&mut self, seq: u64, entry: &Entry) {
         let waits = entry.message.is_some();
-        *(if waits { &mut self.waiting } else { &mut self.done }) += 1;
+        *(if waits {
+            &mut self.waiting
+        } else {
+            &mut self.done
+        }) += 1;
         self.entries.insert(seq, (entry.key.clone(), waits));
         self.known.insert(entry.key.clone(), entry.hash.clone());
     }
 
     fn remove(&mut self, seq: u64) {
         if let Some((key, waits)) = self.entries.remove(&seq) {
-            let count = if waits { &mut self.waiting } else { &mut self.done };
+            let count = if waits {
+                &mut self.waiting
+            } else {
+                &mut self.done
+            };
             *count = count.saturating_sub(1);
             self.known.remove(&key);
         }
     }
 
     fn oldest_done(&self) -> Option<u64> {
-        self.entries.iter().find(|(_, (_, waits))| !waits).map(|(seq, _)| *seq)
+        self.entries
+            .iter()
+            .find(|(_, (_, waits))| !waits)
+            .map(|(seq, _)| *seq)
     }
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -242,7 +290,10 @@ mod tests {
         assert!(spool.waiting().is_empty());
         assert!(spool.load(0).unwrap().is_none());
         assert!(!spool.accept("L|1", b"one", "!r").unwrap());
-        assert!(matches!(spool.accept("L|1", b"other", "!r"), Err(SpoolError::Reused)));
+        assert!(matches!(
+            spool.accept("L|1", b"other", "!r"),
+            Err(SpoolError::Reused)
+        ));
         assert!(spool.accept("L|2", b"one", "!r").unwrap());
     }
 
@@ -251,7 +302,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = open(root.path(), 1);
         spool.accept("L|1", b"one", "!r").unwrap();
-        assert!(matches!(spool.accept("L|2", b"two", "!r"), Err(SpoolError::Full)));
+        assert!(matches!(
+            spool.accept("L|2", b"two", "!r"),
+            Err(SpoolError::Full)
+        ));
         spool.finish(0).unwrap();
         assert!(spool.accept("L|2", b"two", "!r").unwrap());
     }

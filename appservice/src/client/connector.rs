@@ -38,7 +38,10 @@ impl Connector {
         let (_added, _ignored) = roots.add_parsable_certificates(native.certs);
         if let Some(path) = ca_file {
             let broken = |error: rustls::pki_types::pem::Error| {
-                ClientError::Roots(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+                ClientError::Roots(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    error.to_string(),
+                ))
             };
             for certificate in CertificateDer::pem_file_iter(path).map_err(broken)? {
                 roots.add(certificate.map_err(broken)?)?;
@@ -50,7 +53,9 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Some(TlsConnector::from(Arc::new(config))) })
+        Ok(Self {
+            tls: Some(TlsConnector::from(Arc::new(config))),
+        })
     }
 
     async fn connect(self, uri: Uri) -> io::Result<Stream> {

@@ -33,8 +33,11 @@ use crate::secret::Secret;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything but RFC 3986's unreserved characters.
-const SEGMENT: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A path segment or query value, percent-encoded.
 pub(crate) fn segment(raw: &str) -> String {
@@ -71,7 +74,11 @@ impl Client {
         as_token: Secret,
     ) -> Result<Self, ClientError> {
         let transport = Arc::new(Transport::new(homeserver_url, ca_file)?);
-        Ok(Self { transport, as_token, server_name: server_name.to_owned() })
+        Ok(Self {
+            transport,
+            as_token,
+            server_name: server_name.to_owned(),
+        })
     }
 
     /// The homeserver's name, the part of ids after the colon.
@@ -124,7 +131,8 @@ impl Session {
         body: Option<&impl Serialize>,
         repeat: Repeat,
     ) -> Result<T, ClientError> {
-        self.call_within(method, path, query, body, repeat, TIMEOUT).await
+        self.call_within(method, path, query, body, repeat, TIMEOUT)
+            .await
     }
 
     async fn call_within<T: DeserializeOwned>(
@@ -171,7 +179,8 @@ impl Session {
         path: &str,
         query: &[(&str, String)],
     ) -> Result<T, ClientError> {
-        self.call(Method::GET, path, query, None::<&Value>, Repeat::Idempotent).await
+        self.call(Method::GET, path, query, None::<&Value>, Repeat::Idempotent)
+            .await
     }
 
     async fn put<T: DeserializeOwned>(
@@ -179,7 +188,8 @@ impl Session {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.call(Method::PUT, path, &[], Some(body), Repeat::Idempotent).await
+        self.call(Method::PUT, path, &[], Some(body), Repeat::Idempotent)
+            .await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -198,11 +208,19 @@ mod tests {
 
     #[test]
     fn ids_are_percent_encoded_and_masquerade_is_added() {
-        let client =
-            Client::new("http://127.0.0.1:1", None, "a.example", Secret::new("t".to_owned())).unwrap();
+        let client = Client::new(
+            "http://127.0.0.1:1",
+            None,
+            "a.example",
+            Secret::new("t".to_owned()),
+        )
+        .unwrap();
         let session = client.as_user("@lab-x:a.example");
         assert_eq!(
-            session.path(&format!("/rooms/{}", segment("!r/o:a")), &[("limit", "3".to_owned())]),
+            session.path(
+                &format!("/rooms/{}", segment("!r/o:a")),
+                &[("limit", "3".to_owned())]
+            ),
             "/rooms/%21r%2Fo%3Aa?limit=3&user_id=%40lab-x%3Aa.example"
         );
         let own = client.with_token("@lab-x:a.example", Secret::new("d".to_owned()));

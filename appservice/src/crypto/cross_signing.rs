@@ -69,7 +69,11 @@ impl CrossSigning {
         }
     }
 
-    pub(crate) fn sign_device(&self, user_id: &str, keys: &mut Value) -> Result<(), SignedJsonError> {
+    pub(crate) fn sign_device(
+        &self,
+        user_id: &str,
+        keys: &mut Value,
+    ) -> Result<(), SignedJsonError> {
         let key = self.self_signing.key()?;
         let id = format!("ed25519:{}", key.public_key().to_base64());
         json::add_signature(keys, user_id, &id, |bytes| key.sign(bytes.as_bytes()))
@@ -92,7 +96,9 @@ impl CrossSigning {
         let mut self_signing_key = public("self_signing", &self.self_signing.key()?);
         let mut user_signing_key = public("user_signing", &self.user_signing.key()?);
         for key in [&mut self_signing_key, &mut user_signing_key] {
-            json::add_signature(key, user_id, &master_id, |bytes| master.sign(bytes.as_bytes()))?;
+            json::add_signature(key, user_id, &master_id, |bytes| {
+                master.sign(bytes.as_bytes())
+            })?;
         }
         Ok(json!({
             "master_key": master_key,

@@ -34,7 +34,9 @@ pub(crate) struct InboundSessions {
 
 impl std::fmt::Debug for InboundSessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InboundSessions").field("rooms", &self.sessions.len()).finish()
+        f.debug_struct("InboundSessions")
+            .field("rooms", &self.sessions.len())
+            .finish()
     }
 }
 
@@ -107,8 +109,10 @@ impl InboundSessions {
         sender_device: &str,
         now_ms: u64,
     ) -> bool {
-        if let Some(known) =
-            self.sessions.get_mut(room_id).and_then(|room| room.get_mut(&session.session_id()))
+        if let Some(known) = self
+            .sessions
+            .get_mut(room_id)
+            .and_then(|room| room.get_mut(&session.session_id()))
         {
             let better = known.sender == sender
                 && session.compare(&mut known.session) == SessionOrdering::Better;
@@ -136,7 +140,10 @@ impl InboundSessions {
         inbound.number = self.next;
         self.next += 1;
         let id = inbound.session.session_id();
-        self.sessions.entry(room_id).or_default().insert(id, inbound);
+        self.sessions
+            .entry(room_id)
+            .or_default()
+            .insert(id, inbound);
         let total: usize = self.sessions.values().map(BTreeMap::len).sum();
         if total > MAX_SESSIONS {
             self.drop_oldest();
@@ -189,13 +196,16 @@ impl Inbound {
         let Ok(message) = vodozemac::megolm::MegolmMessage::from_base64(ciphertext) else {
             return Opened::Undecryptable;
         };
-        let Ok(decrypted) = self.session.decrypt(&message) else { return Opened::Undecryptable };
+        let Ok(decrypted) = self.session.decrypt(&message) else {
+            return Opened::Undecryptable;
+        };
         match self.seen.get(&decrypted.message_index) {
             None if decrypted.message_index < self.floor => return Opened::Replayed,
             Some(other) if other != event_id => return Opened::Replayed,
             Some(_) => {}
             None => {
-                self.seen.insert(decrypted.message_index, event_id.to_owned());
+                self.seen
+                    .insert(decrypted.message_index, event_id.to_owned());
                 if self.seen.len() > MAX_SEEN
                     && let Some((forgotten, _)) = self.seen.pop_first()
                 {

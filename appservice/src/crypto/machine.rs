@@ -113,14 +113,17 @@ impl Machine {
         device_id: &str,
         mut load: impl FnMut(&str) -> Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Option<Self>, CryptoError> {
-        let Some(account) = part(&mut load, "account")? else { return Ok(None) };
+        let Some(account) = part(&mut load, "account")? else {
+            return Ok(None);
+        };
         let mut machine = Self::with(OwnAccount::from_pickle(account));
         if machine.own.user_id != user_id || machine.own.device_id != device_id {
             return Err(CryptoError::OtherDevice);
         }
         machine.devices = part(&mut load, "devices")?.unwrap_or_default();
         machine.olm = OlmSessions::from_pickle(part(&mut load, "olm")?.unwrap_or_default());
-        machine.inbound = InboundSessions::from_pickle(part(&mut load, "inbound")?.unwrap_or_default());
+        machine.inbound =
+            InboundSessions::from_pickle(part(&mut load, "inbound")?.unwrap_or_default());
         Ok(Some(machine))
     }
 
@@ -133,16 +136,28 @@ impl Machine {
         let mut parts = Vec::new();
         // Sessions before the account: a used one-time key must not be gone without its session.
         if dirty.olm {
-            parts.push(("olm", Zeroizing::new(serde_json::to_vec(&self.olm.pickle())?)));
+            parts.push((
+                "olm",
+                Zeroizing::new(serde_json::to_vec(&self.olm.pickle())?),
+            ));
         }
         if dirty.inbound {
-            parts.push(("inbound", Zeroizing::new(serde_json::to_vec(&self.inbound.pickle())?)));
+            parts.push((
+                "inbound",
+                Zeroizing::new(serde_json::to_vec(&self.inbound.pickle())?),
+            ));
         }
         if dirty.devices {
-            parts.push(("devices", Zeroizing::new(serde_json::to_vec(&self.devices)?)));
+            parts.push((
+                "devices",
+                Zeroizing::new(serde_json::to_vec(&self.devices)?),
+            ));
         }
         if dirty.account {
-            parts.push(("account", Zeroizing::new(serde_json::to_vec(&self.own.pickle())?)));
+            parts.push((
+                "account",
+                Zeroizing::new(serde_json::to_vec(&self.own.pickle())?),
+            ));
         }
         Ok(parts)
     }
@@ -184,15 +199,17 @@ impl Machine {
     /// # Errors
     /// [`CryptoError::Signed`].
     pub fn cross_signing_to_upload(&mut self) -> Result<Option<CrossSigningUpload>, CryptoError> {
-        let cross_signing = self.own.cross_signing.get_or_insert_with(CrossSigning::new).clone();
+        let cross_signing = self
+            .own
+            .cross_signing
+            .get_or_insert_with(CrossSigning::new)
+            .clone();
         if cross_signing.published {
             return Ok(None);
         }
         self.dirty.account = true;
-        let keys =
-            cross_signing.public_keys(&self.own.user_id, |master| self.own.sign(master))?;
-        let signatures =
-            json!({self.own.user_id.as_str(): {self.own.device_id.as_str(): self.own.device_keys()?}});
+        let keys = cross_signing.public_keys(&self.own.user_id, |master| self.own.sign(master))?;
+        let signatures = json!({self.own.user_id.as_str(): {self.own.device_id.as_str(): self.own.device_keys()?}});
         Ok(Some(CrossSigningUpload { keys, signatures }))
     }
 
@@ -248,9 +265,11 @@ impl Machine {
         for device in self.devices.devices_of(users) {
             let id = (device.user_id.clone(), device.device_id.clone());
             let own = device.user_id == self.own.user_id && device.device_id == self.own.device_id;
-            let waits = self.claim_after_ms.get(&id).is_some_and(|after| now_ms < *after);
-            let stands =
-                self.olm.has(&device.curve25519.to_base64()) && !self.wedged.contains(&id);
+            let waits = self
+                .claim_after_ms
+                .get(&id)
+                .is_some_and(|after| now_ms < *after);
+            let stands = self.olm.has(&device.curve25519.to_base64()) && !self.wedged.contains(&id);
             if !own && !waits && !stands {
                 let of_user = wanted.entry(device.user_id.clone()).or_default();
                 of_user.insert(device.device_id.clone(), "signed_curve25519".to_owned());
@@ -271,7 +290,9 @@ impl Machine {
             .devices
             .devices_of(&users)
             .filter(|device| {
-                claimed.get(&device.user_id).is_some_and(|of| of.contains_key(&device.device_id))
+                claimed
+                    .get(&device.user_id)
+                    .is_some_and(|of| of.contains_key(&device.device_id))
             })
             .cloned()
             .collect();
@@ -281,7 +302,10 @@ impl Machine {
                 .one_time_keys
                 .get(&device.user_id)
                 .and_then(|of_user| of_user.get(&device.device_id))
-                .and_then(|keys| keys.iter().find(|(id, _)| id.starts_with("signed_curve25519:")))
+                .and_then(|keys| {
+                    keys.iter()
+                        .find(|(id, _)| id.starts_with("signed_curve25519:"))
+                })
                 .map(|(_, key)| device.verify_one_time_key(key));
             let session = match key {
                 Some(Ok(key)) => self
@@ -303,7 +327,8 @@ impl Machine {
                 }
                 None => {
                     self.wedged.remove(&id);
-                    self.claim_after_ms.insert(id, now_ms.saturating_add(CLAIM_AGAIN_MS));
+                    self.claim_after_ms
+                        .insert(id, now_ms.saturating_add(CLAIM_AGAIN_MS));
                 }
             }
         }
@@ -327,5 +352,7 @@ fn part<T: DeserializeOwned>(
     load: &mut impl FnMut(&str) -> Option<Zeroizing<Vec<u8>>>,
     name: &str,
 ) -> Result<Option<T>, CryptoError> {
-    Ok(load(name).map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    Ok(load(name)
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose()?)
 }

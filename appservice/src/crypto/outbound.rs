@@ -50,7 +50,9 @@ pub(crate) struct Outbound {
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbound").field("messages", &self.messages).finish_non_exhaustive()
+        f.debug_struct("Outbound")
+            .field("messages", &self.messages)
+            .finish_non_exhaustive()
     }
 }
 

@@ -52,13 +52,17 @@ impl Machine {
             })
             .cloned()
             .collect();
-        let outbound =
-            self.outbound.entry(room_id.to_owned()).or_insert_with(|| Outbound::new(now_ms));
+        let outbound = self
+            .outbound
+            .entry(room_id.to_owned())
+            .or_insert_with(|| Outbound::new(now_ms));
         if outbound.must_rotate(encryption, &recipients, now_ms) {
             *outbound = Outbound::new(now_ms);
         }
-        let new: Vec<Device> =
-            recipients.into_iter().filter(|device| !outbound.is_shared_with(device)).collect();
+        let new: Vec<Device> = recipients
+            .into_iter()
+            .filter(|device| !outbound.is_shared_with(device))
+            .collect();
         if new.is_empty() {
             return Ok(Vec::new());
         }
@@ -73,7 +77,10 @@ impl Machine {
 
     /// The devices that a sent request carried a room key to have it.
     pub fn mark_shared(&mut self, request: &ToDeviceRequest) {
-        let outbound = request.room_id.as_ref().and_then(|room| self.outbound.get_mut(room));
+        let outbound = request
+            .room_id
+            .as_ref()
+            .and_then(|room| self.outbound.get_mut(room));
         if let Some(outbound) = outbound {
             for device in &request.devices {
                 outbound.mark_shared(device);
@@ -177,7 +184,10 @@ impl Machine {
         event_type: &str,
         content: &Value,
     ) -> Result<Value, CryptoError> {
-        let outbound = self.outbound.get_mut(room_id).ok_or(CryptoError::NoRoomKey)?;
+        let outbound = self
+            .outbound
+            .get_mut(room_id)
+            .ok_or(CryptoError::NoRoomKey)?;
         let plaintext = json!({"type": event_type, "content": content, "room_id": room_id});
         let ciphertext = outbound.encrypt(plaintext.to_string().as_bytes());
         let mut encrypted = json!({

@@ -70,7 +70,9 @@ impl DeviceTask {
 }
 
 fn pause(failures: u32) -> Duration {
-    Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(MAX_PAUSE)
+    Duration::from_millis(250)
+        .saturating_mul(1 << failures.min(8))
+        .min(MAX_PAUSE)
 }
 
 impl Running<'_> {
@@ -118,29 +120,39 @@ impl Running<'_> {
     }
 
     async fn cross_sign(&mut self) -> Result<(), DeviceError> {
-        let Some(upload) = self.opened.machine.cross_signing_to_upload()? else { return Ok(()) };
+        let Some(upload) = self.opened.machine.cross_signing_to_upload()? else {
+            return Ok(());
+        };
         self.save().await?;
         // SPEC: Application Service API, "Cross-signing": no interactive authentication with the as_token.
         let user_id = self.opened.machine.user_id().to_owned();
         let masquerade = self.setup.client.as_user(&user_id);
         masquerade.upload_cross_signing(&upload.keys).await?;
-        self.opened.session.upload_signatures(&upload.signatures).await?;
+        self.opened
+            .session
+            .upload_signatures(&upload.signatures)
+            .await?;
         self.opened.machine.mark_cross_signed();
         self.save().await
     }
 
     /// Answers and syncs until something breaks that only starting again mends.
-    async fn serve(
-        &mut self,
-        commands: &mut tokio::sync::mpsc::Receiver<Command>,
-    ) -> DeviceError {
+    async fn serve(&mut self, commands: &mut tokio::sync::mpsc::Receiver<Command>) -> DeviceError {
         let mut failures = 0u32;
         loop {
-            let wait = if failures == 0 { Duration::ZERO } else { pause(failures) };
+            let wait = if failures == 0 {
+                Duration::ZERO
+            } else {
+                pause(failures)
+            };
             let session = self.opened.session.clone();
             let since = self.opened.since.clone();
             // The first sync after a start says at once what is there.
-            let timeout = if since.is_some() { SYNC } else { Duration::ZERO };
+            let timeout = if since.is_some() {
+                SYNC
+            } else {
+                Duration::ZERO
+            };
             let mut syncing = std::pin::pin!(async move {
                 tokio::time::sleep(wait).await;
                 session.sync(since.as_deref(), timeout).await
@@ -177,14 +189,24 @@ impl Running<'_> {
         self.save().await?;
         let mut any = received.new_room_keys > 0;
         if received.dropped > 0 {
-            tracing::info!(dropped = received.dropped, "to-device messages were dropped");
+            tracing::info!(
+                dropped = received.dropped,
+                "to-device messages were dropped"
+            );
         }
         match self.keep_up().await {
             Ok(more) => any |= more,
             Err(DeviceError::Store(error)) => return Err(error.into()),
-            Err(error) => tracing::warn!(%error, "keys were not kept up; the next sync tries again"),
+            Err(error) => {
+                tracing::warn!(%error, "keys were not kept up; the next sync tries again")
+            }
         }
-        self.setup.write("since", Zeroizing::new(response.next_batch.clone().into_bytes())).await?;
+        self.setup
+            .write(
+                "since",
+                Zeroizing::new(response.next_batch.clone().into_bytes()),
+            )
+            .await?;
         self.opened.since = Some(response.next_batch);
         if any {
             self.new_keys.send_modify(|count| *count += 1);
@@ -216,7 +238,10 @@ impl Running<'_> {
         }
         let response = self.opened.session.query_keys(&asked).await?;
         let now_ms = self.now_ms();
-        let any = self.opened.machine.receive_keys_query(&asked, &response, now_ms);
+        let any = self
+            .opened
+            .machine
+            .receive_keys_query(&asked, &response, now_ms);
         self.save().await?;
         Ok(any)
     }
@@ -228,7 +253,9 @@ impl Running<'_> {
         }
         let response = self.opened.session.claim_keys(&wanted).await?;
         let now_ms = self.now_ms();
-        self.opened.machine.receive_keys_claim(&wanted, &response, now_ms);
+        self.opened
+            .machine
+            .receive_keys_claim(&wanted, &response, now_ms);
         self.save().await
     }
 
@@ -249,7 +276,11 @@ impl Running<'_> {
                     let _gone = reply.send(self.send(&message).await);
                 }
             }
-            Command::Decrypt { room_id, event, reply } => {
+            Command::Decrypt {
+                room_id,
+                event,
+                reply,
+            } => {
                 let decrypted: Decrypted = self.opened.machine.decrypt(&room_id, &event);
                 let _gone = reply.send(decrypted);
             }
@@ -269,7 +300,12 @@ impl Running<'_> {
             }
             let session = &self.opened.session;
             return Ok(session
-                .send_event(room_id, &message.event_type, &message.txn_id, &message.content)
+                .send_event(
+                    room_id,
+                    &message.event_type,
+                    &message.txn_id,
+                    &message.content,
+                )
                 .await?);
         };
         let mut members = self.opened.session.fetch_joined_members(room_id).await?;
@@ -280,7 +316,9 @@ impl Running<'_> {
         self.claim(&members).await?;
         let now_ms = self.now_ms();
         let requests =
-            self.opened.machine.share_room_key(room_id, &members, &encryption, now_ms)?;
+            self.opened
+                .machine
+                .share_room_key(room_id, &members, &encryption, now_ms)?;
         // INVARIANT: the ratchets are on disk before what they encrypted leaves.
         self.save().await?;
         for request in &requests {
@@ -288,9 +326,13 @@ impl Running<'_> {
             self.opened.machine.mark_shared(request);
         }
         let content =
-            self.opened.machine.encrypt(room_id, &message.event_type, &message.content)?;
+            self.opened
+                .machine
+                .encrypt(room_id, &message.event_type, &message.content)?;
         let session = &self.opened.session;
-        Ok(session.send_event(room_id, "m.room.encrypted", &message.txn_id, &content).await?)
+        Ok(session
+            .send_event(room_id, "m.room.encrypted", &message.txn_id, &content)
+            .await?)
     }
 
     async fn settings(&mut self, room_id: &str) -> Result<RoomSettings, DeviceError> {
@@ -298,8 +340,12 @@ impl Running<'_> {
             return Ok(settings.clone());
         }
         let session = &self.opened.session;
-        let encryption = session.fetch_state(room_id, "m.room.encryption", "").await?;
-        let visibility = session.fetch_state(room_id, "m.room.history_visibility", "").await?;
+        let encryption = session
+            .fetch_state(room_id, "m.room.encryption", "")
+            .await?;
+        let visibility = session
+            .fetch_state(room_id, "m.room.history_visibility", "")
+            .await?;
         let visibility = visibility
             .as_ref()
             .and_then(|content| content.get("history_visibility"))
@@ -314,7 +360,8 @@ impl Running<'_> {
         };
         if settings.encryption.is_some() && !known {
             self.opened.encrypted_rooms.insert(room_id.to_owned());
-            let rooms = serde_json::to_vec(&self.opened.encrypted_rooms).map_err(ClientError::Json)?;
+            let rooms =
+                serde_json::to_vec(&self.opened.encrypted_rooms).map_err(ClientError::Json)?;
             self.setup.write("rooms", Zeroizing::new(rooms)).await?;
         }
         if self.rooms.len() >= MAX_ROOMS {

@@ -43,7 +43,9 @@ impl Command {
 
 fn is_decision_id(id: &str) -> bool {
     id.len() <= MAX_ID_BYTES
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 #[cfg(test)]
@@ -59,9 +61,18 @@ mod tests {
             Command::parse("!matron explain D-4x.1"),
             Some(Command::Explain("D-4x.1".to_owned()))
         );
-        assert_eq!(Command::parse("!matron explain"), Some(Command::ExplainWhat));
-        assert_eq!(Command::parse("!matron explain ../../x"), Some(Command::ExplainWhat));
-        assert_eq!(Command::parse(&format!("!matron explain {}", "a".repeat(200))), Some(Command::ExplainWhat));
+        assert_eq!(
+            Command::parse("!matron explain"),
+            Some(Command::ExplainWhat)
+        );
+        assert_eq!(
+            Command::parse("!matron explain ../../x"),
+            Some(Command::ExplainWhat)
+        );
+        assert_eq!(
+            Command::parse(&format!("!matron explain {}", "a".repeat(200))),
+            Some(Command::ExplainWhat)
+        );
         for other in ["", "matron help", "!matronhelp", "see !matron help"] {
             assert_eq!(Command::parse(other), None);
         }

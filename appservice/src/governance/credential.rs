@@ -44,9 +44,13 @@ impl Credentials {
         user_id: &str,
         room_id: &str,
     ) -> Result<(), ClientError> {
-        let Some(credential) = self.by_user.get(user_id) else { return Ok(()) };
+        let Some(credential) = self.by_user.get(user_id) else {
+            return Ok(());
+        };
         let session = client.as_user(user_id);
-        let member = session.fetch_state(room_id, "m.room.member", user_id).await?;
+        let member = session
+            .fetch_state(room_id, "m.room.member", user_id)
+            .await?;
         let mut content = match member {
             Some(Value::Object(content)) => content,
             _ => Map::from_iter([("membership".to_owned(), Value::from("join"))]),
@@ -55,7 +59,9 @@ impl Credentials {
             return Ok(());
         }
         content.insert(CREDENTIAL_FIELD.to_owned(), credential.clone());
-        session.send_state(room_id, "m.room.member", user_id, &Value::Object(content)).await?;
+        session
+            .send_state(room_id, "m.room.member", user_id, &Value::Object(content))
+            .await?;
         Ok(())
     }
 }

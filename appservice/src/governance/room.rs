@@ -80,7 +80,9 @@ impl SpecError {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Name => "A room's name has 1 to 200 characters.",
-            Self::Organisations => "A bounded room names 1 to 100 organisations by their codes, all of them in the register.",
+            Self::Organisations => {
+                "A bounded room names 1 to 100 organisations by their codes, all of them in the register."
+            }
             Self::Invite => "At most 500 user ids of the form @name:server can be invited.",
             Self::Lifetime => "lifetime_ms is between one second and ten years.",
             Self::Servers => "A server name is malformed.",
@@ -106,7 +108,9 @@ fn is_server_name(name: &str) -> bool {
 
 /// True where the room's creators hold power without being listed (room version 12 and later).
 pub(crate) fn creators_are_privileged(room_version: &str) -> bool {
-    room_version.parse::<u32>().is_ok_and(|version| version >= 12)
+    room_version
+        .parse::<u32>()
+        .is_ok_and(|version| version >= 12)
         || room_version.starts_with("org.matrix.hydra.")
 }
 
@@ -137,9 +141,15 @@ impl ClinicalRoomSpec {
         let version_is_sound = self.room_version.as_ref().is_none_or(|version| {
             !version.is_empty()
                 && version.len() <= 32
-                && version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+                && version
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         });
-        if version_is_sound { Ok(()) } else { Err(SpecError::RoomVersion) }
+        if version_is_sound {
+            Ok(())
+        } else {
+            Err(SpecError::RoomVersion)
+        }
     }
 
     /// The `createRoom` body. `bot` creates; `room_version` is the one that the room will have.
@@ -149,8 +159,11 @@ impl ClinicalRoomSpec {
     pub fn create_body(&self, bot: &str, room_version: &str, bounds: &Bounds) -> Value {
         // A room of one server never leaves it.
         let federate = bounds.servers.len() > 1;
-        let allow: BTreeSet<&str> =
-            bounds.servers.iter().map(|server| without_port(server)).collect();
+        let allow: BTreeSet<&str> = bounds
+            .servers
+            .iter()
+            .map(|server| without_port(server))
+            .collect();
         let mut body = json!({
             "name": self.name,
             "preset": "private_chat",
@@ -193,7 +206,11 @@ impl ClinicalRoomSpec {
 
     fn power_levels(&self, bot: &str, room_version: &str) -> Value {
         // SPEC: room version 12, creators must not be listed.
-        let users = if creators_are_privileged(room_version) { json!({}) } else { json!({bot: 100}) };
+        let users = if creators_are_privileged(room_version) {
+            json!({})
+        } else {
+            json!({bot: 100})
+        };
         json!({
             "users": users,
             "users_default": 0,
@@ -248,12 +265,19 @@ mod tests {
 
     fn bounds(servers: &[&str]) -> Bounds {
         let servers = servers.iter().map(|server| (*server).to_owned()).collect();
-        Bounds { servers, policy_server: None }
+        Bounds {
+            servers,
+            policy_server: None,
+        }
     }
 
     fn content(body: &Value, event_type: &str) -> Value {
         let events = body["initial_state"].as_array().unwrap();
-        events.iter().find(|event| event["type"] == event_type).unwrap()["content"].clone()
+        events
+            .iter()
+            .find(|event| event["type"] == event_type)
+            .unwrap()["content"]
+            .clone()
     }
 
     #[test]
@@ -263,7 +287,10 @@ mod tests {
             "11",
             &bounds(&["north.example", "south.example:8448"]),
         );
-        assert_eq!(content(&body, "m.room.encryption")["rotation_period_ms"], 30_000);
+        assert_eq!(
+            content(&body, "m.room.encryption")["rotation_period_ms"],
+            30_000
+        );
         assert_eq!(content(&body, "m.room.retention")["max_lifetime"], 30_000);
         assert_eq!(content(&body, "m.room.join_rules")["join_rule"], "invite");
         assert_eq!(
@@ -271,7 +298,10 @@ mod tests {
             json!(["north.example", "south.example"])
         );
         assert_eq!(body["creation_content"]["m.federate"], true);
-        assert_eq!(body["power_level_content_override"]["users"]["@matron:north.example"], 100);
+        assert_eq!(
+            body["power_level_content_override"]["users"]["@matron:north.example"],
+            100
+        );
         assert_eq!(body["power_level_content_override"]["state_default"], 100);
     }
 
@@ -309,14 +339,29 @@ mod tests {
             change(&mut spec);
             spec.check().unwrap_err()
         };
-        assert_eq!(broken(|s| s.organisations.clear()), SpecError::Organisations);
-        assert_eq!(broken(|s| s.organisations.push("a b".to_owned())), SpecError::Organisations);
+        assert_eq!(
+            broken(|s| s.organisations.clear()),
+            SpecError::Organisations
+        );
+        assert_eq!(
+            broken(|s| s.organisations.push("a b".to_owned())),
+            SpecError::Organisations
+        );
         assert_eq!(broken(|s| s.lifetime_ms = 0), SpecError::Lifetime);
         assert_eq!(broken(|s| s.lifetime_ms = u64::MAX), SpecError::Lifetime);
-        assert_eq!(broken(|s| s.invite.push("ada".to_owned())), SpecError::Invite);
+        assert_eq!(
+            broken(|s| s.invite.push("ada".to_owned())),
+            SpecError::Invite
+        );
         assert_eq!(broken(|s| s.name.clear()), SpecError::Name);
-        assert_eq!(broken(|s| s.servers.push("a b".to_owned())), SpecError::Servers);
-        assert_eq!(broken(|s| s.room_version = Some("1\n".to_owned())), SpecError::RoomVersion);
+        assert_eq!(
+            broken(|s| s.servers.push("a b".to_owned())),
+            SpecError::Servers
+        );
+        assert_eq!(
+            broken(|s| s.room_version = Some("1\n".to_owned())),
+            SpecError::RoomVersion
+        );
         assert_eq!(spec().check(), Ok(()));
     }
 

@@ -17,7 +17,10 @@ pub(crate) fn unescape(text: &str, separators: Separators) -> String {
             .find(|(_, c)| *c == separators.escape)
             .map(|(at, _)| at);
         let Some((sequence, follows)) = end.and_then(|at| {
-            Some((after.get(..at)?, after.get(at + separators.escape.len_utf8()..)?))
+            Some((
+                after.get(..at)?,
+                after.get(at + separators.escape.len_utf8()..)?,
+            ))
         }) else {
             out.push(separators.escape);
             rest = after;

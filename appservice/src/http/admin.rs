@@ -49,8 +49,12 @@ impl From<RoomCreatorError> for ApiError {
             }
             RoomCreatorError::Bounds(_) => Self::Register,
             RoomCreatorError::NotReady | RoomCreatorError::Route(_) => Self::Busy,
-            RoomCreatorError::Homeserver(ClientError::Refused { errcode, .. }) => Self::Homeserver { errcode },
-            RoomCreatorError::Homeserver(_) => Self::Homeserver { errcode: "M_UNKNOWN".to_owned() },
+            RoomCreatorError::Homeserver(ClientError::Refused { errcode, .. }) => {
+                Self::Homeserver { errcode }
+            }
+            RoomCreatorError::Homeserver(_) => Self::Homeserver {
+                errcode: "M_UNKNOWN".to_owned(),
+            },
         }
     }
 }
@@ -72,7 +76,10 @@ impl NotInvited {
             ClientError::Refused { errcode, .. } => errcode.as_str(),
             _ => "M_UNKNOWN",
         };
-        Self { user_id: user_id.to_owned(), errcode: errcode.to_owned() }
+        Self {
+            user_id: user_id.to_owned(),
+            errcode: errcode.to_owned(),
+        }
     }
 }
 

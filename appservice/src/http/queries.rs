@@ -18,7 +18,9 @@ impl OwnIds {
     /// Exactly these users exist here.
     #[must_use]
     pub fn new(users: impl IntoIterator<Item = String>) -> Self {
-        Self { users: users.into_iter().collect() }
+        Self {
+            users: users.into_iter().collect(),
+        }
     }
 
     /// True for one of our users.
@@ -33,7 +35,11 @@ pub(super) async fn user(
     State(state): State<AppState>,
     Path(user_id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if state.ids.has_user(&user_id) { Ok(Json(json!({}))) } else { Err(ApiError::NotFound) }
+    if state.ids.has_user(&user_id) {
+        Ok(Json(json!({})))
+    } else {
+        Err(ApiError::NotFound)
+    }
 }
 
 /// 404: clinical rooms have no aliases.
