@@ -285,4 +285,20 @@ mod tests {
             assert_eq!(XMatrix::parse(header), Err(HeaderError), "{header}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic(header in ".{0,200}", rest in "[ -~]{0,200}") {
+            let _ = XMatrix::parse(&header);
+            let _ = XMatrix::parse(&format!("X-Matrix {rest}"));
+        }
+
+        #[test]
+        fn quoted_values_come_back_as_they_were(key_id in "[ -~]{1,40}", signature in "[ -~]{1,100}") {
+            let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+            let header = format!(r#"X-Matrix origin="a",key="{}",sig="{}""#, escape(&key_id), escape(&signature));
+            let parsed = XMatrix::parse(&header).unwrap();
+            proptest::prop_assert_eq!((parsed.key_id, parsed.signature), (key_id, signature));
+        }
+    }
 }
