@@ -10,6 +10,9 @@ pub(crate) mod serve;
 mod thumbnail;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 use axum::{
     Router,
     routing::{get, post, put},
