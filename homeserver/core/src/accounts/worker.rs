@@ -14,7 +14,7 @@ impl Core {
     pub async fn run_accounts(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
             let stopped = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => true,
+                () = crate::house::stopped(&mut stop) => true,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
             if let Err(error) = self.flush_seen().await {

@@ -1,21 +1,38 @@
 //! Application services: registrations, and the transactions they receive.
+//!
+//! What an application service has received is a position in the stream, kept with its last transaction; what it has
+//! not is read from the timelines. In memory a short queue saves that reading while all is well. An application
+//! service that does not answer delays nobody else.
 
+mod ask;
+mod ephemeral;
+mod interest;
+mod ping;
+mod queue;
 mod registration;
+mod third_party;
+mod transaction;
 
+pub use ping::PingError;
+pub use third_party::Lookup;
 pub use registration::{Appservice, Namespace, Namespaces, Registration, RegistrationError};
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use ruma::{RoomAliasId, ServerName, UserId};
-use tokio::sync::watch;
 
 use crate::{Core, Error};
 
-/// The registered application services.
+/// The registered application services, and what they have still to receive.
 #[derive(Debug)]
 pub struct State {
     /// All of them.
     pub services: Vec<Arc<Appservice>>,
+    /// In the order of `services`.
+    queues: Vec<queue::Queue>,
+    interest: Mutex<interest::InterestCache>,
+    protocols: Mutex<third_party::ProtocolCache>,
 }
 
 impl State {
@@ -24,16 +41,21 @@ impl State {
     /// # Errors
     /// [`Error::Internal`] naming the registration that cannot be used.
     pub fn new(registrations: Vec<Registration>, server_name: &ServerName) -> Result<Self, Error> {
-        let services = registrations
-            .into_iter()
-            .map(|registration| {
-                let id = registration.id.clone();
-                Appservice::new(registration, server_name)
-                    .map(Arc::new)
-                    .map_err(|error| Error::internal(format!("application service `{id}`: {error}")))
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { services })
+        let mut services: Vec<Arc<Appservice>> = Vec::with_capacity(registrations.len());
+        for registration in registrations {
+            let id = registration.id.clone();
+            if services.iter().any(|other| other.registration.id == id) {
+                return Err(Error::internal(format!("application service `{id}` is registered twice")));
+            }
+            if services.iter().any(|other| other.registration.as_token == registration.as_token) {
+                return Err(Error::internal(format!("application service `{id}` has another's token")));
+            }
+            let service = Appservice::new(registration, server_name)
+                .map_err(|error| Error::internal(format!("application service `{id}`: {error}")))?;
+            services.push(Arc::new(service));
+        }
+        let queues = services.iter().map(|_| queue::Queue::default()).collect();
+        Ok(Self { services, queues, interest: Mutex::default(), protocols: Mutex::default() })
     }
 }
 
@@ -61,10 +83,10 @@ impl Core {
     /// # Errors
     /// `M_EXCLUSIVE`.
     pub fn check_user_not_reserved(&self, user: &UserId, own: Option<&str>) -> Result<(), Error> {
-        let reserved = self.appservices.services.iter().any(|service| {
-            Some(service.registration.id.as_str()) != own && service.owns_user(user)
-        });
-        if reserved { Err(Error::Exclusive("an application service has reserved this user name".into())) } else { Ok(()) }
+        if self.is_reserved(own, |service| service.owns_user(user)) {
+            return Err(Error::Exclusive("an application service has reserved this user name".into()));
+        }
+        Ok(())
     }
 
     /// Passes if no application service, other than `own`, has reserved this alias.
@@ -72,19 +94,16 @@ impl Core {
     /// # Errors
     /// `M_EXCLUSIVE`.
     pub fn check_alias_not_reserved(&self, alias: &RoomAliasId, own: Option<&str>) -> Result<(), Error> {
-        let reserved = self.appservices.services.iter().any(|service| {
-            Some(service.registration.id.as_str()) != own && service.owns_alias(alias)
-        });
-        if reserved { Err(Error::Exclusive("an application service has reserved this alias".into())) } else { Ok(()) }
+        if self.is_reserved(own, |service| service.owns_alias(alias)) {
+            return Err(Error::Exclusive("an application service has reserved this alias".into()));
+        }
+        Ok(())
     }
 
-    /// Sends transactions until `stop` turns true.
-    pub async fn run_appservices(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
+    fn is_reserved(&self, own: Option<&str>, owns: impl Fn(&Appservice) -> bool) -> bool {
+        self.appservices
+            .services
+            .iter()
+            .any(|service| Some(service.registration.id.as_str()) != own && owns(service))
     }
-}
-
-impl Core {
-    /// Queues the event for every application service that it concerns. Called by the writer of rooms after the commit.
-    pub(crate) fn appservices_interested(self: &Arc<Self>, _event: &crate::rooms::EventRef, _joined: &imbl::OrdSet<ruma::OwnedUserId>) {}
 }

@@ -1,11 +1,13 @@
 //! Events from outside, handshakes, and what peers may read.
 
 pub mod acl;
+mod client;
 mod fetch;
 pub mod graph;
-mod handshake;
+pub mod handshake;
 pub mod keys;
 pub mod receive;
+pub mod serve;
 pub mod state_at;
 
 pub(crate) use fetch::peer_error;

@@ -43,6 +43,6 @@ impl Core {
 
     /// Works until `stop` turns true.
     pub async fn run_governance(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
+        crate::house::stopped(&mut stop).await;
     }
 }

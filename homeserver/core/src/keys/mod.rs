@@ -77,7 +77,7 @@ impl Core {
         prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = crate::house::stopped(&mut stop) => return,
                 () = self.keys.resync_wanted.notified() => self.resync_waiting().await,
                 _ = prune.tick() => {
                     if let Err(error) = self.prune_keys().await {

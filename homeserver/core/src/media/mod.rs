@@ -121,7 +121,7 @@ impl Core {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = crate::house::stopped(&mut stop) => return,
                 _ = tick.tick() => {
                     if let Err(error) = self.expire_media().await {
                         tracing::warn!(%error, "expired media could not be removed; it stays hidden");

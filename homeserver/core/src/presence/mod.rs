@@ -69,7 +69,7 @@ impl Core {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = crate::house::stopped(&mut stop) => return,
                 _ = tick.tick() => self.presence_tick().await,
             }
         }

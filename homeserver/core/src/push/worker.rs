@@ -94,7 +94,7 @@ impl Core {
                 running.spawn(async move { core.work_off(&id).await });
             }
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = crate::house::stopped(&mut stop) => return,
                 () = self.push.jobs.wake.notified(), if running.len() < MAX_CONCURRENT => {}
                 Some(_) = running.join_next() => {}
             }
