@@ -1,10 +1,15 @@
 //! What application services ask of the homeserver.
 
-use axum::Router;
+mod ping;
 
-use crate::AppState;
+use axum::{Router, routing::post};
+
+use crate::{
+    AppState,
+    routing::{Routes, V1},
+};
 
 /// The routes of this part.
 pub fn routes() -> Router<AppState> {
-    Router::new()
+    Router::new().client(V1, "/appservice/{id}/ping", post(ping::ping))
 }

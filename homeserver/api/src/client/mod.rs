@@ -16,6 +16,7 @@ mod register;
 mod room;
 mod server;
 mod sync;
+mod third_party;
 mod to_device;
 mod typing;
 
@@ -44,6 +45,7 @@ pub fn routes() -> Router<AppState> {
         .merge(room::routes())
         .merge(server::routes())
         .merge(sync::routes())
+        .merge(third_party::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
 }
