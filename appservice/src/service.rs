@@ -65,6 +65,9 @@ pub enum Error {
         /// Where it should be.
         path: PathBuf,
     },
+    /// A worker or a listener ended by itself; everything was stopped.
+    #[error("a part of the application service broke")]
+    Worker,
     /// A listener cannot open.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -386,6 +389,15 @@ impl Running {
         self.creator.create(spec).await
     }
 
+    /// Ends when a worker or a listener ends, which none does while all is well.
+    pub async fn wait_broken(&mut self) {
+        tokio::select! {
+            Some(ended) = self.workers.join_next() => report_end(ended),
+            Some(ended) = self.servers.join_next() => report_end(ended),
+            else => {}
+        }
+    }
+
     /// Listeners finish what they have begun, then everything has stopped. What was acknowledged is on disk.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -397,14 +409,24 @@ impl Running {
     }
 }
 
+fn report_end(ended: Result<(), tokio::task::JoinError>) {
+    match ended {
+        Ok(()) => tracing::error!("a worker ended"),
+        Err(error) => tracing::error!(panicked = error.is_panic(), "a worker broke"),
+    }
+}
+
 /// Runs the application service until `shutdown` ends.
 ///
 /// # Errors
-/// [`Error`] where it cannot start.
+/// [`Error`] where it cannot start, and [`Error::Worker`] where a part of it breaks.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    let running = AppService::start(config).await?;
+    let mut running = AppService::start(config).await?;
     tracing::info!(address = %running.listen_addr(), "the application service listens");
-    shutdown.await;
+    let broken = tokio::select! {
+        () = shutdown => false,
+        () = running.wait_broken() => true,
+    };
     running.stop().await;
-    Ok(())
+    if broken { Err(Error::Worker) } else { Ok(()) }
 }
