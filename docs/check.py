@@ -5,12 +5,12 @@ import re
 import sys
 
 docs = pathlib.Path(__file__).parent
-source = docs / "src"
+source = docs
 wrong = []
 
 summary = (source / "SUMMARY.md").read_text(encoding="utf-8")
 listed = set(re.findall(r"\]\(([^)#]+\.md)\)", summary))
-for page in sorted(source.rglob("*.md")):
+for page in sorted(page for page in source.rglob("*.md") if docs / "book" not in page.parents):
     name = page.relative_to(source).as_posix()
     if name != "SUMMARY.md" and name not in listed:
         wrong.append(f"{name} is not in SUMMARY.md")

@@ -1,0 +1,92 @@
+use strict;
+use warnings;
+
+# One Matron under SyTest: its configuration, its start.
+package SyTest::Homeserver::Matron;
+use base qw( SyTest::Homeserver );
+
+use Cwd qw( getcwd );
+use File::Path qw( remove_tree );
+use JSON ();
+
+use SyTest::SSL qw( ensure_ssl_key create_ssl_cert );
+
+sub _init {
+   my ( $self, $args ) = @_;
+   for my $name ( qw( binary log_level room_version print_output ) ) {
+      $self->{$name} = delete $args->{$name};
+   }
+   $self->SUPER::_init( $args );
+   $self->{port} = main::alloc_port( "matron[$self->{hs_index}]" );
+}
+
+# An address with a port as the server's name: nobody looks up .well-known or SRV.
+sub server_name     { my $self = shift; return "$self->{bind_host}:$self->{port}" }
+sub federation_host { my $self = shift; return $self->{bind_host} }
+sub federation_port { my $self = shift; return $self->{port} }
+sub public_baseurl  { my $self = shift; return "https://$self->{bind_host}:$self->{port}" }
+
+sub start {
+   my $self = shift;
+
+   # What an earlier run left: its data may be of another server name, and SyTest counts on empty servers.
+   remove_tree( "$self->{hs_dir}/data" );
+   my $config = $self->write_json_file( "matron.json", $self->_config );
+
+   my $name    = "matron-$self->{hs_index}";
+   my $started = $self->_start_process_and_await_connectable(
+      command      => [ $self->{binary}, "--config", $config ],
+      connect_host => $self->{bind_host},
+      connect_port => $self->{port},
+      name         => $name,
+   );
+   if( $self->{print_output} ) {
+      $_->print_output = 1 for values %{ $self->{proc_info} };
+   }
+   return $started;
+}
+
+sub _config {
+   my $self = shift;
+   my $dir  = $self->{hs_dir};
+   my ( $yes, $no ) = ( JSON::true, JSON::false );
+
+   my %listen = (
+      address         => "$self->{bind_host}:$self->{port}",
+      tls_certificate => "$dir/tls.crt",
+      tls_key         => "$dir/tls.key",
+   );
+   ensure_ssl_key( $listen{tls_key} );
+   create_ssl_cert( $listen{tls_certificate}, $listen{tls_key}, $self->{bind_host} );
+
+   return {
+      server_name          => $self->server_name,
+      public_base_url      => $self->public_baseurl,
+      data_dir             => "$dir/data",
+      listen               => \%listen,
+      logging              => { level => $self->{log_level} },
+      default_room_version => $self->{room_version},
+      appservices          => $self->{app_service_config_files} // [],
+
+      # Everybody comes from one address, many at a time, and each with a password.
+      registration => { mode => "open", guests => $yes, shared_secret => "reg_secret" },
+      rate_limit   => $no,
+      insecure_fast_password_hash => $yes,
+      # SyTest sends access tokens in the query only.
+      access_token_in_query => $yes,
+
+      public_rooms_without_auth    => $yes,
+      public_rooms_over_federation => $yes,
+      anyone_may_publish           => $yes,
+
+      # SyTest's own servers are all on loopback, behind its own authority; its identity server
+      # has a certificate that nobody signed.
+      federation => {
+         ca_files                 => [ getcwd() . "/keys/ca.crt" ],
+         allow_ip_ranges          => [ "127.0.0.0/8", "::1/128" ],
+         insecure_skip_tls_verify => $yes,
+      },
+   };
+}
+
+1;
