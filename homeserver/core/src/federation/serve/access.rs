@@ -1,0 +1,126 @@
+//! Which server may read which room and event.
+
+use std::sync::Arc;
+
+use matron_room::{Membership, Pdu};
+use ruma::{EventId, RoomId, ServerName, UserId};
+
+use crate::{
+    Core, Error,
+    rooms::{EventRef, Room, StateMap, Status},
+};
+
+/// A room and a server that may read in it. Only [`Core::reader_of`] makes one.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    core: &'a Core,
+    server: &'a ServerName,
+    room: Arc<Room>,
+    /// Whether the server is in the room now.
+    is_in_room: bool,
+}
+
+impl Core {
+    /// What the server may read in the room.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a room that this server is not in; [`Error::Forbidden`] by the room's access control list.
+    pub fn reader_of<'a>(&'a self, server: &'a ServerName, room_id: &RoomId) -> Result<Reader<'a>, Error> {
+        let room = self.room_for_peer(server, room_id)?;
+        let is_in_room = room.has_server(server);
+        Ok(Reader { core: self, server, room, is_in_room })
+    }
+}
+
+impl Reader<'_> {
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Nothing, if the server is in the room now.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub fn require_in_room(&self) -> Result<(), Error> {
+        if self.is_in_room { Ok(()) } else { Err(refused()) }
+    }
+
+    /// The event of this room at which the server may look: it is in the room, or was when the event was sent.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the event is unknown, of another room, or without a place in it; [`Error::Forbidden`].
+    pub fn event(&self, id: &EventId) -> Result<EventRef, Error> {
+        let Some(event) = self.find_event(id)? else {
+            // Who has no business here does not learn what is known.
+            self.require_in_room()?;
+            return Err(Error::not_found("this event is not known"));
+        };
+        if !self.is_in_room && !self.was_in_room_at(&event)? {
+            return Err(refused());
+        }
+        Ok(event)
+    }
+
+    /// The event, if it is of this room and has a place in its graph.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn find_event(&self, id: &EventId) -> Result<Option<EventRef>, Error> {
+        let event = self.core.load_event(id)?;
+        Ok(event.filter(|event| {
+            event.pdu.room_id() == self.room.id()
+                && !matches!(event.record.status, Status::Outlier | Status::Rejected)
+        }))
+    }
+
+    /// The event as this server may see it: whole, as its skeleton, or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn shown(&self, event: &EventRef) -> Result<Option<Pdu>, Error> {
+        if !self.is_in_room && !self.was_in_room_at(event)? {
+            return Ok(None);
+        }
+        let is_ours_to_show = match event.record.status {
+            Status::Accepted | Status::SoftFailed => true,
+            // What policy keeps back is known to the graph only.
+            Status::Withheld | Status::Held | Status::Outlier | Status::Rejected => false,
+        };
+        if is_ours_to_show && self.core.server_can_see_event(self.server, event)? {
+            return Ok(Some(event.pdu.clone()));
+        }
+        event.pdu.skeleton().map(Some).map_err(|error| Error::internal(error.to_string()))
+    }
+
+    /// Whether a user of the server was joined when the event was sent, or the event is the joining or inviting of one.
+    fn was_in_room_at(&self, event: &EventRef) -> Result<bool, Error> {
+        let concerns = |key: &str| <&UserId>::try_from(key).is_ok_and(|user| user.server_name() == self.server);
+        if event.pdu.kind() == "m.room.member" && event.pdu.state_key().is_some_and(concerns) {
+            return Ok(true);
+        }
+        let before = self.core.load_state_group(event.record.state_before)?;
+        self.core.server_is_joined_in(self.server, &before)
+    }
+}
+
+impl Core {
+    /// Whether a user of the server is joined in this state.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn server_is_joined_in(&self, server: &ServerName, state: &StateMap) -> Result<bool, Error> {
+        for (key, _) in state.iter().filter(|(key, _)| &*key.kind == "m.room.member") {
+            let Ok(user) = <&UserId>::try_from(&*key.key) else { continue };
+            if user.server_name() == server && self.membership_in(state, user)? == Membership::Join {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn refused() -> Error {
+    Error::forbidden("your server is not in this room")
+}

@@ -1,0 +1,190 @@
+//! `GET /backfill/{roomId}`, `POST /get_missing_events/{roomId}`: walks back through the graph.
+
+use std::collections::{BTreeSet, BinaryHeap, HashSet, VecDeque};
+
+use matron_room::Pdu;
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
+use serde::{Deserialize, Serialize};
+
+use super::access::Reader;
+use crate::{Core, Error, rooms::EventRef};
+
+/// The most events that one answer holds.
+const MAX_EVENTS: usize = 100;
+/// How many events one walk looks at.
+const MAX_LOOKED_AT: usize = 2_000;
+/// How many events a question may begin at.
+const MAX_STARTS: usize = 100;
+
+/// The answer to `GET /backfill`.
+#[derive(Debug, Serialize)]
+pub struct Backfill {
+    /// Who answers.
+    pub origin: OwnedServerName,
+    /// Now, ms.
+    pub origin_server_ts: u64,
+    /// The events, latest first.
+    pub pdus: Vec<Pdu>,
+}
+
+/// The body of `POST /get_missing_events`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MissingRequest {
+    /// Events that the other server has: the walk ends there.
+    pub earliest_events: Vec<OwnedEventId>,
+    /// Events whose history it wants.
+    pub latest_events: Vec<OwnedEventId>,
+    /// How many at most; 10 if absent.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// No event of a smaller depth.
+    #[serde(default)]
+    pub min_depth: Option<u64>,
+}
+
+/// The answer to `POST /get_missing_events`.
+#[derive(Debug, Serialize)]
+pub struct MissingEvents {
+    /// The events, oldest first.
+    pub events: Vec<Pdu>,
+}
+
+/// An event in a walk from the deepest to the least deep.
+struct Deep(EventRef);
+
+impl Deep {
+    fn rank(&self) -> (u64, u64, &ruma::EventId) {
+        (self.0.pdu.depth(), self.0.record.timeline, self.0.id())
+    }
+}
+
+impl PartialEq for Deep {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl Eq for Deep {}
+
+impl PartialOrd for Deep {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Deep {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+fn bounded(limit: Option<u64>, otherwise: usize) -> usize {
+    limit.map_or(otherwise, |limit| usize::try_from(limit).unwrap_or(MAX_EVENTS)).min(MAX_EVENTS)
+}
+
+impl Core {
+    /// The events and what came before them, as the server may see them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub fn serve_backfill(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        from: &[OwnedEventId],
+        limit: Option<u64>,
+    ) -> Result<Backfill, Error> {
+        let reader = self.reader_of(server, room_id)?;
+        let limit = bounded(limit, 10);
+        let mut seen = HashSet::new();
+        let mut heap = BinaryHeap::new();
+        for id in from.iter().take(MAX_STARTS) {
+            // Events of other rooms are no beginning here.
+            if let Some(event) = reader.find_event(id)?
+                && seen.insert(id.clone())
+            {
+                heap.push(Deep(event));
+            }
+        }
+        if heap.is_empty() {
+            reader.require_in_room()?;
+        }
+        let mut pdus = Vec::new();
+        let mut looked_at = 0_usize;
+        while let Some(Deep(event)) = heap.pop() {
+            looked_at = looked_at.saturating_add(1);
+            if pdus.len() >= limit || looked_at > MAX_LOOKED_AT {
+                break;
+            }
+            pdus.extend(reader.shown(&event)?);
+            for prev in event.pdu.prev_events() {
+                if seen.insert(prev.clone())
+                    && let Some(prev) = reader.find_event(prev)?
+                {
+                    heap.push(Deep(prev));
+                }
+            }
+        }
+        if pdus.is_empty() {
+            reader.require_in_room()?;
+        }
+        Ok(Backfill { origin: self.server_name.clone(), origin_server_ts: self.now_ms(), pdus })
+    }
+
+    /// The events between those that the server has and those whose history it wants, as it may see them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub fn serve_missing_events(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        request: &MissingRequest,
+    ) -> Result<MissingEvents, Error> {
+        let reader = self.reader_of(server, room_id)?;
+        reader.require_in_room()?;
+        let limit = bounded(request.limit, 10);
+        let min_depth = request.min_depth.unwrap_or(0);
+        let mut seen: HashSet<OwnedEventId> = request.earliest_events.iter().take(MAX_STARTS).cloned().collect();
+        seen.extend(request.latest_events.iter().take(MAX_STARTS).cloned());
+        let mut queue: VecDeque<EventRef> = VecDeque::new();
+        for id in request.latest_events.iter().take(MAX_STARTS) {
+            queue.extend(reader.find_event(id)?);
+        }
+        let mut found = Vec::new();
+        while let Some(event) = queue.pop_front() {
+            for prev in prevs(&reader, &event, &mut seen)? {
+                if found.len() >= limit {
+                    queue.clear();
+                    break;
+                }
+                if prev.pdu.depth() >= min_depth {
+                    found.push(prev.clone());
+                    queue.push_back(prev);
+                }
+            }
+        }
+        found.sort_by_key(|event| (event.pdu.depth(), event.record.timeline));
+        let mut events = Vec::with_capacity(found.len());
+        for event in &found {
+            events.extend(reader.shown(event)?);
+        }
+        Ok(MissingEvents { events })
+    }
+}
+
+/// The events before this one that the walk has not seen, in a fixed order.
+fn prevs(
+    reader: &Reader<'_>,
+    event: &EventRef,
+    seen: &mut HashSet<OwnedEventId>,
+) -> Result<Vec<EventRef>, Error> {
+    let ids: BTreeSet<&OwnedEventId> = event.pdu.prev_events().iter().collect();
+    let mut events = Vec::new();
+    for id in ids {
+        if seen.insert(id.clone()) {
+            events.extend(reader.find_event(id)?);
+        }
+    }
+    Ok(events)
+}

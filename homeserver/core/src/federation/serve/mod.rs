@@ -1,0 +1,12 @@
+//! What other servers may read. Every answer about a room goes through [`access`]: who asks must be in the room, or must
+//! have been when the event was sent, and sees of each event what the room's history visibility allows.
+
+pub mod access;
+mod directory;
+mod events;
+mod history;
+mod state;
+
+pub use events::{EventAnswer, EventAuth};
+pub use history::{Backfill, MissingEvents, MissingRequest};
+pub use state::{RoomState, RoomStateIds};
