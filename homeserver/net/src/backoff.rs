@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 
 const MAX_SERVERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
-const FIRST_MS: u64 = 2_000;
+/// Half of the outbox's own first wait, so that it never meets this one when it comes back.
+const FIRST_MS: u64 = 500;
 const LONGEST_MS: u64 = 60_000;
 
 #[derive(Clone, Copy, Debug)]

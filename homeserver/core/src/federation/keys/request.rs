@@ -53,7 +53,7 @@ impl Core {
         if !request_verifies(&request, key, &x_matrix.signature) {
             return Err(unauthorized("the signature of the request is wrong"));
         }
-        self.federation.heard_from(&x_matrix.origin);
+        self.heard_from_peer(&x_matrix.origin);
         Ok(x_matrix.origin)
     }
 }
