@@ -91,7 +91,16 @@ impl Core {
             if !filter.allows_room(room_id) {
                 continue;
             }
-            if standing.membership != Membership::Join {
+            // A standing that is newer than this answer is told next time; until then the older one holds.
+            let membership = if standing.position > span.to {
+                match self.membership_in(&self.state_as_of(room_id, span.to)?, &requester.user_id)? {
+                    Membership::Join => Membership::Join,
+                    _ => continue,
+                }
+            } else {
+                standing.membership
+            };
+            if membership != Membership::Join {
                 self.other_room(requester, room_id, standing, span, ignored, &mut answer.rooms)?;
                 continue;
             }
