@@ -3,7 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver>.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    collections::HashMap,
     num::NonZeroUsize,
     sync::Arc,
     time::Duration,
@@ -36,8 +36,8 @@ const DEFAULT_MS: u64 = 24 * HOUR_MS;
 /// Whatever `Cache-Control` says.
 const SHORTEST_MS: u64 = 5 * MINUTE_MS;
 const LONGEST_MS: u64 = 48 * HOUR_MS;
-/// How many hosts can be fetched at once.
-const LANES: usize = 64;
+/// Beyond so many turns, abandoned ones are swept.
+const MAX_TURNS: usize = 1024;
 
 /// What is known of one host.
 #[derive(Clone, Debug)]
@@ -53,8 +53,8 @@ struct Known {
 pub(crate) struct WellKnown {
     clock: Arc<dyn Clock>,
     known: Mutex<LruCache<String, Known>>,
-    /// One fetch per host at a time; hosts share lanes by hash.
-    lanes: [tokio::sync::Mutex<()>; LANES],
+    /// One fetch per host at a time; a host that does not answer holds up nobody else.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Deserialize)]
@@ -74,11 +74,7 @@ enum Miss {
 impl WellKnown {
     /// Nothing known yet.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            known: Mutex::new(LruCache::new(MAX_HOSTS)),
-            lanes: std::array::from_fn(|_| tokio::sync::Mutex::default()),
-        }
+        Self { clock, known: Mutex::new(LruCache::new(MAX_HOSTS)), turns: Mutex::default() }
     }
 
     /// The server name to which this host delegates, from memory or fetched; `None` when it does not.
@@ -86,20 +82,33 @@ impl WellKnown {
         if let Some(known) = self.find(host) {
             return known.delegated;
         }
-        let mut hasher = DefaultHasher::new();
-        host.hash(&mut hasher);
-        let lane = usize::try_from(hasher.finish() % 64).unwrap_or(0);
-        let _turn = match self.lanes.get(lane) {
-            Some(lane) => Some(lane.lock().await),
-            None => None,
+        let turn = self.turn(host);
+        let held = turn.lock().await;
+        let delegated = match self.find(host) {
+            Some(known) => known.delegated,
+            None => {
+                let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(exchanger, host))
+                    .await
+                    .unwrap_or(Err(Miss::Unreachable(PeerError::Timeout)));
+                self.remember(host, fetched)
+            }
         };
-        if let Some(known) = self.find(host) {
-            return known.delegated;
+        drop(held);
+        // INVARIANT: clones are made only under this lock, so a count of two is the map and us.
+        let mut turns = self.turns.lock();
+        if Arc::strong_count(&turn) <= 2 {
+            turns.remove(host);
         }
-        let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(exchanger, host))
-            .await
-            .unwrap_or(Err(Miss::Unreachable(PeerError::Timeout)));
-        self.remember(host, fetched)
+        delegated
+    }
+
+    fn turn(&self, host: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock();
+        if turns.len() > MAX_TURNS {
+            // What callers left behind who went away while they waited.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        Arc::clone(turns.entry(host.to_owned()).or_default())
     }
 
     /// Forgets what a host said, since it led nowhere.

@@ -219,3 +219,20 @@ async fn a_configured_address_needs_no_look_up_and_may_be_private() {
 async fn we_never_speak_to_ourselves() {
     assert!(ask(&World::new().federation(), "us.example").await.is_err());
 }
+
+#[tokio::test]
+async fn many_at_once_ask_for_a_delegation_once() {
+    let world = World::new();
+    let web = world.tls_server(&["a.example"], |_| async { json(200, r#"{"m.server": "m.a.example:443"}"#) }).await;
+    let server = world.tls_server(&["m.a.example"], ok).await;
+    world.dns("a.example", &[&[PUBLIC]]);
+    world.dns("m.a.example", &[&["93.184.216.35"]]);
+    world.serve(&format!("{PUBLIC}:443"), &web);
+    world.serve("93.184.216.35:443", &server);
+    let federation = world.federation();
+    for result in futures_util::future::join_all((0..20).map(|_| ask(&federation, "a.example"))).await {
+        result.unwrap();
+    }
+    assert_eq!(web.seen().len(), 1);
+    assert_eq!(server.seen().len(), 20);
+}
