@@ -206,6 +206,14 @@ impl Revocations {
         Ok(added)
     }
 
+    /// Adds one that was verified before and kept since. Returns whether it is new.
+    ///
+    /// A revocation outlives the key of its notice and its line in the register: only give what came from
+    /// [`Revocations::add_register`] or [`Revocations::add_notice`].
+    pub fn add_known(&mut self, revocation: &Revocation) -> bool {
+        self.insert(&revocation.organisation, &revocation.serial, revocation.revoked_at_ms)
+    }
+
     /// When the credential was taken back, in milliseconds since 1970; `None` if it was not.
     #[must_use]
     pub fn revoked_at_ms(&self, organisation: &str, serial: &str) -> Option<u64> {

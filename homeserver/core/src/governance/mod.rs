@@ -1,48 +1,97 @@
 //! Facts for the policy, the register, credentials, evictions, the audit log.
+//!
+//! - [`rules`]: what policy goes by. [`facts`]: what is known when a question is asked.
+//! - [`permit`]: our own events. [`create`]: new rooms. [`remote`]: events from outside. [`door`]: who comes in.
+//! - [`log`] and [`audit`]: the log, written and read.
 
+mod audit;
+mod create;
+mod door;
+mod facts;
+mod log;
 mod permit;
+mod register;
+mod remote;
+mod rules;
 
-use std::sync::Arc;
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, atomic::AtomicBool},
+};
 
-use tokio::sync::watch;
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use ruma::OwnedUserId;
+use tokio::sync::{Notify, watch};
 
-pub use permit::{Permit, Refusal, RemoteVerdict};
+pub use audit::{AuditCheck, Explanation};
+pub(crate) use facts::InForce;
+pub use permit::{Permit, Refusal};
+pub use register::RegisterChange;
+pub use remote::RemoteVerdict;
 
 use crate::{Core, Error, rooms::room::Inner};
 
+/// How many valid credentials are kept in memory.
+const KEPT_CREDENTIALS: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
 /// What this concern keeps in memory; truth lives in the store.
-#[derive(Debug, Default)]
-pub struct State {}
+#[derive(Debug)]
+pub struct State {
+    rules: RwLock<Arc<rules::Rules>>,
+    log: Arc<log::AuditLog>,
+    /// Valid credentials, so that a signature is not verified for each message.
+    credentials: Mutex<LruCache<OwnedUserId, facts::KnownCredential>>,
+    /// How the register's file looked when it was read last.
+    register_file: Mutex<register::Stamp>,
+    /// One change of the register or of the revocations at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// Whether somebody may have lost the right to remain.
+    sweep_due: AtomicBool,
+    /// Facts have changed: who waits is judged again, who may not remain is evicted.
+    wake: Notify,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            rules: RwLock::default(),
+            log: Arc::default(),
+            credentials: Mutex::new(LruCache::new(KEPT_CREDENTIALS)),
+            register_file: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            sweep_due: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+}
 
 impl Core {
     pub(crate) fn start_governance(&self) -> Result<(), Error> {
-        Ok(())
+        let rules = rules::Rules::from_settings(&self.settings.policy)?;
+        *self.governance.rules.write() = Arc::new(rules);
+        let head = self.governance.log.resume(&*self.store)?;
+        if head.next_seq > 0 {
+            // Written down outside the store: a log that is cut short later does not fit it.
+            tracing::info!(audit.entries = head.next_seq, audit.head = %head.hash, "the audit log goes on");
+        }
+        self.start_register()
     }
 
     /// How long the policy in force lets content of this room live, ms; `None`: policy sets no end.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) fn policy_lifetime_ms(&self, _inner: &mut Inner) -> Result<Option<u64>, Error> {
-        Ok(None)
-    }
-
-    /// The signed credential of a local user, as member events carry it.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub(crate) fn credential_content(&self, _user: &ruma::UserId) -> Result<Option<serde_json::Value>, Error> {
-        Ok(None)
-    }
-
-    /// Whether this server may speak with that one at all: federation is on, and the deployment's bounds allow it.
-    #[must_use]
-    pub fn peer_allowed(&self, _server: &ruma::ServerName) -> bool {
-        self.settings.federation
+    pub(crate) fn policy_lifetime_ms(&self, inner: &mut Inner) -> Result<Option<u64>, Error> {
+        let rules = self.rules();
+        if facts::is_ordinary(&rules, inner) {
+            return Ok(None);
+        }
+        Ok(self.in_force(&rules, inner)?.policy.layer().max_lifetime_ms)
     }
 
     /// Works until `stop` turns true.
     pub async fn run_governance(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        crate::house::stopped(&mut stop).await;
+        let _ = stop.wait_for(|stop| *stop).await;
     }
 }

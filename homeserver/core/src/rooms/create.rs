@@ -98,18 +98,12 @@ impl Core {
             Some(local) => Some(self.new_local_alias(creator, local)?),
             None => None,
         };
+        if request.visibility.as_deref() == Some("public") {
+            self.check_may_publish(creator)?;
+        }
         let create = create_content(creator, version, &preset, &request)?;
         let state = self.initial_state(creator, version, &preset, &request, alias.as_deref())?;
-        let founded = self.found_room(creator, version, create, state);
-        let (room, appendings) = match founded {
-            Ok(founded) => founded,
-            Err(refusal) => return Err(refusal.recorded().await),
-        };
-        for appending in appendings {
-            self.finish_append(appending).await?;
-        }
-        let room = self.rooms.keep_open(room);
-        let room_id = room.id().to_owned();
+        let room_id = self.found_and_open(creator, version, self.fresh_room_id(version)?, create, state).await?;
         if let Some(alias) = alias {
             self.set_alias(creator, &alias, &room_id).await?;
         }
@@ -127,7 +121,29 @@ impl Core {
         Ok(room_id)
     }
 
-    fn creatable_version(&self, asked: Option<&str>) -> Result<&'static RoomVersion, Error> {
+    /// The room exists, with this state after the create event.
+    ///
+    /// # Errors
+    /// As [`Core::create_room`].
+    pub(super) async fn found_and_open(
+        self: &Arc<Self>,
+        creator: &UserId,
+        version: &'static RoomVersion,
+        room_id: Option<OwnedRoomId>,
+        create: Value,
+        state: Vec<NewEvent>,
+    ) -> Result<OwnedRoomId, Error> {
+        let (room, appendings) = match self.found_room(creator, version, room_id, create, state) {
+            Ok(founded) => founded,
+            Err(refusal) => return Err(refusal.recorded().await),
+        };
+        for appending in appendings {
+            self.finish_append(appending).await?;
+        }
+        Ok(self.rooms.keep_open(room).id().to_owned())
+    }
+
+    pub(super) fn creatable_version(&self, asked: Option<&str>) -> Result<&'static RoomVersion, Error> {
         let id = asked.unwrap_or(&self.settings.default_room_version);
         if !self.settings.room_versions.iter().any(|known| known == id) {
             return Err(Error::UnsupportedRoomVersion);
@@ -135,27 +151,34 @@ impl Core {
         RoomVersion::find(id).ok_or(Error::UnsupportedRoomVersion)
     }
 
+    /// An id for a new room, unless the version makes it from the create event.
+    pub(super) fn fresh_room_id(&self, version: &'static RoomVersion) -> Result<Option<OwnedRoomId>, Error> {
+        if version.has_hashed_room_id() {
+            return Ok(None);
+        }
+        let localpart: [u8; 18] = rand::random();
+        let localpart = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, localpart);
+        OwnedRoomId::try_from(format!("!{localpart}:{}", self.server_name))
+            .map(Some)
+            .map_err(|_| Error::internal("a room id that is none"))
+    }
+
     /// The room's first events, all on their way.
     fn found_room(
         &self,
         creator: &UserId,
         version: &'static RoomVersion,
+        room_id: Option<OwnedRoomId>,
         create: Value,
         state: Vec<NewEvent>,
     ) -> Result<(Arc<Room>, Vec<Appending>), Refusal> {
-        let room_id = (!version.has_hashed_room_id()).then(|| {
-            let localpart: [u8; 18] = rand::random();
-            let localpart = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, localpart);
-            OwnedRoomId::try_from(format!("!{localpart}:{}", self.server_name))
-        });
-        let room_id = room_id.transpose().map_err(|_| Error::internal("a room id that is none"))?;
         let mut draft = DraftPdu::new(room_id, creator.to_owned(), "m.room.create", create).with_state_key("");
         draft.origin_server_ts_ms = self.now_ms();
         draft.nonce = Some(CreateNonce::from_random(rand::random()));
         let pdu = draft.seal(version, &self.signing_key, &self.server_name).map_err(seal_error)?;
 
         let room = Arc::new(Room::empty(pdu.room_id().to_owned(), version));
-        let permit = self.permit_create(creator, &room, &state)?;
+        let permit = self.permit_create(creator, &room, &pdu.content_value(), &state)?;
         let mut inner = room.lock();
         self.authorise(&mut inner, &pdu)?;
         let mut after = StateMap::new();

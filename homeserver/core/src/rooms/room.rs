@@ -57,6 +57,8 @@ pub struct Inner {
     /// State events, parsed.
     pdus: HashMap<OwnedEventId, Pdu>,
     levels: Option<Arc<PowerLevels>>,
+    /// The policy in force, as governance made it last.
+    pub(crate) policy: Option<Arc<crate::governance::InForce>>,
     /// A write failed: memory is ahead of the store, and the room must be opened anew.
     pub broken: bool,
 }
@@ -81,6 +83,7 @@ impl Room {
             servers: BTreeMap::new(),
             pdus: HashMap::new(),
             levels: None,
+            policy: None,
             broken: false,
         };
         Self { id, version, inner: Mutex::new(inner) }

@@ -29,6 +29,13 @@ pub struct JoinAnswer {
     pub members_omitted: bool,
 }
 
+/// The answer to `send_knock`.
+#[derive(Debug, Serialize)]
+pub struct KnockAnswer {
+    /// What someone who knocks may see.
+    pub knock_room_state: Vec<Pdu>,
+}
+
 #[derive(Deserialize)]
 struct Authorised {
     join_authorised_via_users_server: Option<OwnedUserId>,
@@ -78,11 +85,11 @@ impl Core {
         room_id: &RoomId,
         event_id: &EventId,
         raw: &RawValue,
-    ) -> Result<Vec<Pdu>, Error> {
+    ) -> Result<KnockAnswer, Error> {
         self.accept_membership(origin, room_id, event_id, raw, Membership::Knock).await?;
         let room = self.room_for_peer(origin, room_id)?;
         let mut inner = room.lock();
-        self.stripped_state_events(&mut inner)
+        Ok(KnockAnswer { knock_room_state: self.stripped_state_events(&mut inner)? })
     }
 
     async fn accept_membership(
@@ -104,6 +111,7 @@ impl Core {
             return Err(Error::invalid("the event's content hash is wrong"));
         }
         let pdu = signed.into_pdu();
+        self.permit_admission(&room, &pdu, membership).await?;
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;
         let received = self.receive_and_relay(origin, &room, pdu, true, true).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use matron_room::{Membership, Pdu, RoomVersion, UncheckedPdu, stripped_event};
 use ruma::{EventId, OwnedUserId, RoomId, ServerName, UserId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use super::stripped::{MAX_STRIPPED, StrippedRoom};
@@ -20,6 +20,13 @@ pub struct IncomingInvite {
     /// What the invitee may see of the room.
     #[serde(default)]
     pub invite_room_state: Vec<Box<RawValue>>,
+}
+
+/// The answer to an invite.
+#[derive(Debug, Serialize)]
+pub struct SignedInvite {
+    /// The invite with our signature.
+    pub event: Pdu,
 }
 
 impl IncomingInvite {
@@ -57,7 +64,7 @@ impl Core {
         room_id: &RoomId,
         event_id: &EventId,
         incoming: IncomingInvite,
-    ) -> Result<Pdu, Error> {
+    ) -> Result<SignedInvite, Error> {
         let version = self.joinable_version(&incoming.room_version)?;
         let unchecked = UncheckedPdu::parse(&incoming.event, version).map_err(|error| Error::invalid(error.to_string()))?;
         let invitee = self.check_invite(unchecked.unverified(), origin, room_id, event_id)?;
@@ -69,13 +76,14 @@ impl Core {
             return Err(Error::not_found("there is no such user"));
         }
         let state = self.checked_room_state(version, room_id, incoming.invite_room_state).await?;
+        self.permit_invite_in(&pdu, &invitee, &state).await?;
         let signed = pdu
             .with_signature(&self.signing_key, &self.server_name)
             .map_err(|error| Error::internal(error.to_string()))?;
         if let Some(room) = self.room_of_ours(room_id)? {
             // The event itself comes as every event of the room does.
             self.check_server_acl(&room, origin)?;
-            return Ok(signed);
+            return Ok(SignedInvite { event: signed });
         }
         let mut invite_state = state;
         invite_state.push(stripped_event(&signed));
@@ -87,7 +95,7 @@ impl Core {
             ..StrippedRoom::default()
         };
         self.set_outside_standing(&invitee, room_id, Membership::Invite, pdu.sender().to_owned(), Some(stripped)).await?;
-        Ok(signed)
+        Ok(SignedInvite { event: signed })
     }
 
     fn is_appservice_user(&self, user: &UserId) -> bool {

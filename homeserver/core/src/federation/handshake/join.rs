@@ -35,6 +35,7 @@ impl Core {
         options: JoinOptions,
     ) -> Result<OwnedRoomId, Error> {
         let servers = self.handshake_servers(user, room_id, &options.via)?;
+        self.permit_remote_join(user, room_id, Membership::Join).await?;
         let was_in_room = self.room_of_ours(room_id)?.is_some();
         let turn = self.handshake_turn(room_id);
         let held = turn.lock().await;
@@ -130,6 +131,7 @@ impl Core {
         let auth_chain: Vec<Pdu> = verified.split_off(state_len.min(verified.len())).into_iter().flatten().collect();
         let state: Vec<Pdu> = verified.into_iter().flatten().collect();
         check_state(&state, version)?;
+        self.permit_joined_room(&join, &state).await?;
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;
         self.import_joined_room(room_id, version, join, state, auth_chain).await?;

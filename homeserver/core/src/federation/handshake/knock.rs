@@ -25,6 +25,7 @@ impl Core {
         options: JoinOptions,
     ) -> Result<OwnedRoomId, Error> {
         let servers = self.handshake_servers(user, room_id, &options.via)?;
+        self.permit_remote_join(user, room_id, Membership::Knock).await?;
         let mut refusal = None;
         for server in servers {
             match self.knock_through(&server, user, room_id, options.reason.as_deref()).await.map_err(passed_on) {

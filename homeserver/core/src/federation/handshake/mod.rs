@@ -17,8 +17,8 @@ mod stripped;
 mod template;
 mod third_party;
 
-pub use accept::JoinAnswer;
-pub use invite_in::IncomingInvite;
+pub use accept::{JoinAnswer, KnockAnswer};
+pub use invite_in::{IncomingInvite, SignedInvite};
 pub use template::RoomTemplate;
 pub use third_party::ThirdPartyExchange;
 

@@ -31,15 +31,47 @@ impl Core {
         Ok(room)
     }
 
-    /// The event with which the user of another server can join, leave or knock, as the room stands.
-    ///
-    /// `versions` are those that the other server supports; not asked for leaving.
+    /// The event with which the user of another server can join, as the room stands. `versions` are those that the server
+    /// supports.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a room that this server is not in, [`Error::Forbidden`] by its rules and for users of other
     /// servers than the origin, [`Error::IncompatibleRoomVersion`], [`Error::UnableToAuthoriseJoin`],
     /// [`Error::UnableToGrantJoin`], [`Error::PolicyDenied`].
-    pub fn membership_template(
+    pub fn make_join(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        user: &UserId,
+        versions: &[String],
+    ) -> Result<RoomTemplate, Error> {
+        self.membership_template(origin, room_id, user, Membership::Join, versions)
+    }
+
+    /// The event with which the user of another server can leave, refuse an invite or withdraw a knock.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub fn make_leave(&self, origin: &ServerName, room_id: &RoomId, user: &UserId) -> Result<RoomTemplate, Error> {
+        self.membership_template(origin, room_id, user, Membership::Leave, &[])
+    }
+
+    /// The event with which the user of another server can knock.
+    ///
+    /// # Errors
+    /// As [`Core::make_join`].
+    pub fn make_knock(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        user: &UserId,
+        versions: &[String],
+    ) -> Result<RoomTemplate, Error> {
+        self.membership_template(origin, room_id, user, Membership::Knock, versions)
+    }
+
+    /// The event with which the user of another server can join, leave or knock, as the room stands.
+    fn membership_template(
         &self,
         origin: &ServerName,
         room_id: &RoomId,
@@ -59,6 +91,7 @@ impl Core {
             return Err(Error::forbidden("nobody can knock on rooms of this version"));
         }
         let mut inner = room.lock();
+        self.permit_template(&room, &mut inner, user, membership)?;
         let mut content = json!({"membership": membership.as_str()});
         if membership == Membership::Join
             && let JoinGate::Authorised(voucher) = self.join_gate(&room, &mut inner, user)?

@@ -44,7 +44,9 @@ impl Core {
         raw: &RawValue,
     ) -> Result<Option<(OwnedEventId, Result<Received, Error>)>, Error> {
         let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
-            return Ok(None);
+            // It may end the invite or knock of a user of ours.
+            let known = self.receive_outside_room(origin, room_id, raw).await?;
+            return Ok(known.map(|id| (id, Ok(Received::Known))));
         };
         let unchecked =
             UncheckedPdu::parse(raw, room.version()).map_err(|error| Error::bad_json(error.to_string()))?;
@@ -196,14 +198,16 @@ impl Core {
         with: Batch,
         relay_from: Option<&ServerName>,
     ) -> Result<(Appending, Status), Error> {
-        let verdict = self.permit_remote(room, inner, pdu)?;
+        let judged = self.judge_remote(room, inner, pdu)?;
         let status = match self.authorise(inner, pdu) {
+            // What it lacks may be held too: both are judged again when facts arrive.
+            Err(Error::Forbidden(_)) if judged.verdict() == RemoteVerdict::Hold => Status::Held,
             Err(Error::Forbidden(sentence)) => {
                 tracing::debug!(room.id = %room.id(), event.id = %pdu.event_id(), reason = %sentence, "an event is soft-failed");
                 Status::SoftFailed
             }
             Err(error) => return Err(error),
-            Ok(()) => match verdict {
+            Ok(()) => match judged.verdict() {
                 RemoteVerdict::Permit => Status::Accepted,
                 RemoteVerdict::Withhold => Status::Withheld,
                 RemoteVerdict::Hold => Status::Held,
@@ -227,7 +231,10 @@ impl Core {
                 item.also_to.extend(inner.servers.keys().filter(|server| *server != from).cloned());
             }
         }
-        Ok((self.append(room, inner, item)?, status))
+        judged.write(&mut item.with)?;
+        let appending = self.append(room, inner, item)?;
+        judged.submitted();
+        Ok((appending, status))
     }
 
     /// The ends of the graph and the current state with the event in it.
