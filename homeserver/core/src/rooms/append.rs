@@ -352,6 +352,7 @@ impl Core {
             .await;
             self.appservices_interested(&event, &joined);
         }
+        self.attach_media_of(&event).await;
         self.notifier
             .wake_users(joined.iter().chain(affected.iter()).filter(|user| self.is_local_user(user)).map(|user| &**user));
         if !affected.is_empty() {

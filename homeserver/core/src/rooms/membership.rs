@@ -410,7 +410,7 @@ impl Core {
         let signed = self.send_invite_to_server(&pdu, &stripped, target.server_name()).await?;
         let appended = {
             let mut inner = room.lock();
-            self.append_signed_invite(room, &mut inner, &new, signed, state_before)
+            self.append_sealed(room, &mut inner, &new, signed, state_before)
         };
         let appending = match appended {
             Ok(appending) => appending,
@@ -423,7 +423,8 @@ impl Core {
         }
     }
 
-    fn append_signed_invite(
+    /// An event that was sealed before is on its way, if it still may be.
+    pub(super) fn append_sealed(
         &self,
         room: &Arc<Room>,
         inner: &mut Inner,
@@ -465,6 +466,11 @@ impl Core {
             let joined = room.lock().joined.contains(user);
             if let Err(error) = self.device_lists_after_membership(room.id(), user, joined).await {
                 tracing::warn!(room.id = %room.id(), %error, "device lists could not follow a membership");
+            }
+            if joined && self.is_local_user(user) {
+                if let Err(error) = self.follow_upgrade(user, room).await {
+                    tracing::warn!(room.id = %room.id(), %error, "a user's settings could not follow a room's upgrade");
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! - [`state_map`], [`record`], [`events`]: how states and events lie in the store and are read.
 //! - [`append`]: one event becomes one batch; the only writer of rooms.
 //! - [`send`]: drafting, judging, authorising and sealing an event of ours.
-//! - [`create`], [`membership`], [`redact`], [`receipts`], [`aliases`]: what users do.
+//! - [`create`], [`membership`], [`redact`], [`receipts`], [`aliases`], [`public`], [`upgrade`]: what users do.
 //! - [`read`]: what users see, and [`visibility`]: what they may.
 
 pub mod aliases;
@@ -14,6 +14,7 @@ pub mod create;
 pub mod events;
 pub mod members;
 pub mod membership;
+pub mod public;
 pub mod read;
 pub mod receipts;
 pub mod record;
@@ -21,6 +22,7 @@ pub mod redact;
 pub mod room;
 pub mod send;
 pub mod state_map;
+pub mod upgrade;
 pub mod visibility;
 
 use std::{
