@@ -1,6 +1,7 @@
 //! Events from outside, handshakes, and what peers may read.
 
 pub mod acl;
+mod backfill;
 mod client;
 mod fetch;
 pub mod graph;

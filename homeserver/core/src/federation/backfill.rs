@@ -1,0 +1,201 @@
+//! History from before this server was in a room, or lost touch (Server-Server API, "Backfilling and retrieving missing events").
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use matron_room::{Pdu, check_auth};
+use matron_storage::{Batch, Key, Order, Table};
+use ruma::{OwnedEventId, RoomId, ServerName};
+use serde_json::Value;
+
+use super::{
+    fetch::{encode, raw_events},
+    graph::in_order,
+    state_at::NamedState,
+};
+use crate::{
+    Core, Error,
+    rooms::{
+        GroupId, Room, StateKey, Status, StoredEvent,
+        append::{Append, Place},
+    },
+};
+
+/// The most that is asked for at once.
+const MAX_LIMIT: usize = 100;
+
+impl Core {
+    /// Older history of the room is here, as far as a server in it gives any; gives how many events came.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; that nobody answers is no error.
+    pub async fn backfill(self: &Arc<Self>, room_id: &RoomId, limit: usize) -> Result<usize, Error> {
+        let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
+            return Ok(0);
+        };
+        let turn = self.inbound.room_turn(room_id);
+        let _turn = turn.lock().await;
+        let Some(oldest) = self.oldest_event(&room)? else { return Ok(0) };
+        let mut gap = false;
+        for prev in oldest.pdu.prev_events() {
+            gap |= !self.is_in_graph(prev)?;
+        }
+        let end = Key::new().text("history ends").text(room_id);
+        let ended = self.store.get(Table::Misc, end.as_bytes())?;
+        if !gap || ended.as_deref() == Some(oldest.id().as_bytes()) {
+            return Ok(0);
+        }
+        let mut answered = false;
+        for server in self.servers_to_ask(Some(oldest.pdu.sender().server_name()), &room) {
+            if self.is_local(&server) {
+                continue;
+            }
+            match self.backfill_from(&server, &room, &oldest, limit.min(MAX_LIMIT)).await {
+                Ok(0) => answered = true,
+                Ok(count) => return Ok(count),
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) => tracing::debug!(room.id = %room_id, peer.name = %server, %error, "no history from here"),
+            }
+        }
+        if answered {
+            let mut batch = Batch::new();
+            batch.put(Table::Misc, end, oldest.id().as_bytes());
+            self.commit(batch).await?;
+        }
+        Ok(0)
+    }
+
+    fn oldest_event(&self, room: &Room) -> Result<Option<Arc<StoredEvent>>, Error> {
+        match self.timeline_rows(room.id(), 0, u64::MAX, Order::Ascending, 1)?.first() {
+            Some(row) => self.load_event(&row.event_id),
+            None => Ok(None),
+        }
+    }
+
+    async fn backfill_from(
+        self: &Arc<Self>,
+        server: &ServerName,
+        room: &Arc<Room>,
+        oldest: &StoredEvent,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        let path = format!(
+            "/_matrix/federation/v1/backfill/{}?v={}&limit={limit}",
+            encode(room.id().as_str()),
+            encode(oldest.id().as_str())
+        );
+        let answer: Value = self.peer_get(server, path, Duration::from_secs(30), 16 * 1024 * 1024).await?;
+        let mut events = Vec::new();
+        for pdu in self.verified_events(room.version(), room.id(), raw_events(&answer, "pdus")).await? {
+            if !self.is_in_graph(pdu.event_id())? && events.len() < limit {
+                events.push(pdu);
+            }
+        }
+        let placed = self.place_history(server, room, in_order(events, |pdu| pdu.prev_events().to_vec())).await?;
+        let count = placed.len();
+        // The newest first: each goes before all that the timeline holds.
+        for (pdu, before, with) in placed.into_iter().rev() {
+            self.append_history(room, pdu, before, with).await?;
+        }
+        Ok(count)
+    }
+
+    /// The events that their authority and the state before them allow, oldest first, with that state.
+    async fn place_history(
+        self: &Arc<Self>,
+        server: &ServerName,
+        room: &Arc<Room>,
+        events: Vec<Pdu>,
+    ) -> Result<Vec<(Pdu, GroupId, Batch)>, Error> {
+        let mut after: HashMap<OwnedEventId, NamedState> = HashMap::new();
+        let mut placed = Vec::new();
+        for pdu in events {
+            self.fetch_missing_auth(server, &pdu).await?;
+            if self.check_by_auth_events(&pdu, &HashMap::new()).is_err() {
+                continue;
+            }
+            let mut batch = Batch::new();
+            let before = match self.state_before_history(&mut batch, server, room, &pdu, &after).await {
+                Ok(before) => before,
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(_) => continue,
+            };
+            let find = |kind: &str, key: &str| {
+                let id = before.state.get(&StateKey::new(kind, key))?;
+                self.load_event(id).ok().flatten().map(|event| event.pdu.clone())
+            };
+            if check_auth(&pdu, find).is_err() {
+                continue;
+            }
+            let mut state = before.clone();
+            if let Some(key) = pdu.state_key() {
+                // Others of this page are judged by it before it is placed.
+                self.keep_outliers(vec![pdu.clone()]).await?;
+                let change = (StateKey::new(pdu.kind(), key), Some(Arc::new(pdu.event_id().to_owned())));
+                state.state.insert(change.0.clone(), Arc::new(pdu.event_id().to_owned()));
+                state.group = self.write_state_group(&mut batch, before.group, &[change], &state.state)?;
+            }
+            after.insert(pdu.event_id().to_owned(), state);
+            placed.push((pdu, before.group, batch));
+        }
+        Ok(placed)
+    }
+
+    async fn state_before_history(
+        &self,
+        batch: &mut Batch,
+        server: &ServerName,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        after: &HashMap<OwnedEventId, NamedState>,
+    ) -> Result<NamedState, Error> {
+        if pdu.kind() == "m.room.create" {
+            return Ok(NamedState::default());
+        }
+        let mut states = Vec::new();
+        for prev in pdu.prev_events() {
+            if let Some(state) = after.get(prev) {
+                states.push(state.clone());
+            } else if let Some(event) = self.load_event(prev)?.filter(|event| event.record.status != Status::Outlier) {
+                states.push(self.state_after(batch, &event)?);
+            } else {
+                let state = self.fetch_state_before(server, room, pdu).await?;
+                let changes = crate::rooms::state_map::difference(&crate::rooms::StateMap::new(), &state);
+                let group = self.write_state_group(batch, GroupId::EMPTY, &changes, &state)?;
+                return Ok(NamedState { state, group });
+            }
+        }
+        self.resolve_states(batch, room.version(), states)
+    }
+
+    async fn append_history(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        pdu: Pdu,
+        state_before: GroupId,
+        with: Batch,
+    ) -> Result<(), Error> {
+        let appending = {
+            let mut inner = room.lock();
+            // What died before it came is not brought back.
+            let (_, expires_ms) = self.life_of(&mut inner, &pdu, self.now_ms())?;
+            if expires_ms != 0 && expires_ms <= self.now_ms() {
+                return Ok(());
+            }
+            let item = Append {
+                pdu,
+                status: Status::Accepted,
+                place: Place::Backfill,
+                state_before,
+                current_after: None,
+                extremities: None,
+                txn: None,
+                federate: false,
+                also_to: std::collections::BTreeSet::new(),
+                with,
+            };
+            self.append(room, &mut inner, item)?
+        };
+        self.finish_append(appending).await?;
+        Ok(())
+    }
+}
