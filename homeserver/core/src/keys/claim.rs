@@ -183,7 +183,7 @@ impl Core {
             timeout,
             max_bytes: MAX_ANSWER_BYTES,
         };
-        let response = self.federation.request(request).await?;
+        let response = self.ask_peer(request).await?;
         let answer: Answer = serde_json::from_slice(&response.body)
             .map_err(|_| PeerError::Malformed("the answer to a claim of keys has the wrong form".to_owned()))?;
         let mut keys = answer.one_time_keys;

@@ -85,7 +85,7 @@ impl Core {
     /// # Errors
     /// `M_NOT_FOUND` for a user of another server, or one that does not exist.
     pub fn federation_user_devices(&self, user: &UserId) -> Result<UserDevices, Error> {
-        if !self.is_local_user(user) {
+        if !self.is_local_user(user) || self.account(user)?.is_none() {
             return Err(Error::not_found("this is not a user of this server"));
         }
         // The sequence number is read first: an answer that is newer than it says does no harm.

@@ -34,7 +34,10 @@ use parking_lot::Mutex;
 use ruma::OwnedUserId;
 use tokio::sync::{Notify, watch};
 
-use crate::Core;
+use crate::{
+    Core,
+    ports::{FederationRequest, PeerError, PeerResponse},
+};
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
@@ -71,6 +74,17 @@ impl State {
 }
 
 impl Core {
+    /// One request to a server with which this one may speak.
+    ///
+    /// # Errors
+    /// [`PeerError`]; a server outside of the federation is not asked.
+    pub(crate) async fn ask_peer(&self, request: FederationRequest) -> Result<PeerResponse, PeerError> {
+        if !self.peer_allowed(&request.destination) {
+            return Err(PeerError::Resolve("this server may not speak with that one".to_owned()));
+        }
+        self.federation.request(request).await
+    }
+
     /// Fetches remote device lists that fell behind and removes rows past their age, until `stop` turns true.
     pub async fn run_keys(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut prune = tokio::time::interval(std::time::Duration::from_millis(PRUNE_INTERVAL_MS));

@@ -232,7 +232,7 @@ impl Core {
             timeout,
             max_bytes: MAX_ANSWER_BYTES,
         };
-        let response = self.federation.request(request).await?;
+        let response = self.ask_peer(request).await?;
         serde_json::from_slice(&response.body)
             .map_err(|_| PeerError::Malformed("the answer to a query of keys has the wrong form".to_owned()))
     }

@@ -164,7 +164,7 @@ impl Core {
             timeout,
             max_bytes: MAX_LIST_BYTES,
         };
-        let response = self.federation.request(request).await?;
+        let response = self.ask_peer(request).await?;
         let malformed = || PeerError::Malformed("the device list has the wrong form".to_owned());
         let list: PeerList = serde_json::from_slice(&response.body).map_err(|_| malformed())?;
         if list.user_id != user || list.devices.len() > MAX_REMOTE_DEVICES {

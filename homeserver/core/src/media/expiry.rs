@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Core, Error,
     house::{from_json, to_json},
+    rooms::StoredEvent,
 };
 
 /// How many rows one step of expiry looks at.
@@ -52,6 +53,19 @@ fn of_media(mxc: &Mxc) -> Key {
 }
 
 impl Core {
+    /// Files that an event with an end refers to, where the server can see that, end with it.
+    pub(crate) async fn attach_media_of(&self, event: &StoredEvent) {
+        let expires_ms = event.record.expires_ms;
+        if expires_ms == 0 {
+            return;
+        }
+        for mxc in media_in_content(&event.pdu.content_value()) {
+            if let Err(error) = self.attach_media_to_event(event.id(), &mxc, Some(expires_ms)).await {
+                tracing::warn!(event.id = %event.id(), %error, "a file was not attached to its event; its own end holds");
+            }
+        }
+    }
+
     /// The file belongs to the event: it dies when the event does, or before. Files that are not here are noted too.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ impl Core {
             timeout: wait + TRANSFER_TIME,
             max_bytes: self.max_file_bytes().saturating_add(ENVELOPE_BYTES),
         };
-        self.federation.request(request).await
+        self.ask_peer(request).await
     }
 
     /// The file lies elsewhere; the carrier refuses addresses inside our own network.
