@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// The room, if this server is in it.
-    pub(super) fn room_of_ours(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Error> {
+    pub(crate) fn room_of_ours(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Error> {
         Ok(self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)))
     }
 

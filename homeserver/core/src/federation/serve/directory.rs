@@ -10,7 +10,10 @@ use crate::{
     Core, Error,
     federation::{client::{passed_on, server_names}, fetch::encode},
     ports::http_method::Method,
-    rooms::aliases::AliasTarget,
+    rooms::{
+        aliases::AliasTarget,
+        public::{PublicRooms, PublicRoomsRequest},
+    },
 };
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -69,6 +72,17 @@ impl Core {
         let path =
             format!("/_matrix/federation/v1/hierarchy/{}?suggested_only={suggested_only}", encode(room.as_str()));
         self.peer_get(server, path, TIMEOUT, MAX_BYTES).await.map_err(passed_on)
+    }
+
+    /// A page of this server's directory, for another server.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] where the operator does not share the directory; [`Error::InvalidParam`] for a malformed token.
+    pub fn serve_public_rooms(&self, request: &PublicRoomsRequest) -> Result<PublicRooms, Error> {
+        if !self.settings.public_rooms_over_federation {
+            return Err(Error::forbidden("this server does not share its directory"));
+        }
+        self.local_public_rooms(request)
     }
 
     /// Where an alias of this server leads, for another server.

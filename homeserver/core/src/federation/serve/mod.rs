@@ -4,9 +4,13 @@
 pub mod access;
 mod directory;
 mod events;
+mod hierarchy;
 mod history;
 mod state;
+mod timestamp;
 
 pub use events::{EventAnswer, EventAuth};
+pub use hierarchy::{Hierarchy, HierarchyRoom};
 pub use history::{Backfill, MissingEvents, MissingRequest};
 pub use state::{RoomState, RoomStateIds};
+pub use timestamp::NearestEvent;
