@@ -4,7 +4,6 @@ mod handshake;
 mod invite;
 mod key;
 mod media;
-mod openid;
 mod public_rooms;
 mod query;
 mod read;
@@ -23,7 +22,6 @@ pub fn routes() -> Router<AppState> {
         .merge(invite::routes())
         .merge(key::routes())
         .merge(media::routes())
-        .merge(openid::routes())
         .merge(public_rooms::routes())
         .merge(query::routes())
         .merge(read::routes())
