@@ -6,8 +6,11 @@
 
 mod audit;
 mod create;
+mod credential;
 mod door;
+mod evict;
 mod facts;
+mod held;
 mod log;
 mod permit;
 mod register;
@@ -17,6 +20,7 @@ mod rules;
 use std::{
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use lru::LruCache;
@@ -25,6 +29,7 @@ use ruma::OwnedUserId;
 use tokio::sync::{Notify, watch};
 
 pub use audit::{AuditCheck, Explanation};
+pub use evict::Swept;
 pub(crate) use facts::InForce;
 pub use permit::{Permit, Refusal};
 pub use register::RegisterChange;
@@ -34,6 +39,9 @@ use crate::{Core, Error, rooms::room::Inner};
 
 /// How many valid credentials are kept in memory.
 const KEPT_CREDENTIALS: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
+/// How often it is looked whether the register's file has changed.
+const POLL: Duration = Duration::from_secs(1);
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug)]
@@ -92,6 +100,38 @@ impl Core {
 
     /// Works until `stop` turns true.
     pub async fn run_governance(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let _ = stop.wait_for(|stop| *stop).await;
+        let mut tick = tokio::time::interval(POLL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let woken = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.governance.wake.notified() => true,
+                _ = tick.tick() => false,
+            };
+            match self.poll_register().await {
+                Some(Err(error)) => tracing::error!(%error, "the register's file changed, and is not used"),
+                Some(Ok(_)) | None => {}
+            }
+            if let Err(error) = self.follow_facts(woken).await {
+                tracing::error!(%error, "rooms could not follow what policy goes by");
+            }
+        }
+    }
+
+    /// What follows from facts that changed: evictions, and events that waited.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    async fn follow_facts(self: &Arc<Self>, woken: bool) -> Result<(), Error> {
+        let sweep = self.sweep_is_due()?;
+        if sweep && let Err(error) = self.sweep_rooms().await {
+            // Not done: the next round goes on.
+            self.governance.sweep_due.store(true, std::sync::atomic::Ordering::Release);
+            return Err(error);
+        }
+        if sweep || woken {
+            self.judge_held().await?;
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use super::{facts::is_ordinary, permit::Permit};
 use crate::{
     Core, Error,
     house::to_json,
-    rooms::{Room, room::Inner},
+    rooms::{Room, StateMap, Status, room::Inner, state_map::difference},
 };
 
 /// What policy says of an event from outside.
@@ -68,6 +68,31 @@ pub(super) fn held_key(pdu: &Pdu) -> Key {
 }
 
 impl Core {
+    /// The state, but with what the room has now wherever it would come from an event that policy keeps back.
+    ///
+    /// Other servers may have built upon such an event; the graph keeps it, our users' room does not.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn without_withheld(&self, inner: &Inner, mut after: StateMap) -> Result<StateMap, Error> {
+        if is_ordinary(&self.rules(), inner) {
+            return Ok(after);
+        }
+        for (key, id) in difference(&inner.current, &after) {
+            let Some(id) = id else { continue };
+            let kept_back = self
+                .load_event(&id)?
+                .is_some_and(|event| matches!(event.record.status, Status::Withheld | Status::Held));
+            if kept_back {
+                match inner.current.get(&key) {
+                    Some(now) => after.insert(key, std::sync::Arc::clone(now)),
+                    None => after.remove(&key),
+                };
+            }
+        }
+        Ok(after)
+    }
+
     /// What policy says of an event from outside, in this room as it stands.
     ///
     /// # Errors

@@ -209,8 +209,9 @@ impl Core {
             if pdu.kind() == "m.room.redaction" {
                 stale.extend(self.apply_redaction(&mut batch, inner, &pdu)?);
             }
-            self.write_expiry(&mut batch, &pdu, &record);
         }
+        // What is not shown dies on time too.
+        self.write_expiry(&mut batch, &pdu, &record);
 
         // The end of the graph.
         let extremities = extremities.or_else(|| {

@@ -138,6 +138,24 @@ impl Core {
         self.append_received(room, &pdu, &before, batch, relay.then_some(origin)).await
     }
 
+    /// An event that waited for a fact is judged again, and delivered if it may be. The caller has the room's turn.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn receive_held(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        event: &crate::rooms::StoredEvent,
+        with: Batch,
+    ) -> Result<Status, Error> {
+        let group = event.record.state_before;
+        let before = NamedState { state: self.load_state_group(group)?, group };
+        match self.append_received(room, &event.pdu, &before, with, None).await? {
+            Received::Kept(status) => Ok(status),
+            Received::Known => Ok(event.record.status),
+        }
+    }
+
     async fn keep_rejected(self: &Arc<Self>, room: &Arc<Room>, pdu: Pdu, sentence: String) -> Result<Received, Error> {
         tracing::debug!(room.id = %room.id(), event.id = %pdu.event_id(), reason = %sentence, "an event is rejected");
         let mut batch = Batch::new();
@@ -251,7 +269,7 @@ impl Core {
         }
         if left.is_empty() {
             // The event follows everything that is known: its own state is the room's.
-            item.current_after = Some(after.state);
+            item.current_after = Some(self.without_withheld(inner, after.state)?);
             item.extremities = Some(vec![(pdu.event_id().to_owned(), pdu.depth())]);
             return Ok(());
         }
@@ -262,7 +280,8 @@ impl Core {
             }
         }
         states.push(after);
-        item.current_after = Some(self.resolve_states(&mut item.with, room.version(), states)?.state);
+        let resolved = self.resolve_states(&mut item.with, room.version(), states)?.state;
+        item.current_after = Some(self.without_withheld(inner, resolved)?);
         let mut ends = left;
         ends.push((pdu.event_id().to_owned(), pdu.depth()));
         let surplus = ends.len().saturating_sub(20);
