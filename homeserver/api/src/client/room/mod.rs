@@ -1,13 +1,18 @@
 //! Rooms: creating, membership, sending, state, reading.
 
+mod aliases;
+mod context;
 mod create;
 mod join;
 mod joined_rooms;
 mod members;
 mod membership;
+mod messages;
+mod receipts;
 mod redact;
 mod send;
 mod state;
+mod upgrade;
 
 use axum::{
     Router,
@@ -40,4 +45,11 @@ pub fn routes() -> Router<AppState> {
         .client(V3, "/rooms/{room_id}/state/{event_type}/{state_key}", get(state::get_one).put(state::put))
         .client(V3, "/rooms/{room_id}/members", get(members::get))
         .client(V3, "/rooms/{room_id}/joined_members", get(members::get_joined))
+        .client(V3, "/rooms/{room_id}/aliases", get(aliases::get))
+        .client(V3, "/rooms/{room_id}/upgrade", post(upgrade::post))
+        .client(V3, "/rooms/{room_id}/messages", get(messages::get))
+        .client(V3, "/rooms/{room_id}/context/{event_id}", get(context::get))
+        .client(V3, "/rooms/{room_id}/event/{event_id}", get(context::get_event))
+        .client(V3, "/rooms/{room_id}/receipt/{receipt_type}/{event_id}", post(receipts::post))
+        .client(V3, "/rooms/{room_id}/read_markers", post(receipts::post_markers))
 }
