@@ -39,7 +39,7 @@ impl FromRequestParts<AppState> for OptionalAuth {
         };
         let masquerade = masquerade(parts)?;
         let address = rate_limit::address_of(parts);
-        match state.core.authenticate(&token, &masquerade, address) {
+        match state.core.authenticate(&token, &masquerade, address).await {
             Ok(requester) => {
                 rate_limit::check_user(&requester, state)?;
                 Ok(Self(Some(requester)))

@@ -43,7 +43,7 @@ impl Core {
     /// # Errors
     /// `M_UNKNOWN_TOKEN`, soft if it merely expired; `M_USER_LOCKED`; for application services `M_FORBIDDEN` (a user
     /// outside its namespaces) and `M_UNKNOWN_DEVICE` (a device that the user does not have).
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         token: &str,
         masquerade: &Masquerade,
@@ -60,7 +60,7 @@ impl Core {
         };
         let proved = match warm {
             Some(proved) => proved,
-            None => self.prove(hash, generation)?,
+            None => self.prove(hash, generation).await?,
         };
         if proved.expires_at_ms.is_some_and(|end| end <= now_ms) {
             return Err(Error::UnknownToken { soft_logout: true });
@@ -72,7 +72,7 @@ impl Core {
     }
 
     /// Reads a token from the store and remembers it.
-    fn prove(&self, hash: TokenHash, generation: u64) -> Result<Proved, Error> {
+    async fn prove(&self, hash: TokenHash, generation: u64) -> Result<Proved, Error> {
         let unknown = Error::UnknownToken { soft_logout: false };
         let Some(row) = self.load::<AccessToken>(Table::TokenAccess, &Key::new().raw(&hash))? else {
             return Err(unknown);
@@ -83,6 +83,10 @@ impl Core {
         }
         if account.locked {
             return Err(Error::UserLocked);
+        }
+        let is_live = row.expires_at_ms.is_none_or(|end| end > self.now_ms());
+        if row.retires && is_live {
+            self.retire_previous(&row, hash).await?;
         }
         let requester = Requester {
             user_id: row.user_id,

@@ -36,12 +36,18 @@ pub struct Device {
     /// From where it was last used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen_ip: Option<String>,
-    /// Hashes of its access tokens: one, or two while a refreshed one is not used yet.
+    /// Hashes of its access tokens.
     #[serde(with = "hashes")]
     pub access: Vec<TokenHash>,
     /// Hashes of its refresh tokens.
     #[serde(with = "hashes")]
     pub refresh: Vec<TokenHash>,
+    /// Hashes of the access tokens before the last refreshing, good until the new one is used.
+    #[serde(with = "hashes", skip_serializing_if = "Vec::is_empty")]
+    pub previous_access: Vec<TokenHash>,
+    /// Hashes of the refresh tokens before the last refreshing, good until the new tokens are used.
+    #[serde(with = "hashes", skip_serializing_if = "Vec::is_empty")]
+    pub previous_refresh: Vec<TokenHash>,
 }
 
 /// A device, as the Client-Server API shows it.
@@ -206,9 +212,11 @@ impl Core {
                     Device { display_name: name.clone(), created_ms: now_ms, ..Device::default() }
                 }
             };
-            let old = std::mem::take(&mut device.access);
+            let mut old = std::mem::take(&mut device.access);
+            old.append(&mut device.previous_access);
             remove_tokens(&mut batch, &old, &std::mem::take(&mut device.refresh));
-            let minted = mint(&mut batch, user, &device_id, lifetime_ms, now_ms)?;
+            remove_tokens(&mut batch, &[], &std::mem::take(&mut device.previous_refresh));
+            let minted = mint(&mut batch, user, &device_id, lifetime_ms, now_ms, false)?;
             device.access.push(minted.access);
             device.refresh.extend(minted.refresh);
             batch.put(Table::UserDevice, key.clone(), to_json(&device)?);
@@ -249,6 +257,7 @@ impl Core {
             let Some(device) = self.find_device(user, id)? else { continue };
             let mut batch = Batch::new();
             remove_tokens(&mut batch, &device.access, &device.refresh);
+            remove_tokens(&mut batch, &device.previous_access, &device.previous_refresh);
             batch.delete(Table::UserDevice, device_key(user, id));
             self.forget_device_keys(&mut batch, user, id);
             self.remove_pushers_of_device(&mut batch, user, id)?;

@@ -6,7 +6,7 @@ use super::{
     Device, Issued,
     account::MAX_ATTEMPTS,
     device::remove_tokens,
-    token::{RefreshToken, hash_token, mint},
+    token::{AccessToken, RefreshToken, TokenHash, hash_token, mint},
 };
 use crate::{
     Core, Error,
@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Core {
-    /// The device has new tokens. The refresh token is used up; the access token before this one is gone.
+    /// The device has new tokens. The ones before stay good until the new ones are used, so that an answer that is
+    /// lost on its way ends no session.
     ///
     /// # Errors
     /// `M_UNKNOWN_TOKEN`, hard, for a refresh token that is not known or was used.
@@ -34,21 +35,29 @@ impl Core {
             let device_key = Key::new().text(&row.user_id).text(&row.device_id);
             let before = self.store.get(Table::UserDevice, device_key.as_bytes())?.ok_or_else(unknown)?;
             let mut device: Device = from_json(Table::UserDevice, &before)?;
-            if !device.refresh.contains(&hash) {
+            let mut batch = Batch::new();
+            let mut gone = Vec::new();
+            if device.refresh.contains(&hash) {
+                gone.append(&mut device.previous_access);
+                remove_tokens(&mut batch, &gone, &std::mem::take(&mut device.previous_refresh));
+                device.previous_access = std::mem::take(&mut device.access);
+                device.previous_refresh = std::mem::take(&mut device.refresh);
+            } else if device.previous_refresh.contains(&hash) {
+                // The client never saw the answer to its last try: what that gave is worthless.
+                gone.append(&mut device.access);
+                remove_tokens(&mut batch, &gone, &std::mem::take(&mut device.refresh));
+            } else {
                 return Err(unknown());
             }
-            let mut batch = Batch::new();
-            let old = std::mem::take(&mut device.access);
-            remove_tokens(&mut batch, &old, &std::mem::take(&mut device.refresh));
             let lifetime_ms = Some(self.settings.access_token_lifetime_ms);
-            let minted = mint(&mut batch, &row.user_id, &row.device_id, lifetime_ms, self.now_ms())?;
+            let minted = mint(&mut batch, &row.user_id, &row.device_id, lifetime_ms, self.now_ms(), true)?;
             device.access.push(minted.access);
             device.refresh.extend(minted.refresh);
             batch.expect_equals(Table::UserDevice, device_key.clone(), before);
             batch.put(Table::UserDevice, device_key, to_json(&device)?);
             match self.store.submit(batch).await {
                 Ok(_) => {
-                    self.forget_tokens(&old);
+                    self.forget_tokens(&gone);
                     return Ok(minted.issued);
                 }
                 Err(CommitError::Conflict(_)) => {}
@@ -56,5 +65,32 @@ impl Core {
             }
         }
         Err(Error::internal("a device changed too often to be refreshed"))
+    }
+
+    /// The tokens before the last refreshing are gone: the new access token was used.
+    pub(super) async fn retire_previous(&self, row: &AccessToken, hash: TokenHash) -> Result<(), Error> {
+        let key = Key::new().text(&row.user_id).text(&row.device_id);
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(before) = self.store.get(Table::UserDevice, key.as_bytes())? else { return Ok(()) };
+            let mut device: Device = from_json(Table::UserDevice, &before)?;
+            if !device.access.contains(&hash) {
+                return Ok(());
+            }
+            let gone = std::mem::take(&mut device.previous_access);
+            let mut batch = Batch::new();
+            remove_tokens(&mut batch, &gone, &std::mem::take(&mut device.previous_refresh));
+            batch.put(Table::TokenAccess, hash, to_json(&AccessToken { retires: false, ..row.clone() })?);
+            batch.expect_equals(Table::UserDevice, key.clone(), before);
+            batch.put(Table::UserDevice, key.clone(), to_json(&device)?);
+            match self.store.submit(batch).await {
+                Ok(_) => {
+                    self.forget_tokens(&gone);
+                    return Ok(());
+                }
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::internal("a device changed too often to retire its tokens"))
     }
 }

@@ -39,6 +39,9 @@ pub(crate) struct AccessToken {
     /// When it ends, ms since the epoch; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at_ms: Option<u64>,
+    /// Its first use retires the tokens before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) retires: bool,
 }
 
 /// The row of a refresh token.
@@ -81,6 +84,7 @@ pub(super) fn mint(
     device_id: &ruma::DeviceId,
     lifetime_ms: Option<u64>,
     now_ms: u64,
+    retires: bool,
 ) -> Result<Minted, crate::Error> {
     use crate::house::to_json;
     use matron_storage::Table;
@@ -90,6 +94,7 @@ pub(super) fn mint(
         user_id: user_id.to_owned(),
         device_id: device_id.to_owned(),
         expires_at_ms: lifetime_ms.map(|lifetime| now_ms.saturating_add(lifetime)),
+        retires,
     };
     batch.put(Table::TokenAccess, access, to_json(&row)?);
     let mut issued = Issued { access_token, refresh_token: None, expires_in_ms: lifetime_ms };

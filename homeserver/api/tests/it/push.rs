@@ -1,0 +1,208 @@
+//! Push rules, counts, gateways.
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, User};
+
+fn ids(rules: &Value) -> Vec<&str> {
+    rules.as_array().unwrap().iter().map(|rule| rule["rule_id"].as_str().unwrap()).collect()
+}
+
+async fn set_pusher(server: &Server, user: &User) {
+    let body = json!({
+        "kind": "http", "app_id": "ward", "pushkey": "key", "app_display_name": "a", "device_display_name": "d",
+        "lang": "en", "data": { "url": "https://push.example/_matrix/push/v1/notify" },
+    });
+    server.post(&user.token, "/v3/pushers/set", body).await.ok();
+}
+
+#[tokio::test]
+async fn the_default_rules_are_those_of_the_specification() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    let rules = server.get(&alice.token, "/v3/pushrules/").await.ok()["global"].clone();
+    assert_eq!(
+        ids(&rules["override"]),
+        [
+            ".m.rule.master",
+            ".m.rule.suppress_notices",
+            ".m.rule.invite_for_me",
+            ".m.rule.member_event",
+            ".m.rule.is_user_mention",
+            ".m.rule.is_room_mention",
+            ".m.rule.tombstone",
+            ".m.rule.reaction",
+            ".m.rule.room.server_acl",
+            ".m.rule.suppress_edits",
+        ]
+    );
+    assert_eq!(
+        ids(&rules["underride"]),
+        [
+            ".m.rule.call",
+            ".m.rule.encrypted_room_one_to_one",
+            ".m.rule.room_one_to_one",
+            ".m.rule.message",
+            ".m.rule.encrypted",
+        ]
+    );
+    assert_eq!(rules["override"][0]["enabled"], false);
+    assert_eq!(server.get(&alice.token, "/v3/pushrules/global/").await.ok(), rules);
+    assert_eq!(server.get(&alice.token, "/v3/pushrules/global/override/").await.ok(), rules["override"]);
+}
+
+#[tokio::test]
+async fn rules_are_placed_changed_and_removed() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    let put = |id: &str, query: &str, body: Value| {
+        let path = format!("/v3/pushrules/global/content/{id}{query}");
+        let (server, token) = (&server, &alice.token);
+        async move { server.put(token, &path, body).await }
+    };
+    let body = json!({ "pattern": "cake", "actions": ["notify"] });
+    put("one", "", body.clone()).await.ok();
+    put("two", "", body.clone()).await.ok();
+    put("three", "?after=two", body.clone()).await.ok();
+    put("four", "?before=one", body.clone()).await.ok();
+    let listed = server.get(&alice.token, "/v3/pushrules/global/content/").await.ok();
+    assert_eq!(ids(&listed), ["two", "three", "four", "one"]);
+    put("five", "?before=nobody", body.clone()).await.refused(400, "M_UNKNOWN");
+    put("five", "?before=.m.rule.master", body.clone()).await.refused(400, "M_UNKNOWN");
+    put(".five", "", body.clone()).await.refused(400, "M_INVALID_PARAM");
+    put("five", "", json!({ "actions": [] })).await.refused(400, "M_MISSING_PARAM");
+    put("five", "", json!({ "pattern": "x", "actions": ["shout"] })).await.refused(400, "M_INVALID_PARAM");
+
+    let rule = "/v3/pushrules/global/content/one";
+    server.put(&alice.token, &format!("{rule}/enabled"), json!({ "enabled": false })).await.ok();
+    assert_eq!(server.get(&alice.token, &format!("{rule}/enabled")).await.ok(), json!({ "enabled": false }));
+    server.put(&alice.token, &format!("{rule}/actions"), json!({ "actions": [] })).await.ok();
+    assert_eq!(server.get(&alice.token, rule).await.ok()["actions"], json!([]));
+    server.delete(&alice.token, rule).await.ok();
+    server.get(&alice.token, rule).await.refused(404, "M_NOT_FOUND");
+    server.delete(&alice.token, rule).await.refused(404, "M_NOT_FOUND");
+    server.get(&alice.token, "/v3/pushrules/other/").await.refused(400, "M_INVALID_PARAM");
+    server.get(&alice.token, "/v3/pushrules/global/other/").await.refused(400, "M_INVALID_PARAM");
+    let missing = "/v3/pushrules/global/override/nobody/enabled";
+    server.put(&alice.token, missing, json!({ "enabled": true })).await.refused(404, "M_NOT_FOUND");
+    let master = "/v3/pushrules/global/override/.m.rule.master";
+    server.put(&alice.token, &format!("{master}/enabled"), json!({ "enabled": true })).await.ok();
+    assert_eq!(server.get(&alice.token, master).await.ok()["enabled"], true);
+    server.delete(&alice.token, master).await.refused(400, "M_INVALID_PARAM");
+}
+
+#[tokio::test]
+async fn unread_messages_are_counted_alike_warm_and_cold() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let room = server.room(&[&alice, &bob]).await;
+    let (user, room_id) = (ruma::UserId::parse(&*alice.id).unwrap(), ruma::RoomId::parse(&*room).unwrap());
+    let counts = || server.core.count_unread(&user, &room_id).unwrap().total();
+    assert_eq!(counts().notification_count, 0);
+    server.say(&bob, &room, "one").await;
+    server.say(&bob, &room, "two").await;
+    server.say(&alice, &room, "my own").await;
+    assert_eq!((counts().notification_count, counts().highlight_count), (2, 0));
+    let mention = json!({ "msgtype": "m.text", "body": "x", "m.mentions": { "user_ids": [alice.id] } });
+    server.put(&bob.token, &format!("/v3/rooms/{room}/send/m.room.message/m"), mention).await.ok();
+    assert_eq!((counts().notification_count, counts().highlight_count), (3, 1));
+    server.core.unread_changed(&user, &room_id);
+    assert_eq!((counts().notification_count, counts().highlight_count), (3, 1));
+    // A changed rule changes what is counted.
+    let path = format!("/v3/pushrules/global/room/{}", room.replace('!', "%21").replace(':', "%3A"));
+    server.put(&alice.token, &path, json!({ "actions": [] })).await.ok();
+    assert_eq!((counts().notification_count, counts().highlight_count), (1, 1));
+}
+
+#[tokio::test]
+async fn messages_in_threads_are_counted_apart() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let room = server.room(&[&alice, &bob]).await;
+    let root = server.say(&bob, &room, "root").await;
+    let (user, room_id) = (ruma::UserId::parse(&*alice.id).unwrap(), ruma::RoomId::parse(&*room).unwrap());
+    server.core.count_unread(&user, &room_id).unwrap();
+    let relation = json!({ "rel_type": "m.thread", "event_id": root });
+    let reply = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relation });
+    server.put(&bob.token, &format!("/v3/rooms/{room}/send/m.room.message/t"), reply).await.ok();
+    for _ in 0..2 {
+        let counts = server.core.count_unread(&user, &room_id).unwrap();
+        assert_eq!(counts.main.notification_count, 1);
+        assert_eq!(counts.threads.len(), 1);
+        assert_eq!(counts.total().notification_count, 2);
+        server.core.unread_changed(&user, &room_id);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_is_told_ids_only_and_a_dead_key_is_forgotten() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let room = server.room(&[&alice, &bob]).await;
+    set_pusher(&server, &alice).await;
+    let event = server.say(&bob, &room, "a secret").await;
+    let sent = server.outside.wait_for(1).await;
+    assert_eq!(sent[0].url, "https://push.example/_matrix/push/v1/notify");
+    assert!(!sent[0].trusted);
+    let notification = &sent[0].body.as_ref().unwrap()["notification"];
+    assert_eq!(notification["event_id"], event.as_str());
+    assert_eq!(notification["counts"], json!({ "unread": 1 }));
+    assert_eq!(notification["devices"][0]["tweaks"], json!({ "sound": "default" }));
+    assert_eq!(notification["devices"][0]["data"], json!({}));
+    assert_eq!(notification.get("content"), None);
+    assert_eq!(notification.get("sender"), None);
+
+    server.outside.will_answer([Ok(json!({ "rejected": ["key"] }))]);
+    server.say(&bob, &room, "another").await;
+    server.outside.wait_for(2).await;
+    let no_pusher = async {
+        loop {
+            let pushers = server.get(&alice.token, "/v3/pushers").await.ok();
+            if pushers == json!({ "pushers": [] }) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), no_pusher).await.expect("the pusher goes");
+}
+
+#[tokio::test]
+async fn a_pusher_goes_with_its_device_and_only_reaches_push_gateways() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    set_pusher(&server, &alice).await;
+    let login = json!({ "type": "m.login.password", "user": "alice", "password": "a long password" });
+    let other = server.post("", "/v3/login", login).await.ok();
+    let other = other["access_token"].as_str().unwrap();
+    assert_eq!(server.get(other, "/v3/pushers").await.ok()["pushers"][0]["app_id"], "ward");
+    server.post(&alice.token, "/v3/logout", json!({})).await.ok();
+    assert_eq!(server.get(other, "/v3/pushers").await.ok(), json!({ "pushers": [] }));
+    for url in ["http://push.example/_matrix/push/v1/notify", "https://push.example/else", "file:///etc/passwd"] {
+        let body = json!({
+            "kind": "http", "app_id": "a", "pushkey": "k", "app_display_name": "a", "device_display_name": "d",
+            "lang": "en", "data": { "url": url },
+        });
+        server.post(other, "/v3/pushers/set", body).await.refused(400, "M_INVALID_PARAM");
+    }
+}
+
+#[tokio::test]
+async fn notifications_are_listed_newest_first() {
+    let server = Server::new();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let room = server.room(&[&alice, &bob]).await;
+    let one = server.say(&bob, &room, "one").await;
+    let two = server.say(&bob, &room, "two").await;
+    let page = server.get(&alice.token, "/v3/notifications?limit=1").await.ok();
+    assert_eq!(page["notifications"][0]["event"]["event_id"], two.as_str());
+    let next = format!("/v3/notifications?limit=1&from={}", page["next_token"].as_str().unwrap());
+    let page = server.get(&alice.token, &next).await.ok();
+    assert_eq!(page["notifications"][0]["event"]["event_id"], one.as_str());
+    assert_eq!(page["notifications"][0]["read"], false);
+    server.get(&alice.token, "/v3/notifications?from=x").await.refused(400, "M_INVALID_PARAM");
+}
