@@ -23,9 +23,7 @@ pub enum ConfigError {
     #[error("lab_feeds has two feeds of the same name")]
     DuplicateFeed,
     /// A register without keys to verify it, or keys that are none.
-    #[error(
-        "`register_keys` must hold at least one ed25519 key in base64 where `register_file` is given"
-    )]
+    #[error("`register_keys` must hold at least one ed25519 key in base64 where `register_file` is given")]
     RegisterKeys,
     /// A limit of nothing.
     #[error("`{0}` must be greater than zero")]
@@ -53,6 +51,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The registration file that the homeserver has too.
     pub registration: PathBuf,
+    /// Localpart of the governance bot, in the registration's namespace. On homeservers other than Matron it must not
+    /// be the registration's `sender_localpart`: that user does not sync.
+    #[serde(default = "default_bot_localpart")]
+    pub bot_localpart: String,
     /// The signed federation register: bounds clinical rooms by the servers of their organisations.
     #[serde(default)]
     pub register_file: Option<PathBuf>,
@@ -123,6 +125,9 @@ pub struct LabRoute {
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8010))
 }
+fn default_bot_localpart() -> String {
+    "matron".to_owned()
+}
 fn default_retention_poll_ms() -> u64 {
     5_000
 }
@@ -155,6 +160,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        if !is_name(&self.bot_localpart) {
+            return Err(ConfigError::Name("bot_localpart"));
+        }
         let mut names = BTreeSet::new();
         for feed in &self.lab_feeds {
             if !is_name(&feed.name) {
@@ -174,9 +182,7 @@ impl Config {
             }
         }
         let keys = &self.register_keys;
-        let sound = keys
-            .iter()
-            .all(|key| matron_policy::keys::decode_verifying_key(key).is_ok());
+        let sound = keys.iter().all(|key| matron_policy::keys::decode_verifying_key(key).is_ok());
         if !sound || (self.register_file.is_some() && keys.is_empty()) {
             return Err(ConfigError::RegisterKeys);
         }
@@ -193,20 +199,16 @@ impl Config {
 /// True for what may stand in a localpart and in a file name.
 pub(crate) fn is_name(name: &str) -> bool {
     name.len() <= 64
-        && name
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+        && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SMALL: &str = "homeserver_url = \"http://127.0.0.1:8008\"\nserver_name = \"a\"\ndata_dir = \"d\"\nregistration = \"r\"\n";
+    const SMALL: &str =
+        "homeserver_url = \"http://127.0.0.1:8008\"\nserver_name = \"a\"\ndata_dir = \"d\"\nregistration = \"r\"\n";
 
     #[test]
     fn four_keys_are_enough_and_unknown_ones_are_named() {
@@ -218,24 +220,11 @@ mod tests {
 
     #[test]
     fn feeds_that_cannot_be_are_refused() {
-        let feeds = |text: &str| {
-            toml::from_str::<Config>(&format!("{SMALL}{text}"))
-                .unwrap()
-                .check()
-        };
+        let feeds = |text: &str| toml::from_str::<Config>(&format!("{SMALL}{text}")).unwrap().check();
         let one = "[[lab_feeds]]\nname = \"p\"\nlisten = \"127.0.0.1:0\"\n";
         feeds(one).unwrap();
-        assert!(matches!(
-            feeds(&format!("{one}{one}")),
-            Err(ConfigError::DuplicateFeed)
-        ));
-        assert!(matches!(
-            feeds(&one.replace("\"p\"", "\"../p\"")),
-            Err(ConfigError::Name(_))
-        ));
-        assert!(matches!(
-            feeds(&format!("{one}max_spooled = 0\n")),
-            Err(ConfigError::Zero(_))
-        ));
+        assert!(matches!(feeds(&format!("{one}{one}")), Err(ConfigError::DuplicateFeed)));
+        assert!(matches!(feeds(&one.replace("\"p\"", "\"../p\"")), Err(ConfigError::Name(_))));
+        assert!(matches!(feeds(&format!("{one}max_spooled = 0\n")), Err(ConfigError::Zero(_))));
     }
 }

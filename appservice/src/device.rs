@@ -87,18 +87,9 @@ pub struct Outgoing {
 
 #[derive(Debug)]
 enum Command {
-    Send {
-        message: Outgoing,
-        reply: oneshot::Sender<Result<String, DeviceError>>,
-    },
-    Decrypt {
-        room_id: String,
-        event: Value,
-        reply: oneshot::Sender<Decrypted>,
-    },
-    RoomChanged {
-        room_id: String,
-    },
+    Send { message: Outgoing, reply: oneshot::Sender<Result<String, DeviceError>> },
+    Decrypt { room_id: String, event: Value, reply: oneshot::Sender<Decrypted> },
+    RoomChanged { room_id: String },
 }
 
 /// The way to one device's task; cheap to clone.
@@ -133,21 +124,8 @@ impl Device {
         let (ready_out, ready) = watch::channel(false);
         let (new_keys_out, new_keys) = watch::channel(0);
         let user_id = setup.client.user_id(&setup.localpart).into();
-        let task = DeviceTask {
-            setup,
-            commands: queue,
-            ready: ready_out,
-            new_keys: new_keys_out,
-        };
-        (
-            Self {
-                user_id,
-                commands,
-                ready,
-                new_keys,
-            },
-            task,
-        )
+        let task = DeviceTask { setup, commands: queue, ready: ready_out, new_keys: new_keys_out };
+        (Self { user_id, commands, ready, new_keys }, task)
     }
 
     /// Its user.
@@ -162,11 +140,7 @@ impl Device {
     /// [`DeviceError::Stopped`].
     pub async fn wait_ready(&self) -> Result<(), DeviceError> {
         let mut ready = self.ready.clone();
-        ready
-            .wait_for(|ready| *ready)
-            .await
-            .map(drop)
-            .map_err(|_gone| DeviceError::Stopped)
+        ready.wait_for(|ready| *ready).await.map(drop).map_err(|_gone| DeviceError::Stopped)
     }
 
     /// Changes whenever room keys arrive.
@@ -188,12 +162,7 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Timeout`] or [`DeviceError::Stopped`].
     pub async fn decrypt(&self, room_id: &str, event: Value) -> Result<Decrypted, DeviceError> {
-        self.ask(|reply| Command::Decrypt {
-            room_id: room_id.to_owned(),
-            event,
-            reply,
-        })
-        .await
+        self.ask(|reply| Command::Decrypt { room_id: room_id.to_owned(), event, reply }).await
     }
 
     /// What is remembered of the room's encryption is asked for anew before the next message.
@@ -201,30 +170,20 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Timeout`] or [`DeviceError::Stopped`].
     pub async fn room_changed(&self, room_id: &str) -> Result<(), DeviceError> {
-        let command = Command::RoomChanged {
-            room_id: room_id.to_owned(),
-        };
+        let command = Command::RoomChanged { room_id: room_id.to_owned() };
         match tokio::time::timeout(PATIENCE, self.commands.send(command)).await {
             Ok(sent) => sent.map_err(|_closed| DeviceError::Stopped),
             Err(_elapsed) => Err(DeviceError::Timeout),
         }
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, DeviceError> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, DeviceError> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.commands
-                .send(command(reply))
-                .await
-                .map_err(|_closed| DeviceError::Stopped)?;
+            self.commands.send(command(reply)).await.map_err(|_closed| DeviceError::Stopped)?;
             answer.await.map_err(|_dropped| DeviceError::Stopped)
         };
-        tokio::time::timeout(PATIENCE, asked)
-            .await
-            .map_err(|_elapsed| DeviceError::Timeout)?
+        tokio::time::timeout(PATIENCE, asked).await.map_err(|_elapsed| DeviceError::Timeout)?
     }
 }
 

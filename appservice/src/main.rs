@@ -26,16 +26,13 @@ struct Arguments {
     server_name: Option<String>,
     /// With --generate-registration: the bot's localpart.
     #[arg(long, default_value = "matron")]
-    sender_localpart: String,
+    bot_localpart: String,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match start(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,12 +44,8 @@ async fn main() -> ExitCode {
 
 async fn start(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     if let (true, Some(server_name)) = (arguments.generate_registration, &arguments.server_name) {
-        let registration = Registration::generate(
-            &mut rand::rng(),
-            &arguments.url,
-            server_name,
-            &arguments.sender_localpart,
-        );
+        let registration =
+            Registration::generate(&mut rand::rng(), &arguments.url, server_name, &arguments.bot_localpart);
         std::io::stdout().write_all(registration.to_yaml()?.as_bytes())?;
         return Ok(());
     }

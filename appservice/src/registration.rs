@@ -62,7 +62,7 @@ pub struct Registration {
     pub as_token: Secret,
     /// Proves the homeserver to the application service.
     pub hs_token: Secret,
-    /// Localpart of the governance bot.
+    /// Localpart of the application service's own user, which neither syncs nor speaks.
     pub sender_localpart: String,
     /// The ids that belong to this application service.
     pub namespaces: Namespaces,
@@ -76,30 +76,22 @@ pub struct Registration {
 
 impl Registration {
     /// A registration with fresh 256-bit tokens, an exclusive namespace for the lab users and the bot.
-    pub fn generate<R: Rng + ?Sized>(
-        random: &mut R,
-        url: &str,
-        server_name: &str,
-        sender_localpart: &str,
-    ) -> Self {
+    ///
+    /// SPEC: Application Service API, "Using /sync and /events": the sender's own user does not sync, so the bot,
+    /// which must, is another one.
+    pub fn generate<R: Rng + ?Sized>(random: &mut R, url: &str, server_name: &str, bot_localpart: &str) -> Self {
         let server = escape_regex(server_name);
-        let bot = escape_regex(sender_localpart);
+        let bot = escape_regex(bot_localpart);
         Self {
             id: "matron-appservice".to_owned(),
             url: Some(url.to_owned()),
             as_token: token(random),
             hs_token: token(random),
-            sender_localpart: sender_localpart.to_owned(),
+            sender_localpart: format!("{bot_localpart}-appservice"),
             namespaces: Namespaces {
                 users: vec![
-                    Namespace {
-                        exclusive: true,
-                        regex: format!("@lab-.*:{server}"),
-                    },
-                    Namespace {
-                        exclusive: true,
-                        regex: format!("@{bot}:{server}"),
-                    },
+                    Namespace { exclusive: true, regex: format!("@lab-.*:{server}") },
+                    Namespace { exclusive: true, regex: format!("@{bot}:{server}") },
                 ],
                 aliases: Vec::new(),
                 rooms: Vec::new(),
@@ -115,18 +107,12 @@ impl Registration {
     /// [`RegistrationError`] when the text is malformed, a field is missing or a token is no secret.
     pub fn parse(text: &str) -> Result<Self, RegistrationError> {
         let registration: Self = serde_json::from_value(yaml::parse(text)?)?;
-        for (name, token) in [
-            ("as_token", &registration.as_token),
-            ("hs_token", &registration.hs_token),
-        ] {
+        for (name, token) in [("as_token", &registration.as_token), ("hs_token", &registration.hs_token)] {
             if token.expose().len() < 16 {
                 return Err(RegistrationError::WeakToken(name));
             }
         }
-        if registration
-            .as_token
-            .matches(registration.hs_token.expose())
-        {
+        if registration.as_token.matches(registration.hs_token.expose()) {
             return Err(RegistrationError::EqualTokens);
         }
         Ok(registration)
@@ -171,21 +157,13 @@ mod tests {
     use super::*;
 
     fn generated() -> Registration {
-        Registration::generate(
-            &mut rand::rng(),
-            "http://127.0.0.1:9",
-            "north.example",
-            "matron",
-        )
+        Registration::generate(&mut rand::rng(), "http://127.0.0.1:9", "north.example", "matron")
     }
 
     #[test]
     fn generated_registration_survives_yaml_and_json() {
         let registration = generated();
-        for text in [
-            registration.to_yaml().unwrap(),
-            registration.to_json().unwrap(),
-        ] {
+        for text in [registration.to_yaml().unwrap(), registration.to_json().unwrap()] {
             let read = Registration::parse(&text).unwrap();
             assert!(read.as_token.matches(registration.as_token.expose()));
             assert!(read.hs_token.matches(registration.hs_token.expose()));
@@ -232,16 +210,10 @@ namespaces:
         let mut registration = generated();
         registration.as_token = Secret::new("short".to_owned());
         let text = registration.to_json().unwrap();
-        assert!(matches!(
-            Registration::parse(&text),
-            Err(RegistrationError::WeakToken("as_token"))
-        ));
+        assert!(matches!(Registration::parse(&text), Err(RegistrationError::WeakToken("as_token"))));
         let mut registration = generated();
         registration.as_token = registration.hs_token.clone();
         let text = registration.to_json().unwrap();
-        assert!(matches!(
-            Registration::parse(&text),
-            Err(RegistrationError::EqualTokens)
-        ));
+        assert!(matches!(Registration::parse(&text), Err(RegistrationError::EqualTokens)));
     }
 }

@@ -16,14 +16,11 @@ use tokio::task::JoinSet;
 use crate::bridge::{LabFeed, Routes, Spool, SpoolError};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, LabFeedConfig, is_name};
+use crate::config::{Config, ConfigError, LabFeedConfig};
 use crate::device::{Device, DeviceError, DeviceSetup, DeviceTask};
-use crate::governance::{
-    Bot, BotCreates, ClinicalRoomSpec, Credentials, HomeserverExplains, Organisations, Retention,
-};
+use crate::governance::{Bot, BotCreates, ClinicalRoomSpec, Credentials, HomeserverExplains, Organisations, Retention};
 use crate::http::{
-    AppState, CreatedRoom, OwnIds, RoomCreator as _, RoomCreatorError, Transactions, admin_router,
-    app_router,
+    AppState, CreatedRoom, OwnIds, RoomCreator as _, RoomCreatorError, Transactions, admin_router, app_router,
 };
 use crate::registration::{Registration, RegistrationError};
 use crate::store::{Store, StoreError};
@@ -112,16 +109,9 @@ impl AppService {
     /// [`Error`].
     pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Error> {
         config.check()?;
-        let text = std::fs::read_to_string(&config.registration).map_err(|source| {
-            Error::RegistrationFile {
-                path: config.registration.clone(),
-                source,
-            }
-        })?;
+        let text = std::fs::read_to_string(&config.registration)
+            .map_err(|source| Error::RegistrationFile { path: config.registration.clone(), source })?;
         let registration = Registration::parse(&text)?;
-        if !is_name(&registration.sender_localpart) {
-            return Err(ConfigError::Name("sender_localpart").into());
-        }
         let store = Store::open(&config.data_dir, &mut rand::rng())?;
         let client = Client::new(
             &config.homeserver_url,
@@ -129,16 +119,7 @@ impl AppService {
             &config.server_name,
             registration.as_token.clone(),
         )?;
-        Starting {
-            config,
-            registration,
-            store,
-            client,
-            clock,
-            workers: JoinSet::new(),
-        }
-        .start()
-        .await
+        Starting { config, registration, store, client, clock, workers: JoinSet::new() }.start().await
     }
 }
 
@@ -153,7 +134,7 @@ struct Starting {
 
 impl Starting {
     async fn start(mut self) -> Result<Running, Error> {
-        let bot = self.device(&self.registration.sender_localpart.clone(), "Matron");
+        let bot = self.device(&self.config.bot_localpart.clone(), "Matron");
         let routes = Arc::new(Routes::load(self.store.clone())?);
         let mut feeds = BTreeMap::new();
         let mut lab_addrs = BTreeMap::new();
@@ -163,13 +144,8 @@ impl Starting {
             feeds.insert(name.clone(), device);
             lab_addrs.insert(name, address);
         }
-        let devices: Vec<Device> = std::iter::once(&bot)
-            .chain(feeds.values())
-            .cloned()
-            .collect();
-        let ids = Arc::new(OwnIds::new(
-            devices.iter().map(|device| device.user_id().to_owned()),
-        ));
+        let devices: Vec<Device> = std::iter::once(&bot).chain(feeds.values()).cloned().collect();
+        let ids = Arc::new(OwnIds::new(devices.iter().map(|device| device.user_id().to_owned())));
         let (queue, transactions) = mpsc::channel(TRANSACTIONS);
         let credentials = self.credentials()?;
         self.govern(&bot, &devices, &ids, credentials.clone(), transactions);
@@ -197,34 +173,18 @@ impl Starting {
         let listen_addr = serve(&mut servers, self.config.listen, app, &stop).await?;
         let admin_addr = match self.config.admin_listen {
             Some(address) => {
-                let tokens = vec![
-                    self.registration.as_token.clone(),
-                    self.registration.hs_token.clone(),
-                ];
+                let tokens = vec![self.registration.as_token.clone(), self.registration.hs_token.clone()];
                 let admin = admin_router(Arc::clone(&creator) as _, tokens);
                 Some(serve(&mut servers, address, admin, &stop).await?)
             }
             None => None,
         };
-        Ok(Running {
-            listen_addr,
-            admin_addr,
-            lab_addrs,
-            bot,
-            devices,
-            creator,
-            stop,
-            servers,
-            workers: self.workers,
-        })
+        Ok(Running { listen_addr, admin_addr, lab_addrs, bot, devices, creator, stop, servers, workers: self.workers })
     }
 
     /// What the configuration's credential files hold, by user.
     fn credentials(&self) -> Result<Credentials, Error> {
-        let bot = (
-            self.registration.sender_localpart.clone(),
-            &self.config.credential_file,
-        );
+        let bot = (self.config.bot_localpart.clone(), &self.config.credential_file);
         let feeds = self.config.lab_feeds.iter();
         let feeds = feeds.map(|feed| (format!("lab-{}", feed.name), &feed.credential_file));
         let mut by_user = BTreeMap::new();
@@ -253,25 +213,12 @@ impl Starting {
         device
     }
 
-    async fn feed(
-        &mut self,
-        feed: LabFeedConfig,
-        routes: &Arc<Routes>,
-    ) -> Result<(Device, SocketAddr), Error> {
-        let display_name = feed
-            .display_name
-            .clone()
-            .unwrap_or_else(|| format!("Laboratory: {}", feed.name));
+    async fn feed(&mut self, feed: LabFeedConfig, routes: &Arc<Routes>) -> Result<(Device, SocketAddr), Error> {
+        let display_name = feed.display_name.clone().unwrap_or_else(|| format!("Laboratory: {}", feed.name));
         let device = self.device(&format!("lab-{}", feed.name), &display_name);
         let spool = Spool::open(self.store.clone(), &feed.name, feed.max_spooled)?;
         let (listener, address) = listen(feed.listen).await?;
-        let feed = Arc::new(LabFeed::new(
-            feed,
-            spool,
-            Arc::clone(routes),
-            device.clone(),
-            Arc::clone(&self.clock),
-        ));
+        let feed = Arc::new(LabFeed::new(feed, spool, Arc::clone(routes), device.clone(), Arc::clone(&self.clock)));
         self.workers.spawn(Arc::clone(&feed).serve(listener));
         self.workers.spawn(feed.deliver());
         Ok((device, address))
@@ -382,10 +329,7 @@ impl Running {
     ///
     /// # Errors
     /// [`RoomCreatorError`].
-    pub async fn create_clinical_room(
-        &self,
-        spec: ClinicalRoomSpec,
-    ) -> Result<CreatedRoom, RoomCreatorError> {
+    pub async fn create_clinical_room(&self, spec: ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
         self.creator.create(spec).await
     }
 

@@ -60,9 +60,7 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("root", &self.root)
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
@@ -86,12 +84,8 @@ impl Store {
             }
             Err(error) => return Err(io_error("open the key file")(error)),
         };
-        let cipher =
-            Aes256Gcm::new_from_slice(key.as_slice()).map_err(|_length| StoreError::Key)?;
-        Ok(Self {
-            root: root.to_owned(),
-            cipher: Arc::new(cipher),
-        })
+        let cipher = Aes256Gcm::new_from_slice(key.as_slice()).map_err(|_length| StoreError::Key)?;
+        Ok(Self { root: root.to_owned(), cipher: Arc::new(cipher) })
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
@@ -100,15 +94,9 @@ impl Store {
             && name.split('/').all(|part| {
                 !part.is_empty()
                     && !part.starts_with('.')
-                    && part
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b))
+                    && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b))
             });
-        if sound {
-            Ok(self.root.join(name))
-        } else {
-            Err(StoreError::Name)
-        }
+        if sound { Ok(self.root.join(name)) } else { Err(StoreError::Name) }
     }
 
     /// The content of a file, or `None` where there is none.
@@ -122,9 +110,7 @@ impl Store {
             Err(error) => return Err(io_error("open a sealed file")(error)),
         };
         let mut sealed = Vec::new();
-        file.take(MAX_FILE_BYTES)
-            .read_to_end(&mut sealed)
-            .map_err(io_error("read a sealed file"))?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut sealed).map_err(io_error("read a sealed file"))?;
         self.unseal(name, &sealed).map(Some)
     }
 
@@ -146,9 +132,7 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn remove(&self, name: &str) -> Result<(), StoreError> {
         match fs::remove_file(self.path(name)?) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove a sealed file")(error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove a sealed file")(error)),
             _ => Ok(()),
         }
     }
@@ -178,31 +162,18 @@ impl Store {
     fn seal(&self, name: &str, content: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut nonce = [0u8; NONCE_BYTES];
         rand::rng().fill_bytes(&mut nonce);
-        let payload = Payload {
-            msg: content,
-            aad: name.as_bytes(),
-        };
-        let ciphertext = self
-            .cipher
-            .encrypt(&nonce.into(), payload)
-            .map_err(|_too_long| StoreError::Sealed(name.to_owned()))?;
+        let payload = Payload { msg: content, aad: name.as_bytes() };
+        let ciphertext =
+            self.cipher.encrypt(&nonce.into(), payload).map_err(|_too_long| StoreError::Sealed(name.to_owned()))?;
         Ok([MAGIC.as_slice(), &nonce, &ciphertext].concat())
     }
 
     fn unseal(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let corrupt = || StoreError::Sealed(name.to_owned());
         let rest = sealed.strip_prefix(MAGIC).ok_or_else(corrupt)?;
-        let (nonce, ciphertext) = rest
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or_else(corrupt)?;
-        let payload = Payload {
-            msg: ciphertext,
-            aad: name.as_bytes(),
-        };
-        let content = self
-            .cipher
-            .decrypt(&(*nonce).into(), payload)
-            .map_err(|_forged| corrupt())?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(corrupt)?;
+        let payload = Payload { msg: ciphertext, aad: name.as_bytes() };
+        let content = self.cipher.decrypt(&(*nonce).into(), payload).map_err(|_forged| corrupt())?;
         Ok(Zeroizing::new(content))
     }
 }
@@ -213,16 +184,11 @@ fn read_key(mut file: File) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         return Err(StoreError::Key);
     }
     let mut key = Zeroizing::new(Vec::with_capacity(KEY_BYTES));
-    file.read_to_end(&mut key)
-        .map_err(io_error("read the key file"))?;
+    file.read_to_end(&mut key).map_err(io_error("read the key file"))?;
     Ok(key)
 }
 
-fn make_key<R: Rng + ?Sized>(
-    root: &Path,
-    path: &Path,
-    random: &mut R,
-) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+fn make_key<R: Rng + ?Sized>(root: &Path, path: &Path, random: &mut R) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut key = Zeroizing::new(vec![0u8; KEY_BYTES]);
     random.fill_bytes(&mut key);
     write_whole(root, path, &key).map_err(io_error("write the key file"))?;
@@ -252,17 +218,9 @@ fn has_sealed_files(directory: &Path) -> Result<bool, StoreError> {
 
 /// Writes beside, flushes, renames, flushes the directory.
 fn write_whole(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("file");
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
     let beside = directory.join(format!(".{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -280,17 +238,11 @@ mod tests {
     #[test]
     fn what_is_written_is_sealed_and_read_back_after_restart() {
         let root = tempfile::tempdir().unwrap();
-        open(root.path())
-            .unwrap()
-            .write("a/b", b"potassium 6.9")
-            .unwrap();
+        open(root.path()).unwrap().write("a/b", b"potassium 6.9").unwrap();
         let raw = fs::read(root.path().join("a/b")).unwrap();
         assert!(!raw.windows(9).any(|window| window == b"potassium"));
         let store = open(root.path()).unwrap();
-        assert_eq!(
-            store.load("a/b").unwrap().unwrap().as_slice(),
-            b"potassium 6.9"
-        );
+        assert_eq!(store.load("a/b").unwrap().unwrap().as_slice(), b"potassium 6.9");
         assert_eq!(store.list("a").unwrap(), ["a/b"]);
         store.remove("a/b").unwrap();
         store.remove("a/b").unwrap();

@@ -60,11 +60,7 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
         if body.starts_with('\t') {
             return Err(YamlError::Tab(number));
         }
-        lines.push(Line {
-            number,
-            indent: content.len() - body.len(),
-            text: body,
-        });
+        lines.push(Line { number, indent: content.len() - body.len(), text: body });
     }
     let mut position = 0;
     let Some(first) = lines.first() else {
@@ -97,12 +93,7 @@ fn strip_comment(line: &str) -> &str {
     line
 }
 
-fn block<'a>(
-    lines: &mut Vec<Line<'a>>,
-    position: &mut usize,
-    indent: usize,
-    depth: usize,
-) -> Result<Value, YamlError> {
+fn block<'a>(lines: &mut Vec<Line<'a>>, position: &mut usize, indent: usize, depth: usize) -> Result<Value, YamlError> {
     let Some(line) = lines.get(*position) else {
         return Ok(Value::Null);
     };
@@ -124,12 +115,7 @@ fn is_item(text: &str) -> bool {
     text == "-" || text.starts_with("- ")
 }
 
-fn list<'a>(
-    lines: &mut Vec<Line<'a>>,
-    position: &mut usize,
-    indent: usize,
-    depth: usize,
-) -> Result<Value, YamlError> {
+fn list<'a>(lines: &mut Vec<Line<'a>>, position: &mut usize, indent: usize, depth: usize) -> Result<Value, YamlError> {
     let mut items = Vec::new();
     while let Some(line) = lines.get(*position).cloned() {
         if line.indent < indent || (line.indent == indent && !is_item(line.text)) {
@@ -147,11 +133,7 @@ fn list<'a>(
             // The item's own text becomes a line at its column, so `- key: value` opens a map there.
             let column = indent + 1 + (after.len() - body.len());
             if let Some(slot) = lines.get_mut(*position) {
-                *slot = Line {
-                    number: line.number,
-                    indent: column,
-                    text: body,
-                };
+                *slot = Line { number: line.number, indent: column, text: body };
             }
             items.push(block(lines, position, column, depth + 1)?);
         }
@@ -159,12 +141,7 @@ fn list<'a>(
     Ok(Value::Array(items))
 }
 
-fn map<'a>(
-    lines: &mut Vec<Line<'a>>,
-    position: &mut usize,
-    indent: usize,
-    depth: usize,
-) -> Result<Value, YamlError> {
+fn map<'a>(lines: &mut Vec<Line<'a>>, position: &mut usize, indent: usize, depth: usize) -> Result<Value, YamlError> {
     let mut entries = Map::new();
     while let Some(line) = lines.get(*position).cloned() {
         if line.indent < indent || is_item(line.text) {
@@ -179,15 +156,8 @@ fn map<'a>(
         *position += 1;
         let value = if rest.is_empty() {
             // A list may sit at its key's own column.
-            let at_same = lines
-                .get(*position)
-                .is_some_and(|next| next.indent == indent && is_item(next.text));
-            child(
-                lines,
-                position,
-                if at_same { indent } else { indent + 1 },
-                depth,
-            )?
+            let at_same = lines.get(*position).is_some_and(|next| next.indent == indent && is_item(next.text));
+            child(lines, position, if at_same { indent } else { indent + 1 }, depth)?
         } else {
             scalar(rest, line.number)?
         };
@@ -215,33 +185,23 @@ fn split_key<'a>(line: &Line<'a>) -> Result<Option<(String, &'a str)>, YamlError
     if text.starts_with('"') || text.starts_with('\'') {
         let (key, rest) = quoted(text, line.number)?;
         return match rest.strip_prefix(':') {
-            Some(value) if value.is_empty() || value.starts_with(' ') => {
-                Ok(Some((key, value.trim())))
-            }
+            Some(value) if value.is_empty() || value.starts_with(' ') => Ok(Some((key, value.trim()))),
             _ => Ok(None),
         };
     }
     if let Some(key) = text.strip_suffix(':').filter(|key| !key.contains(": ")) {
         return Ok(Some((key.to_owned(), "")));
     }
-    Ok(text
-        .split_once(": ")
-        .map(|(key, value)| (key.trim_end().to_owned(), value.trim())))
+    Ok(text.split_once(": ").map(|(key, value)| (key.trim_end().to_owned(), value.trim())))
 }
 
 fn scalar(text: &str, number: usize) -> Result<Value, YamlError> {
     match text.chars().next() {
         Some('"' | '\'') => {
             let (value, rest) = quoted(text, number)?;
-            if rest.trim().is_empty() {
-                Ok(Value::String(value))
-            } else {
-                Err(YamlError::Quote(number))
-            }
+            if rest.trim().is_empty() { Ok(Value::String(value)) } else { Err(YamlError::Quote(number)) }
         }
-        Some('[' | '{') => {
-            serde_json::from_str(text).map_err(|_not_json| YamlError::Unsupported(number))
-        }
+        Some('[' | '{') => serde_json::from_str(text).map_err(|_not_json| YamlError::Unsupported(number)),
         Some('&' | '*' | '!' | '|' | '>' | '%' | '@' | '`') => Err(YamlError::Unsupported(number)),
         _ => Ok(match text {
             "null" | "~" | "Null" | "NULL" => Value::Null,
@@ -377,10 +337,9 @@ mod tests {
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
-                prop::collection::vec(inner.clone(), 1..4)
-                    .prop_filter_map("lists of lists", |items| {
-                        (!items.iter().any(Value::is_array)).then_some(Value::Array(items))
-                    }),
+                prop::collection::vec(inner.clone(), 1..4).prop_filter_map("lists of lists", |items| {
+                    (!items.iter().any(Value::is_array)).then_some(Value::Array(items))
+                }),
                 prop::collection::btree_map("[a-z_]{1,8}", inner, 1..4)
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]

@@ -110,7 +110,5 @@ impl LabFeed {
 }
 
 fn pause(failures: u32) -> Duration {
-    Duration::from_millis(500)
-        .saturating_mul(1 << failures.min(8))
-        .min(MAX_PAUSE)
+    Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(MAX_PAUSE)
 }

@@ -45,14 +45,7 @@ impl LabFeed {
         device: Device,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self {
-            config,
-            spool: Arc::new(spool),
-            routes,
-            device,
-            clock,
-            arrived: Notify::new(),
-        }
+        Self { config, spool: Arc::new(spool), routes, device, clock, arrived: Notify::new() }
     }
 
     /// Takes one MLLP block: what it acknowledges with `AA` is on disk.
@@ -80,19 +73,10 @@ impl LabFeed {
         let report = LabReport::read(message)?;
         // What cannot be shown is refused now, while its sender listens.
         let _fits = hl7::render(&report)?;
-        let room_id = self
-            .routes
-            .room_for(&self.config, &report)
-            .ok_or(Refusal::NoRoom)?;
-        let sender = [
-            report.application.as_str(),
-            report.facility.as_str(),
-            report.control_id.as_str(),
-        ]
-        .join("\u{1f}");
+        let room_id = self.routes.room_for(&self.config, &report).ok_or(Refusal::NoRoom)?;
+        let sender = [report.application.as_str(), report.facility.as_str(), report.control_id.as_str()].join("\u{1f}");
         let spool = Arc::clone(&self.spool);
-        let accepted =
-            tokio::task::spawn_blocking(move || spool.accept(&sender, &block, &room_id)).await;
+        let accepted = tokio::task::spawn_blocking(move || spool.accept(&sender, &block, &room_id)).await;
         Ok(match accepted {
             Ok(Ok(new)) => {
                 if new {
@@ -112,9 +96,6 @@ impl LabFeed {
 
 /// The header alone, so that even a malformed message is acknowledged with its control id.
 fn header_of(block: &[u8]) -> Option<Message> {
-    let end = block
-        .iter()
-        .position(|b| matches!(b, b'\r' | b'\n'))
-        .unwrap_or(block.len());
+    let end = block.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(block.len());
     Message::parse(block.get(..end)?).ok()
 }

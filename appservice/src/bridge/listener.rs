@@ -18,10 +18,7 @@ const SILENCE: Duration = Duration::from_secs(3600);
 /// How long a peer may take to read an acknowledgement.
 const WRITE: Duration = Duration::from_secs(30);
 /// What an overlong block is answered with.
-const TOO_LARGE: Ack = Ack {
-    code: AckCode::Reject,
-    reason: Some((102, "The message is larger than the limit.")),
-};
+const TOO_LARGE: Ack = Ack { code: AckCode::Reject, reason: Some((102, "The message is larger than the limit.")) };
 
 impl LabFeed {
     /// Takes connections until dropped.

@@ -56,9 +56,7 @@ pub struct Waiting {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting")
-            .field("seq", &self.seq)
-            .finish_non_exhaustive()
+        f.debug_struct("Waiting").field("seq", &self.seq).finish_non_exhaustive()
     }
 }
 
@@ -92,11 +90,7 @@ impl Spool {
         let mut index = Index::default();
         for name in store.list(&directory)? {
             let corrupt = || StoreError::Sealed(name.clone());
-            let seq: u64 = name
-                .rsplit('/')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .ok_or_else(corrupt)?;
+            let seq: u64 = name.rsplit('/').next().and_then(|n| n.parse().ok()).ok_or_else(corrupt)?;
             let Some(content) = store.load(&name)? else {
                 continue;
             };
@@ -104,12 +98,7 @@ impl Spool {
             index.next = index.next.max(seq + 1);
             index.insert(seq, &entry);
         }
-        Ok(Self {
-            store,
-            directory,
-            max_waiting,
-            index: Mutex::new(index),
-        })
+        Ok(Self { store, directory, max_waiting, index: Mutex::new(index) })
     }
 
     fn name(&self, seq: u64) -> String {
@@ -146,8 +135,7 @@ impl Spool {
 
     fn write(&self, seq: u64, entry: &Entry) -> Result<(), StoreError> {
         let name = self.name(seq);
-        let content =
-            serde_json::to_vec(entry).map_err(|_never| StoreError::Sealed(name.clone()))?;
+        let content = serde_json::to_vec(entry).map_err(|_never| StoreError::Sealed(name.clone()))?;
         self.store.write(&name, &Zeroizing::new(content))
     }
 
@@ -155,12 +143,7 @@ impl Spool {
     #[must_use]
     pub fn waiting(&self) -> Vec<u64> {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index
-            .entries
-            .iter()
-            .filter(|(_, (_, waits))| *waits)
-            .map(|(seq, _)| *seq)
-            .collect()
+        index.entries.iter().filter(|(_, (_, waits))| *waits).map(|(seq, _)| *seq).collect()
     }
 
     /// One waiting message, or `None` where it was delivered meanwhile.
@@ -178,16 +161,8 @@ impl Spool {
             return Ok(None);
         };
         let message = Zeroizing::new(STANDARD.decode(message).map_err(|_bad| corrupt())?);
-        let txn_id = format!(
-            "hl7.{}",
-            hash(format!("{}{}", entry.key, entry.hash).as_bytes())
-        );
-        Ok(Some(Waiting {
-            seq,
-            room_id: entry.room_id,
-            message,
-            txn_id,
-        }))
+        let txn_id = format!("hl7.{}", hash(format!("{}{}", entry.key, entry.hash).as_bytes()));
+        Ok(Some(Waiting { seq, room_id: entry.room_id, message, txn_id }))
     }
 
     /// The message was delivered: its content is gone from disk, its key is remembered a while.
@@ -199,8 +174,7 @@ impl Spool {
         let Some(content) = self.store.load(&name)? else {
             return Ok(());
         };
-        let mut entry: Entry =
-            serde_json::from_slice(&content).map_err(|_bad| StoreError::Sealed(name.clone()))?;
+        let mut entry: Entry = serde_json::from_slice(&content).map_err(|_bad| StoreError::Sealed(name.clone()))?;
         entry.message = None;
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(seq, &entry)?;
@@ -220,40 +194,26 @@ impl Spool {
 impl Index {
     fn insert(&mut self, seq: u64, entry: &Entry) {
         let waits = entry.message.is_some();
-        *(if waits {
-            &mut self.waiting
-        } else {
-            &mut self.done
-        }) += 1;
+        *(if waits { &mut self.waiting } else { &mut self.done }) += 1;
         self.entries.insert(seq, (entry.key.clone(), waits));
         self.known.insert(entry.key.clone(), entry.hash.clone());
     }
 
     fn remove(&mut self, seq: u64) {
         if let Some((key, waits)) = self.entries.remove(&seq) {
-            let count = if waits {
-                &mut self.waiting
-            } else {
-                &mut self.done
-            };
+            let count = if waits { &mut self.waiting } else { &mut self.done };
             *count = count.saturating_sub(1);
             self.known.remove(&key);
         }
     }
 
     fn oldest_done(&self) -> Option<u64> {
-        self.entries
-            .iter()
-            .find(|(_, (_, waits))| !waits)
-            .map(|(seq, _)| *seq)
+        self.entries.iter().find(|(_, (_, waits))| !waits).map(|(seq, _)| *seq)
     }
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -290,10 +250,7 @@ mod tests {
         assert!(spool.waiting().is_empty());
         assert!(spool.load(0).unwrap().is_none());
         assert!(!spool.accept("L|1", b"one", "!r").unwrap());
-        assert!(matches!(
-            spool.accept("L|1", b"other", "!r"),
-            Err(SpoolError::Reused)
-        ));
+        assert!(matches!(spool.accept("L|1", b"other", "!r"), Err(SpoolError::Reused)));
         assert!(spool.accept("L|2", b"one", "!r").unwrap());
     }
 
@@ -302,10 +259,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = open(root.path(), 1);
         spool.accept("L|1", b"one", "!r").unwrap();
-        assert!(matches!(
-            spool.accept("L|2", b"two", "!r"),
-            Err(SpoolError::Full)
-        ));
+        assert!(matches!(spool.accept("L|2", b"two", "!r"), Err(SpoolError::Full)));
         spool.finish(0).unwrap();
         assert!(spool.accept("L|2", b"two", "!r").unwrap());
     }

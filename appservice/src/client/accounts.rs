@@ -18,11 +18,7 @@ pub struct Login {
 }
 
 fn localpart(user_id: &str) -> &str {
-    user_id
-        .trim_start_matches('@')
-        .split(':')
-        .next()
-        .unwrap_or_default()
+    user_id.trim_start_matches('@').split(':').next().unwrap_or_default()
 }
 
 impl Session {
@@ -39,10 +35,7 @@ impl Session {
             "inhibit_login": true,
         });
         // Registration takes no masquerade: the user may not exist yet.
-        let bare = Session {
-            masquerade: false,
-            ..self.clone()
-        };
+        let bare = Session { masquerade: false, ..self.clone() };
         let path = "/_matrix/client/v3/register";
         match bare.post::<Value>(path, &body, Repeat::Idempotent).await {
             Err(error) if !error.is_errcode("M_USER_IN_USE") => Err(error),
@@ -63,12 +56,8 @@ impl Session {
             "device_id": device_id,
             "initial_device_display_name": device_name,
         });
-        let bare = Session {
-            masquerade: false,
-            ..self.clone()
-        };
-        bare.post("/_matrix/client/v3/login", &body, Repeat::Idempotent)
-            .await
+        let bare = Session { masquerade: false, ..self.clone() };
+        bare.post("/_matrix/client/v3/login", &body, Repeat::Idempotent).await
     }
 
     /// Who the homeserver takes us for; proves that a stored token still works.
@@ -84,13 +73,8 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn set_displayname(&self, name: &str) -> Result<(), ClientError> {
-        let path = format!(
-            "/_matrix/client/v3/profile/{}/displayname",
-            segment(&self.user_id)
-        );
-        self.put::<Value>(&path, &json!({"displayname": name}))
-            .await
-            .map(drop)
+        let path = format!("/_matrix/client/v3/profile/{}/displayname", segment(&self.user_id));
+        self.put::<Value>(&path, &json!({"displayname": name})).await.map(drop)
     }
 
     /// The room version that the homeserver gives to new rooms.
@@ -99,10 +83,7 @@ impl Session {
     /// [`ClientError`].
     pub async fn default_room_version(&self) -> Result<Option<String>, ClientError> {
         let answer: Value = self.get("/_matrix/client/v3/capabilities", &[]).await?;
-        Ok(answer
-            .pointer("/capabilities/m.room_versions/default")
-            .and_then(Value::as_str)
-            .map(str::to_owned))
+        Ok(answer.pointer("/capabilities/m.room_versions/default").and_then(Value::as_str).map(str::to_owned))
     }
 
     /// The homeserver has proven that it reaches this application service.
@@ -112,12 +93,7 @@ impl Session {
     pub async fn ping_appservice(&self, id: &str, transaction_id: &str) -> Result<(), ClientError> {
         let path = format!("/_matrix/client/v1/appservice/{}/ping", segment(id));
         let body = json!({"transaction_id": transaction_id});
-        let bare = Session {
-            masquerade: false,
-            ..self.clone()
-        };
-        bare.post::<Value>(&path, &body, Repeat::Never)
-            .await
-            .map(drop)
+        let bare = Session { masquerade: false, ..self.clone() };
+        bare.post::<Value>(&path, &body, Repeat::Never).await.map(drop)
     }
 }

@@ -38,10 +38,7 @@ impl Connector {
         let (_added, _ignored) = roots.add_parsable_certificates(native.certs);
         if let Some(path) = ca_file {
             let broken = |error: rustls::pki_types::pem::Error| {
-                ClientError::Roots(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    error.to_string(),
-                ))
+                ClientError::Roots(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
             };
             for certificate in CertificateDer::pem_file_iter(path).map_err(broken)? {
                 roots.add(certificate.map_err(broken)?)?;
@@ -53,9 +50,7 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            tls: Some(TlsConnector::from(Arc::new(config))),
-        })
+        Ok(Self { tls: Some(TlsConnector::from(Arc::new(config))) })
     }
 
     async fn connect(self, uri: Uri) -> io::Result<Stream> {
@@ -68,8 +63,8 @@ impl Connector {
         let io: Box<dyn Duplex> = match self.tls {
             None => Box::new(tcp),
             Some(tls) => {
-                let name = ServerName::try_from(host.to_owned())
-                    .map_err(|_invalid| invalid("host is no server name"))?;
+                let name =
+                    ServerName::try_from(host.to_owned()).map_err(|_invalid| invalid("host is no server name"))?;
                 Box::new(tls.connect(name, tcp).await?)
             }
         };
@@ -90,21 +85,13 @@ impl Connection for Stream {
 }
 
 impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 

@@ -60,9 +60,7 @@ impl ClientError {
         match self {
             Self::Unreachable(_) | Self::Body(_) | Self::Timeout => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
-            Self::Address | Self::Roots(_) | Self::Tls(_) | Self::Request(_) | Self::Json(_) => {
-                false
-            }
+            Self::Address | Self::Roots(_) | Self::Tls(_) | Self::Request(_) | Self::Json(_) => false,
         }
     }
 }

@@ -46,8 +46,7 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn upload_keys(&self, body: &Value) -> Result<KeysUploadResponse, ClientError> {
-        self.post("/_matrix/client/v3/keys/upload", body, Repeat::Idempotent)
-            .await
+        self.post("/_matrix/client/v3/keys/upload", body, Repeat::Idempotent).await
     }
 
     /// The device keys of these users.
@@ -55,11 +54,9 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn query_keys(&self, users: &[String]) -> Result<KeysQueryResponse, ClientError> {
-        let device_keys: BTreeMap<&str, [&str; 0]> =
-            users.iter().map(|user| (user.as_str(), [])).collect();
+        let device_keys: BTreeMap<&str, [&str; 0]> = users.iter().map(|user| (user.as_str(), [])).collect();
         let body = json!({"device_keys": device_keys, "timeout": 10_000});
-        self.post("/_matrix/client/v3/keys/query", &body, Repeat::Idempotent)
-            .await
+        self.post("/_matrix/client/v3/keys/query", &body, Repeat::Idempotent).await
     }
 
     /// One one-time key of each of these devices, taken from the homeserver.
@@ -71,8 +68,7 @@ impl Session {
         devices: &BTreeMap<String, BTreeMap<String, String>>,
     ) -> Result<KeysClaimResponse, ClientError> {
         let body = json!({"one_time_keys": devices, "timeout": 10_000});
-        self.post("/_matrix/client/v3/keys/claim", &body, Repeat::Idempotent)
-            .await
+        self.post("/_matrix/client/v3/keys/claim", &body, Repeat::Idempotent).await
     }
 
     /// The messages are queued for their devices afterwards, once for this transaction id.
@@ -85,14 +81,8 @@ impl Session {
         txn_id: &str,
         messages: &BTreeMap<String, BTreeMap<String, Value>>,
     ) -> Result<(), ClientError> {
-        let path = format!(
-            "/_matrix/client/v3/sendToDevice/{}/{}",
-            segment(event_type),
-            segment(txn_id)
-        );
-        self.put::<Value>(&path, &json!({"messages": messages}))
-            .await
-            .map(drop)
+        let path = format!("/_matrix/client/v3/sendToDevice/{}/{}", segment(event_type), segment(txn_id));
+        self.put::<Value>(&path, &json!({"messages": messages})).await.map(drop)
     }
 
     /// The user's cross-signing keys are these afterwards.
@@ -101,9 +91,7 @@ impl Session {
     /// [`ClientError`]; 401 on homeservers that ask even application services for interactive authentication.
     pub async fn upload_cross_signing(&self, body: &Value) -> Result<(), ClientError> {
         let path = "/_matrix/client/v3/keys/device_signing/upload";
-        self.post::<Value>(path, body, Repeat::Idempotent)
-            .await
-            .map(drop)
+        self.post::<Value>(path, body, Repeat::Idempotent).await.map(drop)
     }
 
     /// The signatures stand beside the keys they sign afterwards.
@@ -112,8 +100,6 @@ impl Session {
     /// [`ClientError`].
     pub async fn upload_signatures(&self, body: &Value) -> Result<(), ClientError> {
         let path = "/_matrix/client/v3/keys/signatures/upload";
-        self.post::<Value>(path, body, Repeat::Idempotent)
-            .await
-            .map(drop)
+        self.post::<Value>(path, body, Repeat::Idempotent).await.map(drop)
     }
 }

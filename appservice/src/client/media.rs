@@ -18,11 +18,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientError`]; `M_TOO_LARGE` over the homeserver's limit.
-    pub async fn upload_media(
-        &self,
-        content_type: &'static str,
-        body: Bytes,
-    ) -> Result<String, ClientError> {
+    pub async fn upload_media(&self, content_type: &'static str, body: Bytes) -> Result<String, ClientError> {
         let call = Call {
             method: Method::POST,
             path: self.path("/_matrix/media/v3/upload", &[]),

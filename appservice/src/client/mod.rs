@@ -33,11 +33,7 @@ use crate::secret::Secret;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything but RFC 3986's unreserved characters.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A path segment or query value, percent-encoded.
 pub(crate) fn segment(raw: &str) -> String {
@@ -74,11 +70,7 @@ impl Client {
         as_token: Secret,
     ) -> Result<Self, ClientError> {
         let transport = Arc::new(Transport::new(homeserver_url, ca_file)?);
-        Ok(Self {
-            transport,
-            as_token,
-            server_name: server_name.to_owned(),
-        })
+        Ok(Self { transport, as_token, server_name: server_name.to_owned() })
     }
 
     /// The homeserver's name, the part of ids after the colon.
@@ -107,12 +99,7 @@ impl Client {
     /// Acts as the device that `token` belongs to.
     #[must_use]
     pub fn with_token(&self, user_id: &str, token: Secret) -> Session {
-        Session {
-            transport: Arc::clone(&self.transport),
-            token,
-            masquerade: false,
-            user_id: user_id.to_owned(),
-        }
+        Session { transport: Arc::clone(&self.transport), token, masquerade: false, user_id: user_id.to_owned() }
     }
 }
 
@@ -131,8 +118,7 @@ impl Session {
         body: Option<&impl Serialize>,
         repeat: Repeat,
     ) -> Result<T, ClientError> {
-        self.call_within(method, path, query, body, repeat, TIMEOUT)
-            .await
+        self.call_within(method, path, query, body, repeat, TIMEOUT).await
     }
 
     async fn call_within<T: DeserializeOwned>(
@@ -174,22 +160,12 @@ impl Session {
         out
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        query: &[(&str, String)],
-    ) -> Result<T, ClientError> {
-        self.call(Method::GET, path, query, None::<&Value>, Repeat::Idempotent)
-            .await
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, ClientError> {
+        self.call(Method::GET, path, query, None::<&Value>, Repeat::Idempotent).await
     }
 
-    async fn put<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, ClientError> {
-        self.call(Method::PUT, path, &[], Some(body), Repeat::Idempotent)
-            .await
+    async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.call(Method::PUT, path, &[], Some(body), Repeat::Idempotent).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -208,19 +184,10 @@ mod tests {
 
     #[test]
     fn ids_are_percent_encoded_and_masquerade_is_added() {
-        let client = Client::new(
-            "http://127.0.0.1:1",
-            None,
-            "a.example",
-            Secret::new("t".to_owned()),
-        )
-        .unwrap();
+        let client = Client::new("http://127.0.0.1:1", None, "a.example", Secret::new("t".to_owned())).unwrap();
         let session = client.as_user("@lab-x:a.example");
         assert_eq!(
-            session.path(
-                &format!("/rooms/{}", segment("!r/o:a")),
-                &[("limit", "3".to_owned())]
-            ),
+            session.path(&format!("/rooms/{}", segment("!r/o:a")), &[("limit", "3".to_owned())]),
             "/rooms/%21r%2Fo%3Aa?limit=3&user_id=%40lab-x%3Aa.example"
         );
         let own = client.with_token("@lab-x:a.example", Secret::new("d".to_owned()));

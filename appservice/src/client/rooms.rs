@@ -50,9 +50,7 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn create_room(&self, body: &Value) -> Result<String, ClientError> {
-        let made: RoomId = self
-            .post("/_matrix/client/v3/createRoom", body, Repeat::OnlyUntouched)
-            .await?;
+        let made: RoomId = self.post("/_matrix/client/v3/createRoom", body, Repeat::OnlyUntouched).await?;
         Ok(made.room_id)
     }
 
@@ -62,9 +60,7 @@ impl Session {
     /// [`ClientError`]; `M_FORBIDDEN` where policy or power levels refuse, or the user is in the room.
     pub async fn invite(&self, room_id: &str, user_id: &str) -> Result<(), ClientError> {
         let body = json!({"user_id": user_id});
-        self.post::<Value>(&room_path(room_id, "invite"), &body, Repeat::Idempotent)
-            .await
-            .map(drop)
+        self.post::<Value>(&room_path(room_id, "invite"), &body, Repeat::Idempotent).await.map(drop)
     }
 
     /// This user is in the room afterwards.
@@ -72,9 +68,7 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn join(&self, room_id: &str) -> Result<(), ClientError> {
-        self.post::<Value>(&room_path(room_id, "join"), &json!({}), Repeat::Idempotent)
-            .await
-            .map(drop)
+        self.post::<Value>(&room_path(room_id, "join"), &json!({}), Repeat::Idempotent).await.map(drop)
     }
 
     /// This user is out of the room afterwards.
@@ -82,9 +76,7 @@ impl Session {
     /// # Errors
     /// [`ClientError`].
     pub async fn leave(&self, room_id: &str) -> Result<(), ClientError> {
-        self.post::<Value>(&room_path(room_id, "leave"), &json!({}), Repeat::Idempotent)
-            .await
-            .map(drop)
+        self.post::<Value>(&room_path(room_id, "leave"), &json!({}), Repeat::Idempotent).await.map(drop)
     }
 
     /// The event is in the room afterwards, once however often it is sent with this transaction id.
@@ -98,10 +90,7 @@ impl Session {
         txn_id: &str,
         content: &Value,
     ) -> Result<String, ClientError> {
-        let path = room_path(
-            room_id,
-            &format!("send/{}/{}", segment(event_type), segment(txn_id)),
-        );
+        let path = room_path(room_id, &format!("send/{}/{}", segment(event_type), segment(txn_id)));
         let sent: EventId = self.put(&path, content).await?;
         Ok(sent.event_id)
     }
@@ -117,10 +106,7 @@ impl Session {
         state_key: &str,
         content: &Value,
     ) -> Result<String, ClientError> {
-        let path = room_path(
-            room_id,
-            &format!("state/{}/{}", segment(event_type), segment(state_key)),
-        );
+        let path = room_path(room_id, &format!("state/{}/{}", segment(event_type), segment(state_key)));
         let sent: EventId = self.put(&path, content).await?;
         Ok(sent.event_id)
     }
@@ -135,10 +121,7 @@ impl Session {
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Value>, ClientError> {
-        let path = room_path(
-            room_id,
-            &format!("state/{}/{}", segment(event_type), segment(state_key)),
-        );
+        let path = room_path(room_id, &format!("state/{}/{}", segment(event_type), segment(state_key)));
         match self.get(&path, &[]).await {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.is_status(404) => Ok(None),
@@ -170,11 +153,7 @@ impl Session {
         }
         let query = [("membership", "invite".to_owned())];
         let members: Members = self.get(&room_path(room_id, "members"), &query).await?;
-        Ok(members
-            .chunk
-            .into_iter()
-            .map(|member| member.state_key)
-            .collect())
+        Ok(members.chunk.into_iter().map(|member| member.state_key).collect())
     }
 
     /// The event is redacted afterwards.
@@ -188,10 +167,7 @@ impl Session {
         txn_id: &str,
         reason: &str,
     ) -> Result<String, ClientError> {
-        let path = room_path(
-            room_id,
-            &format!("redact/{}/{}", segment(event_id), segment(txn_id)),
-        );
+        let path = room_path(room_id, &format!("redact/{}/{}", segment(event_id), segment(txn_id)));
         let sent: EventId = self.put(&path, &json!({"reason": reason})).await?;
         Ok(sent.event_id)
     }
@@ -201,8 +177,7 @@ impl Session {
     /// # Errors
     /// [`ClientError`]; `M_UNRECOGNIZED` on a homeserver that is not Matron.
     pub async fn fetch_retention_due(&self, limit: u32) -> Result<RetentionDue, ClientError> {
-        self.get("/_matron/v1/retention/due", &[("limit", limit.to_string())])
-            .await
+        self.get("/_matron/v1/retention/due", &[("limit", limit.to_string())]).await
     }
 
     /// The explanation of a policy decision, as the homeserver gives it.
@@ -210,10 +185,6 @@ impl Session {
     /// # Errors
     /// [`ClientError`]; `M_NOT_FOUND` for an unknown id, `M_UNRECOGNIZED` on a homeserver that is not Matron.
     pub async fn fetch_explanation(&self, decision_id: &str) -> Result<Value, ClientError> {
-        self.get(
-            &format!("/_matron/v1/policy/explain/{}", segment(decision_id)),
-            &[],
-        )
-        .await
+        self.get(&format!("/_matron/v1/policy/explain/{}", segment(decision_id)), &[]).await
     }
 }

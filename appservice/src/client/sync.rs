@@ -57,11 +57,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn sync(
-        &self,
-        since: Option<&str>,
-        timeout: Duration,
-    ) -> Result<SyncResponse, ClientError> {
+    pub async fn sync(&self, since: Option<&str>, timeout: Duration) -> Result<SyncResponse, ClientError> {
         let mut query = vec![
             ("filter", FILTER.to_owned()),
             ("timeout", timeout.as_millis().to_string()),

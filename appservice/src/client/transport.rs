@@ -55,9 +55,7 @@ pub(crate) struct Transport {
 
 impl std::fmt::Debug for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transport")
-            .field("base", &self.base)
-            .finish_non_exhaustive()
+        f.debug_struct("Transport").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
@@ -81,10 +79,7 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
             .build(connector);
-        Ok(Self {
-            base: base.to_owned(),
-            pool,
-        })
+        Ok(Self { base: base.to_owned(), pool })
     }
 
     /// Sends until answered, refused for good, or out of tries.
@@ -120,11 +115,8 @@ impl Transport {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse::<u64>().ok());
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-            .collect()
-            .await
-            .map_err(ClientError::Body)?
-            .to_bytes();
+        let body =
+            Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(ClientError::Body)?.to_bytes();
         if status.is_success() {
             return Ok(body);
         }
@@ -134,18 +126,13 @@ impl Transport {
 
 fn refusal(status: StatusCode, body: &[u8], retry_after_s: Option<u64>) -> ClientError {
     let parsed = serde_json::from_slice::<ErrorBody>(body).ok();
-    let (errcode, retry_after_ms) = parsed.map_or((None, None), |parsed| {
-        (parsed.errcode, parsed.retry_after_ms)
-    });
+    let (errcode, retry_after_ms) = parsed.map_or((None, None), |parsed| (parsed.errcode, parsed.retry_after_ms));
     ClientError::Refused {
         status: status.as_u16(),
         // The errcode goes to logs: only what looks like one does.
         errcode: errcode
             .filter(|code| {
-                code.len() <= 64
-                    && code
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
+                code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
             })
             .unwrap_or_else(|| "M_UNKNOWN".to_owned()),
         retry_after_ms: retry_after_ms.or(retry_after_s.map(|s| s.saturating_mul(1000))),
@@ -165,16 +152,11 @@ fn may_repeat(repeat: Repeat, error: &ClientError) -> bool {
 
 /// Doubles from 200 ms with up to half as much again at random; a homeserver's own wish goes first.
 fn pause(attempt: u32, error: &ClientError, jitter_percent: u32) -> Duration {
-    if let ClientError::Refused {
-        retry_after_ms: Some(wish),
-        ..
-    } = error
-    {
+    if let ClientError::Refused { retry_after_ms: Some(wish), .. } = error {
         return Duration::from_millis(*wish).min(MAX_PAUSE);
     }
     let base = Duration::from_millis(100).saturating_mul(1 << attempt.min(8));
-    base.saturating_add(base.saturating_mul(jitter_percent) / 200)
-        .min(MAX_PAUSE)
+    base.saturating_add(base.saturating_mul(jitter_percent) / 200).min(MAX_PAUSE)
 }
 
 #[cfg(test)]
@@ -182,11 +164,7 @@ mod tests {
     use super::*;
 
     fn refused(status: u16, retry_after_ms: Option<u64>) -> ClientError {
-        ClientError::Refused {
-            status,
-            errcode: "M_UNKNOWN".to_owned(),
-            retry_after_ms,
-        }
+        ClientError::Refused { status, errcode: "M_UNKNOWN".to_owned(), retry_after_ms }
     }
 
     #[test]
@@ -202,24 +180,14 @@ mod tests {
         let plain = refused(500, None);
         assert!(pause(1, &plain, 0) < pause(2, &plain, 0));
         assert!(pause(40, &plain, 100) <= MAX_PAUSE);
-        assert_eq!(
-            pause(1, &refused(429, Some(1234)), 0),
-            Duration::from_millis(1234)
-        );
+        assert_eq!(pause(1, &refused(429, Some(1234)), 0), Duration::from_millis(1234));
         assert_eq!(pause(1, &refused(429, Some(u64::MAX)), 0), MAX_PAUSE);
     }
 
     #[test]
     fn only_what_looks_like_an_errcode_is_kept() {
-        let error = refusal(
-            StatusCode::FORBIDDEN,
-            br#"{"errcode":"Jane Doe, ward 3"}"#,
-            Some(2),
-        );
+        let error = refusal(StatusCode::FORBIDDEN, br#"{"errcode":"Jane Doe, ward 3"}"#, Some(2));
         assert!(error.is_errcode("M_UNKNOWN"));
-        assert!(
-            refusal(StatusCode::FORBIDDEN, br#"{"errcode":"M_FORBIDDEN"}"#, None)
-                .is_errcode("M_FORBIDDEN")
-        );
+        assert!(refusal(StatusCode::FORBIDDEN, br#"{"errcode":"M_FORBIDDEN"}"#, None).is_errcode("M_FORBIDDEN"));
     }
 }

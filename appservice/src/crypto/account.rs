@@ -72,9 +72,7 @@ impl OwnAccount {
     }
 
     pub(crate) fn sign(&self, value: &mut Value) -> Result<(), SignedJsonError> {
-        json::add_signature(value, &self.user_id, &self.key_id(), |bytes| {
-            self.account.sign(bytes)
-        })
+        json::add_signature(value, &self.user_id, &self.key_id(), |bytes| self.account.sign(bytes))
     }
 
     /// Our device keys, signed by themselves (and by our self-signing key, where there is one).
@@ -122,11 +120,7 @@ impl OwnAccount {
             return Ok(None);
         }
         let mut body = json!({"one_time_keys": one_time, "fallback_keys": fallback});
-        let kind = if self.published {
-            UploadKind::Refill
-        } else {
-            UploadKind::First
-        };
+        let kind = if self.published { UploadKind::Refill } else { UploadKind::First };
         if let (UploadKind::First, Some(fields)) = (kind, body.as_object_mut()) {
             fields.insert("device_keys".to_owned(), self.device_keys()?);
         }

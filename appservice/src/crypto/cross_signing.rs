@@ -61,19 +61,10 @@ pub struct CrossSigningUpload {
 
 impl CrossSigning {
     pub(crate) fn new() -> Self {
-        Self {
-            master: Seed::new(),
-            self_signing: Seed::new(),
-            user_signing: Seed::new(),
-            published: false,
-        }
+        Self { master: Seed::new(), self_signing: Seed::new(), user_signing: Seed::new(), published: false }
     }
 
-    pub(crate) fn sign_device(
-        &self,
-        user_id: &str,
-        keys: &mut Value,
-    ) -> Result<(), SignedJsonError> {
+    pub(crate) fn sign_device(&self, user_id: &str, keys: &mut Value) -> Result<(), SignedJsonError> {
         let key = self.self_signing.key()?;
         let id = format!("ed25519:{}", key.public_key().to_base64());
         json::add_signature(keys, user_id, &id, |bytes| key.sign(bytes.as_bytes()))
@@ -96,9 +87,7 @@ impl CrossSigning {
         let mut self_signing_key = public("self_signing", &self.self_signing.key()?);
         let mut user_signing_key = public("user_signing", &self.user_signing.key()?);
         for key in [&mut self_signing_key, &mut user_signing_key] {
-            json::add_signature(key, user_id, &master_id, |bytes| {
-                master.sign(bytes.as_bytes())
-            })?;
+            json::add_signature(key, user_id, &master_id, |bytes| master.sign(bytes.as_bytes()))?;
         }
         Ok(json!({
             "master_key": master_key,

@@ -50,10 +50,7 @@ impl Device {
         if field("user_id") != Some(user_id) || field("device_id") != Some(device_id) {
             return Err(DeviceKeysError::Shape);
         }
-        let algorithms = keys
-            .get("algorithms")
-            .and_then(Value::as_array)
-            .ok_or(DeviceKeysError::Shape)?;
+        let algorithms = keys.get("algorithms").and_then(Value::as_array).ok_or(DeviceKeysError::Shape)?;
         let speaks = |name: &str| algorithms.iter().any(|known| known.as_str() == Some(name));
         if !speaks(OLM) || !speaks(MEGOLM) {
             return Err(DeviceKeysError::Algorithms);
@@ -79,10 +76,7 @@ impl Device {
     /// # Errors
     /// [`DeviceKeysError`].
     pub fn verify_own_claim(user_id: &str, keys: &Value) -> Result<Self, DeviceKeysError> {
-        let device_id = keys
-            .get("device_id")
-            .and_then(Value::as_str)
-            .ok_or(DeviceKeysError::Shape)?;
+        let device_id = keys.get("device_id").and_then(Value::as_str).ok_or(DeviceKeysError::Shape)?;
         Self::verify(user_id, device_id, keys)
     }
 
@@ -92,19 +86,11 @@ impl Device {
     /// [`DeviceKeysError`].
     pub fn verify_one_time_key(&self, key: &Value) -> Result<Curve25519PublicKey, DeviceKeysError> {
         self.verify_signature(key)?;
-        let key = key
-            .get("key")
-            .and_then(Value::as_str)
-            .ok_or(DeviceKeysError::Shape)?;
+        let key = key.get("key").and_then(Value::as_str).ok_or(DeviceKeysError::Shape)?;
         Ok(Curve25519PublicKey::from_base64(key)?)
     }
 
     fn verify_signature(&self, value: &Value) -> Result<(), SignedJsonError> {
-        json::verify(
-            value,
-            &self.user_id,
-            &format!("ed25519:{}", self.device_id),
-            &self.ed25519,
-        )
+        json::verify(value, &self.user_id, &format!("ed25519:{}", self.device_id), &self.ed25519)
     }
 }

@@ -48,9 +48,7 @@ impl DeviceLists {
 
     /// No encrypted room is shared with these users any more.
     pub(crate) fn forget(&mut self, users: &[String]) -> bool {
-        users
-            .iter()
-            .fold(false, |any, user| self.users.remove(user).is_some() | any)
+        users.iter().fold(false, |any, user| self.users.remove(user).is_some() | any)
     }
 
     /// Everything is stale: the place in the sync stream was lost.
@@ -84,23 +82,14 @@ impl DeviceLists {
     }
 
     /// Every known device of these users.
-    pub(crate) fn devices_of<'a>(
-        &'a self,
-        users: &'a [String],
-    ) -> impl Iterator<Item = &'a Device> {
-        users
-            .iter()
-            .filter_map(|user| self.users.get(user))
-            .flat_map(|t| t.devices.values())
+    pub(crate) fn devices_of<'a>(&'a self, users: &'a [String]) -> impl Iterator<Item = &'a Device> {
+        users.iter().filter_map(|user| self.users.get(user)).flat_map(|t| t.devices.values())
     }
 
     /// The device of this user with this identity key.
     pub(crate) fn find_by_curve25519(&self, user_id: &str, key: &str) -> Option<&Device> {
         let tracked = self.users.get(user_id)?;
-        tracked
-            .devices
-            .values()
-            .find(|device| device.curve25519.to_base64() == key)
+        tracked.devices.values().find(|device| device.curve25519.to_base64() == key)
     }
 }
 
@@ -110,14 +99,9 @@ fn believed(
     keys: &Value,
     known: &BTreeMap<String, Device>,
 ) -> Option<(String, Device)> {
-    match (
-        Device::verify(user_id, device_id, keys),
-        known.get(device_id),
-    ) {
+    match (Device::verify(user_id, device_id, keys), known.get(device_id)) {
         (Ok(device), Some(before)) if device.ed25519 != before.ed25519 => {
-            tracing::warn!(
-                "a device changed its fingerprint under the same id; the first one is kept"
-            );
+            tracing::warn!("a device changed its fingerprint under the same id; the first one is kept");
             Some((device_id.to_owned(), before.clone()))
         }
         (Ok(device), _) => Some((device_id.to_owned(), device)),

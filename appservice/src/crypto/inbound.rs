@@ -34,9 +34,7 @@ pub(crate) struct InboundSessions {
 
 impl std::fmt::Debug for InboundSessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InboundSessions")
-            .field("rooms", &self.sessions.len())
-            .finish()
+        f.debug_struct("InboundSessions").field("rooms", &self.sessions.len()).finish()
     }
 }
 
@@ -109,13 +107,8 @@ impl InboundSessions {
         sender_device: &str,
         now_ms: u64,
     ) -> bool {
-        if let Some(known) = self
-            .sessions
-            .get_mut(room_id)
-            .and_then(|room| room.get_mut(&session.session_id()))
-        {
-            let better = known.sender == sender
-                && session.compare(&mut known.session) == SessionOrdering::Better;
+        if let Some(known) = self.sessions.get_mut(room_id).and_then(|room| room.get_mut(&session.session_id())) {
+            let better = known.sender == sender && session.compare(&mut known.session) == SessionOrdering::Better;
             if better {
                 known.session = session;
             }
@@ -140,10 +133,7 @@ impl InboundSessions {
         inbound.number = self.next;
         self.next += 1;
         let id = inbound.session.session_id();
-        self.sessions
-            .entry(room_id)
-            .or_default()
-            .insert(id, inbound);
+        self.sessions.entry(room_id).or_default().insert(id, inbound);
         let total: usize = self.sessions.values().map(BTreeMap::len).sum();
         if total > MAX_SESSIONS {
             self.drop_oldest();
@@ -204,8 +194,7 @@ impl Inbound {
             Some(other) if other != event_id => return Opened::Replayed,
             Some(_) => {}
             None => {
-                self.seen
-                    .insert(decrypted.message_index, event_id.to_owned());
+                self.seen.insert(decrypted.message_index, event_id.to_owned());
                 if self.seen.len() > MAX_SEEN
                     && let Some((forgotten, _)) = self.seen.pop_first()
                 {

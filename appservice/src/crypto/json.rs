@@ -43,9 +43,7 @@ fn write(value: &Value, out: &mut String, depth: usize) -> Result<(), SignedJson
     match value {
         Value::Null | Value::Bool(_) | Value::String(_) => out.push_str(&value.to_string()),
         Value::Number(number) => {
-            let integer = number
-                .as_i64()
-                .filter(|integer| (-MAX_INTEGER..=MAX_INTEGER).contains(integer));
+            let integer = number.as_i64().filter(|integer| (-MAX_INTEGER..=MAX_INTEGER).contains(integer));
             out.push_str(&integer.ok_or(SignedJsonError::Number)?.to_string());
         }
         Value::Array(items) => {
@@ -70,10 +68,7 @@ fn write_object(
     without: &[&str],
 ) -> Result<(), SignedJsonError> {
     // The map's own order depends on a feature of serde_json that any crate may switch on.
-    let mut sorted: Vec<_> = fields
-        .iter()
-        .filter(|(key, _)| !without.contains(&key.as_str()))
-        .collect();
+    let mut sorted: Vec<_> = fields.iter().filter(|(key, _)| !without.contains(&key.as_str())).collect();
     sorted.sort_by_key(|(key, _)| key.as_bytes());
     out.push('{');
     for (index, (key, value)) in sorted.into_iter().enumerate() {
@@ -128,12 +123,7 @@ pub fn add_signature(
 ///
 /// # Errors
 /// [`SignedJsonError`].
-pub fn verify(
-    value: &Value,
-    user_id: &str,
-    key_id: &str,
-    key: &Ed25519PublicKey,
-) -> Result<(), SignedJsonError> {
+pub fn verify(value: &Value, user_id: &str, key_id: &str, key: &Ed25519PublicKey) -> Result<(), SignedJsonError> {
     let signature = value
         .get("signatures")
         .and_then(|signatures| signatures.get(user_id))
@@ -158,10 +148,7 @@ mod tests {
             (json!({"b": "2", "a": "1"}), r#"{"a":"1","b":"2"}"#),
             (json!({"a": "日本語"}), r#"{"a":"日本語"}"#),
             (json!({"本": 2, "日": 1}), r#"{"日":1,"本":2}"#),
-            (
-                json!({"a": null, "c": [true, {"z": 0, "y": "\"\\\n"}]}),
-                r#"{"a":null,"c":[true,{"y":"\"\\\n","z":0}]}"#,
-            ),
+            (json!({"a": null, "c": [true, {"z": 0, "y": "\"\\\n"}]}), r#"{"a":null,"c":[true,{"y":"\"\\\n","z":0}]}"#),
         ];
         for (value, expected) in pairs {
             assert_eq!(canonical(&value).unwrap(), expected);
@@ -174,10 +161,7 @@ mod tests {
     fn a_signature_holds_until_the_object_changes() {
         let key = Ed25519SecretKey::new();
         let mut value = json!({"a": 1, "unsigned": {"age": 3}});
-        add_signature(&mut value, "@a:b", "ed25519:X", |bytes| {
-            key.sign(bytes.as_bytes())
-        })
-        .unwrap();
+        add_signature(&mut value, "@a:b", "ed25519:X", |bytes| key.sign(bytes.as_bytes())).unwrap();
         value["unsigned"] = json!({"age": 4});
         verify(&value, "@a:b", "ed25519:X", &key.public_key()).unwrap();
         assert!(verify(&value, "@a:b", "ed25519:Y", &key.public_key()).is_err());

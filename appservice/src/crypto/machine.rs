@@ -122,8 +122,7 @@ impl Machine {
         }
         machine.devices = part(&mut load, "devices")?.unwrap_or_default();
         machine.olm = OlmSessions::from_pickle(part(&mut load, "olm")?.unwrap_or_default());
-        machine.inbound =
-            InboundSessions::from_pickle(part(&mut load, "inbound")?.unwrap_or_default());
+        machine.inbound = InboundSessions::from_pickle(part(&mut load, "inbound")?.unwrap_or_default());
         Ok(Some(machine))
     }
 
@@ -136,28 +135,16 @@ impl Machine {
         let mut parts = Vec::new();
         // Sessions before the account: a used one-time key must not be gone without its session.
         if dirty.olm {
-            parts.push((
-                "olm",
-                Zeroizing::new(serde_json::to_vec(&self.olm.pickle())?),
-            ));
+            parts.push(("olm", Zeroizing::new(serde_json::to_vec(&self.olm.pickle())?)));
         }
         if dirty.inbound {
-            parts.push((
-                "inbound",
-                Zeroizing::new(serde_json::to_vec(&self.inbound.pickle())?),
-            ));
+            parts.push(("inbound", Zeroizing::new(serde_json::to_vec(&self.inbound.pickle())?)));
         }
         if dirty.devices {
-            parts.push((
-                "devices",
-                Zeroizing::new(serde_json::to_vec(&self.devices)?),
-            ));
+            parts.push(("devices", Zeroizing::new(serde_json::to_vec(&self.devices)?)));
         }
         if dirty.account {
-            parts.push((
-                "account",
-                Zeroizing::new(serde_json::to_vec(&self.own.pickle())?),
-            ));
+            parts.push(("account", Zeroizing::new(serde_json::to_vec(&self.own.pickle())?)));
         }
         Ok(parts)
     }
@@ -199,11 +186,7 @@ impl Machine {
     /// # Errors
     /// [`CryptoError::Signed`].
     pub fn cross_signing_to_upload(&mut self) -> Result<Option<CrossSigningUpload>, CryptoError> {
-        let cross_signing = self
-            .own
-            .cross_signing
-            .get_or_insert_with(CrossSigning::new)
-            .clone();
+        let cross_signing = self.own.cross_signing.get_or_insert_with(CrossSigning::new).clone();
         if cross_signing.published {
             return Ok(None);
         }
@@ -235,12 +218,7 @@ impl Machine {
 
     /// The devices of the users that were asked for are known afterwards, as far as their servers answered.
     /// Waiting room keys whose sender is now known are taken; gives whether any was.
-    pub fn receive_keys_query(
-        &mut self,
-        asked: &[String],
-        response: &KeysQueryResponse,
-        now_ms: u64,
-    ) -> bool {
+    pub fn receive_keys_query(&mut self, asked: &[String], response: &KeysQueryResponse, now_ms: u64) -> bool {
         self.devices.receive(asked, response);
         self.dirty.devices = true;
         self.retry_waiting(now_ms)
@@ -256,19 +234,12 @@ impl Machine {
 
     /// Devices of these users with which no Olm session stands: the body of `POST /keys/claim`.
     #[must_use]
-    pub fn devices_to_claim(
-        &self,
-        users: &[String],
-        now_ms: u64,
-    ) -> BTreeMap<String, BTreeMap<String, String>> {
+    pub fn devices_to_claim(&self, users: &[String], now_ms: u64) -> BTreeMap<String, BTreeMap<String, String>> {
         let mut wanted: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for device in self.devices.devices_of(users) {
             let id = (device.user_id.clone(), device.device_id.clone());
             let own = device.user_id == self.own.user_id && device.device_id == self.own.device_id;
-            let waits = self
-                .claim_after_ms
-                .get(&id)
-                .is_some_and(|after| now_ms < *after);
+            let waits = self.claim_after_ms.get(&id).is_some_and(|after| now_ms < *after);
             let stands = self.olm.has(&device.curve25519.to_base64()) && !self.wedged.contains(&id);
             if !own && !waits && !stands {
                 let of_user = wanted.entry(device.user_id.clone()).or_default();
@@ -289,11 +260,7 @@ impl Machine {
         let devices: Vec<_> = self
             .devices
             .devices_of(&users)
-            .filter(|device| {
-                claimed
-                    .get(&device.user_id)
-                    .is_some_and(|of| of.contains_key(&device.device_id))
-            })
+            .filter(|device| claimed.get(&device.user_id).is_some_and(|of| of.contains_key(&device.device_id)))
             .cloned()
             .collect();
         for device in devices {
@@ -302,17 +269,12 @@ impl Machine {
                 .one_time_keys
                 .get(&device.user_id)
                 .and_then(|of_user| of_user.get(&device.device_id))
-                .and_then(|keys| {
-                    keys.iter()
-                        .find(|(id, _)| id.starts_with("signed_curve25519:"))
-                })
+                .and_then(|keys| keys.iter().find(|(id, _)| id.starts_with("signed_curve25519:")))
                 .map(|(_, key)| device.verify_one_time_key(key));
             let session = match key {
-                Some(Ok(key)) => self
-                    .own
-                    .account
-                    .create_outbound_session(SessionConfig::version_1(), device.curve25519, key)
-                    .ok(),
+                Some(Ok(key)) => {
+                    self.own.account.create_outbound_session(SessionConfig::version_1(), device.curve25519, key).ok()
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "a claimed one-time key is not believed");
                     None
@@ -327,8 +289,7 @@ impl Machine {
                 }
                 None => {
                     self.wedged.remove(&id);
-                    self.claim_after_ms
-                        .insert(id, now_ms.saturating_add(CLAIM_AGAIN_MS));
+                    self.claim_after_ms.insert(id, now_ms.saturating_add(CLAIM_AGAIN_MS));
                 }
             }
         }
@@ -352,7 +313,5 @@ fn part<T: DeserializeOwned>(
     load: &mut impl FnMut(&str) -> Option<Zeroizing<Vec<u8>>>,
     name: &str,
 ) -> Result<Option<T>, CryptoError> {
-    Ok(load(name)
-        .map(|bytes| serde_json::from_slice(&bytes))
-        .transpose()?)
+    Ok(load(name).map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
 }

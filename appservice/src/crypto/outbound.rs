@@ -32,9 +32,7 @@ impl RoomEncryption {
         let number = |name: &str| content.get(name).and_then(Value::as_u64);
         Self {
             rotation_period_ms: number("rotation_period_ms").unwrap_or(DEFAULT_ROTATION_MS),
-            rotation_period_msgs: number("rotation_period_msgs")
-                .unwrap_or(DEFAULT_ROTATION_MSGS)
-                .max(1),
+            rotation_period_msgs: number("rotation_period_msgs").unwrap_or(DEFAULT_ROTATION_MSGS).max(1),
         }
     }
 }
@@ -50,9 +48,7 @@ pub(crate) struct Outbound {
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbound")
-            .field("messages", &self.messages)
-            .finish_non_exhaustive()
+        f.debug_struct("Outbound").field("messages", &self.messages).finish_non_exhaustive()
     }
 }
 
@@ -67,21 +63,14 @@ impl Outbound {
     }
 
     /// True once the session is too old, has said enough, or is known to a device that is no recipient now.
-    pub(crate) fn must_rotate(
-        &self,
-        encryption: &RoomEncryption,
-        recipients: &[Device],
-        now_ms: u64,
-    ) -> bool {
+    pub(crate) fn must_rotate(&self, encryption: &RoomEncryption, recipients: &[Device], now_ms: u64) -> bool {
         let age_ms = now_ms.checked_sub(self.created_ms);
         // A clock that went back tells nothing about age: rotate.
         age_ms.is_none_or(|age| age >= encryption.rotation_period_ms)
             || self.messages >= encryption.rotation_period_msgs
             || self.shared_with.iter().any(|((user, device), key)| {
                 !recipients.iter().any(|recipient| {
-                    recipient.user_id == *user
-                        && recipient.device_id == *device
-                        && recipient.curve25519 == *key
+                    recipient.user_id == *user && recipient.device_id == *device && recipient.curve25519 == *key
                 })
             })
     }

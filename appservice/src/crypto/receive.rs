@@ -107,19 +107,13 @@ impl Machine {
                 None => received.dropped += 1,
             }
         }
-        let on_server = sync
-            .device_one_time_keys_count
-            .get("signed_curve25519")
-            .copied()
-            .unwrap_or_default();
+        let on_server = sync.device_one_time_keys_count.get("signed_curve25519").copied().unwrap_or_default();
         let needs_fallback = sync
             .device_unused_fallback_key_types
             .as_ref()
             .is_some_and(|types| !types.iter().any(|kind| kind == "signed_curve25519"));
         self.refill_keys(on_server, needs_fallback);
-        self.dirty.inbound |= self
-            .inbound
-            .forget_before(now_ms.saturating_sub(KEEP_INBOUND_MS));
+        self.dirty.inbound |= self.inbound.forget_before(now_ms.saturating_sub(KEEP_INBOUND_MS));
         received
     }
 
@@ -144,22 +138,10 @@ impl Machine {
         if !sound {
             return None;
         }
-        self.receive_payload(
-            Payload {
-                sender: event.sender,
-                sender_key,
-                inner,
-            },
-            now_ms,
-        )
+        self.receive_payload(Payload { sender: event.sender, sender_key, inner }, now_ms)
     }
 
-    fn decrypt_olm(
-        &mut self,
-        sender_key: &str,
-        message: &OlmMessage,
-        now_ms: u64,
-    ) -> Option<Vec<u8>> {
+    fn decrypt_olm(&mut self, sender_key: &str, message: &OlmMessage, now_ms: u64) -> Option<Vec<u8>> {
         if let Some(plaintext) = self.olm.decrypt(sender_key, message, now_ms) {
             self.dirty.olm = true;
             return Some(plaintext);
@@ -168,11 +150,7 @@ impl Machine {
             return None;
         };
         let identity = Curve25519PublicKey::from_base64(sender_key).ok()?;
-        let made = self
-            .own
-            .account
-            .create_inbound_session(SessionConfig::version_1(), identity, message)
-            .ok()?;
+        let made = self.own.account.create_inbound_session(SessionConfig::version_1(), identity, message).ok()?;
         self.olm.add(sender_key.to_owned(), made.session, now_ms);
         self.dirty.olm = true;
         self.dirty.account = true;
@@ -184,8 +162,7 @@ impl Machine {
             return;
         };
         let id = (device.user_id.clone(), device.device_id.clone());
-        self.unwedged_ms
-            .retain(|_, at| now_ms.saturating_sub(*at) < UNWEDGE_AGAIN_MS);
+        self.unwedged_ms.retain(|_, at| now_ms.saturating_sub(*at) < UNWEDGE_AGAIN_MS);
         if !self.unwedged_ms.contains_key(&id) {
             self.wedged.insert(id);
         }
@@ -196,10 +173,7 @@ impl Machine {
             Some(keys) => Device::verify_own_claim(&payload.sender, keys)
                 .ok()
                 .filter(|device| device.curve25519.to_base64() == payload.sender_key)?,
-            None => match self
-                .devices
-                .find_by_curve25519(&payload.sender, &payload.sender_key)
-            {
+            None => match self.devices.find_by_curve25519(&payload.sender, &payload.sender_key) {
                 Some(device) => device.clone(),
                 None => {
                     if self.waiting.len() < MAX_WAITING {
@@ -229,13 +203,7 @@ impl Machine {
         if session.session_id() != key.session_id {
             return None;
         }
-        let new = self.inbound.add(
-            &key.room_id,
-            session,
-            &device.user_id,
-            &device.device_id,
-            now_ms,
-        );
+        let new = self.inbound.add(&key.room_id, session, &device.user_id, &device.device_id, now_ms);
         self.dirty.inbound |= new;
         Some(new)
     }
@@ -244,11 +212,7 @@ impl Machine {
     pub(super) fn retry_waiting(&mut self, now_ms: u64) -> bool {
         let mut any = false;
         for payload in std::mem::take(&mut self.waiting) {
-            if self
-                .devices
-                .find_by_curve25519(&payload.sender, &payload.sender_key)
-                .is_some()
-            {
+            if self.devices.find_by_curve25519(&payload.sender, &payload.sender_key).is_some() {
                 any |= self.receive_payload(payload, now_ms) == Some(true);
             }
         }
@@ -289,18 +253,15 @@ impl Machine {
         if inbound.sender != event.sender {
             return Decrypted::Refused;
         }
-        let Opened::Plaintext(plaintext) = inbound.open(&event.content.ciphertext, &event.event_id)
-        else {
+        let Opened::Plaintext(plaintext) = inbound.open(&event.content.ciphertext, &event.event_id) else {
             return Decrypted::Refused;
         };
         let sender_device = inbound.sender_device.clone();
         self.dirty.inbound = true;
         match serde_json::from_slice::<Plaintext>(&plaintext) {
-            Ok(inner) if inner.room_id == room_id => Decrypted::Event {
-                event_type: inner.event_type,
-                content: inner.content,
-                sender_device,
-            },
+            Ok(inner) if inner.room_id == room_id => {
+                Decrypted::Event { event_type: inner.event_type, content: inner.content, sender_device }
+            }
             _ => Decrypted::Refused,
         }
     }

@@ -47,22 +47,14 @@ impl Machine {
         let recipients: Vec<Device> = self
             .devices
             .devices_of(members)
-            .filter(|device| {
-                device.user_id != self.own.user_id || device.device_id != self.own.device_id
-            })
+            .filter(|device| device.user_id != self.own.user_id || device.device_id != self.own.device_id)
             .cloned()
             .collect();
-        let outbound = self
-            .outbound
-            .entry(room_id.to_owned())
-            .or_insert_with(|| Outbound::new(now_ms));
+        let outbound = self.outbound.entry(room_id.to_owned()).or_insert_with(|| Outbound::new(now_ms));
         if outbound.must_rotate(encryption, &recipients, now_ms) {
             *outbound = Outbound::new(now_ms);
         }
-        let new: Vec<Device> = recipients
-            .into_iter()
-            .filter(|device| !outbound.is_shared_with(device))
-            .collect();
+        let new: Vec<Device> = recipients.into_iter().filter(|device| !outbound.is_shared_with(device)).collect();
         if new.is_empty() {
             return Ok(Vec::new());
         }
@@ -77,10 +69,7 @@ impl Machine {
 
     /// The devices that a sent request carried a room key to have it.
     pub fn mark_shared(&mut self, request: &ToDeviceRequest) {
-        let outbound = request
-            .room_id
-            .as_ref()
-            .and_then(|room| self.outbound.get_mut(room));
+        let outbound = request.room_id.as_ref().and_then(|room| self.outbound.get_mut(room));
         if let Some(outbound) = outbound {
             for device in &request.devices {
                 outbound.mark_shared(device);
@@ -147,13 +136,7 @@ impl Machine {
     }
 
     /// SPEC: "m.olm.v1.curve25519-aes-sha2", the plaintext and the event around it.
-    fn olm_message(
-        &mut self,
-        event_type: &str,
-        content: &Value,
-        device: &Device,
-        own_keys: &Value,
-    ) -> Option<Value> {
+    fn olm_message(&mut self, event_type: &str, content: &Value, device: &Device, own_keys: &Value) -> Option<Value> {
         let identity = device.curve25519.to_base64();
         let session = self.olm.newest(&identity)?;
         let payload = json!({
@@ -178,16 +161,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`CryptoError::NoRoomKey`] before [`Machine::share_room_key`].
-    pub fn encrypt(
-        &mut self,
-        room_id: &str,
-        event_type: &str,
-        content: &Value,
-    ) -> Result<Value, CryptoError> {
-        let outbound = self
-            .outbound
-            .get_mut(room_id)
-            .ok_or(CryptoError::NoRoomKey)?;
+    pub fn encrypt(&mut self, room_id: &str, event_type: &str, content: &Value) -> Result<Value, CryptoError> {
+        let outbound = self.outbound.get_mut(room_id).ok_or(CryptoError::NoRoomKey)?;
         let plaintext = json!({"type": event_type, "content": content, "room_id": room_id});
         let ciphertext = outbound.encrypt(plaintext.to_string().as_bytes());
         let mut encrypted = json!({
@@ -198,9 +173,7 @@ impl Machine {
             "ciphertext": ciphertext,
         });
         // SPEC: relations stay outside, the homeserver aggregates by them.
-        if let (Some(relation), Some(fields)) =
-            (content.get("m.relates_to"), encrypted.as_object_mut())
-        {
+        if let (Some(relation), Some(fields)) = (content.get("m.relates_to"), encrypted.as_object_mut()) {
             fields.insert("m.relates_to".to_owned(), relation.clone());
         }
         Ok(encrypted)

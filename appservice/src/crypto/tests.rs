@@ -9,10 +9,7 @@ use super::{Decrypted, Machine, Received, RoomEncryption, ToDeviceRequest, Uploa
 use crate::client::{DeviceLists, KeysClaimResponse, KeysQueryResponse, SyncResponse};
 
 const ROOM: &str = "!ward";
-const WEEK: RoomEncryption = RoomEncryption {
-    rotation_period_ms: 604_800_000,
-    rotation_period_msgs: 100,
-};
+const WEEK: RoomEncryption = RoomEncryption { rotation_period_ms: 604_800_000, rotation_period_msgs: 100 };
 
 /// Publishes keys and carries to-device messages.
 #[derive(Default)]
@@ -33,38 +30,21 @@ impl Homeserver {
             return;
         };
         if let Some(keys) = body.get("device_keys") {
-            self.devices
-                .entry(id.0.clone())
-                .or_default()
-                .insert(id.1.clone(), keys.clone());
+            self.devices.entry(id.0.clone()).or_default().insert(id.1.clone(), keys.clone());
         }
         for (key_id, key) in body["one_time_keys"].as_object().unwrap() {
-            self.one_time
-                .entry(id.clone())
-                .or_default()
-                .push((key_id.clone(), key.clone()));
+            self.one_time.entry(id.clone()).or_default().push((key_id.clone(), key.clone()));
         }
         for (key_id, key) in body["fallback_keys"].as_object().unwrap() {
-            self.fallback
-                .insert(id.clone(), (key_id.clone(), key.clone()));
+            self.fallback.insert(id.clone(), (key_id.clone(), key.clone()));
         }
         machine.mark_uploaded();
     }
 
     fn query(&self, users: &[String]) -> KeysQueryResponse {
-        let device_keys = users
-            .iter()
-            .map(|user| {
-                (
-                    user.clone(),
-                    self.devices.get(user).cloned().unwrap_or_default(),
-                )
-            })
-            .collect();
-        KeysQueryResponse {
-            device_keys,
-            ..Default::default()
-        }
+        let device_keys =
+            users.iter().map(|user| (user.clone(), self.devices.get(user).cloned().unwrap_or_default())).collect();
+        KeysQueryResponse { device_keys, ..Default::default() }
     }
 
     fn claim(&mut self, wanted: &BTreeMap<String, BTreeMap<String, String>>) -> KeysClaimResponse {
@@ -73,11 +53,7 @@ impl Homeserver {
             for device in devices.keys() {
                 self.claims += 1;
                 let id = (user.clone(), device.clone());
-                let key = self
-                    .one_time
-                    .get_mut(&id)
-                    .and_then(Vec::pop)
-                    .or_else(|| self.fallback.get(&id).cloned());
+                let key = self.one_time.get_mut(&id).and_then(Vec::pop).or_else(|| self.fallback.get(&id).cloned());
                 if let Some((key_id, key)) = key {
                     let of_user = response.one_time_keys.entry(user.clone()).or_default();
                     of_user.insert(device.clone(), BTreeMap::from([(key_id, key)]));
@@ -91,10 +67,7 @@ impl Homeserver {
         for (user, devices) in &request.messages {
             for (device, content) in devices {
                 let event = json!({"type": ToDeviceRequest::EVENT_TYPE, "sender": sender, "content": content});
-                self.inbox
-                    .entry((user.clone(), device.clone()))
-                    .or_default()
-                    .push(event);
+                self.inbox.entry((user.clone(), device.clone())).or_default().push(event);
             }
         }
     }
@@ -103,13 +76,10 @@ impl Homeserver {
         let id = (machine.user_id().to_owned(), machine.device_id().to_owned());
         let mut sync = SyncResponse::default();
         sync.to_device.events = self.inbox.remove(&id).unwrap_or_default();
-        sync.device_lists = DeviceLists {
-            changed: changed.iter().map(|user| (*user).to_owned()).collect(),
-            left: Vec::new(),
-        };
+        sync.device_lists =
+            DeviceLists { changed: changed.iter().map(|user| (*user).to_owned()).collect(), left: Vec::new() };
         let left = self.one_time.get(&id).map_or(0, Vec::len) as u64;
-        sync.device_one_time_keys_count
-            .insert("signed_curve25519".to_owned(), left);
+        sync.device_one_time_keys_count.insert("signed_curve25519".to_owned(), left);
         machine.receive_sync(&sync, now_ms)
     }
 
@@ -133,20 +103,11 @@ impl Homeserver {
             machine.receive_keys_claim(&wanted, &claimed, now_ms);
         }
         let sender = machine.user_id().to_owned();
-        for request in machine
-            .share_room_key(ROOM, &members, encryption, now_ms)
-            .unwrap()
-        {
+        for request in machine.share_room_key(ROOM, &members, encryption, now_ms).unwrap() {
             self.deliver(&sender, &request);
             machine.mark_shared(&request);
         }
-        let content = machine
-            .encrypt(
-                ROOM,
-                "m.room.message",
-                &json!({"msgtype": "m.text", "body": body}),
-            )
-            .unwrap();
+        let content = machine.encrypt(ROOM, "m.room.message", &json!({"msgtype": "m.text", "body": body})).unwrap();
         json!({
             "type": "m.room.encrypted", "room_id": ROOM, "sender": sender,
             "event_id": format!("${body}"), "content": content,
@@ -204,10 +165,7 @@ fn plaintext_of_olm_is_that_of_the_spec() {
     let ciphertext = &content["ciphertext"][keys["curve25519:BOB"].as_str().unwrap()];
     assert_eq!(ciphertext["type"], 0);
     assert!(ciphertext["body"].is_string());
-    assert_eq!(
-        content["sender_key"],
-        server.devices["@alice:a"]["ALICE"]["keys"]["curve25519:ALICE"]
-    );
+    assert_eq!(content["sender_key"], server.devices["@alice:a"]["ALICE"]["keys"]["curve25519:ALICE"]);
 }
 
 #[test]
@@ -261,10 +219,7 @@ fn a_deleted_device_cannot_read_on() {
 #[test]
 fn sessions_rotate_by_messages_and_by_time() {
     let (mut server, mut alice, mut bob) = pair();
-    let few = RoomEncryption {
-        rotation_period_ms: 1_000,
-        rotation_period_msgs: 2,
-    };
+    let few = RoomEncryption { rotation_period_ms: 1_000, rotation_period_msgs: 2 };
     let events: Vec<Value> = [("a", 0), ("b", 1), ("c", 2), ("d", 1_002)]
         .iter()
         .map(|(body, at)| server.say(&mut alice, BOTH, &few, body, *at))
@@ -273,10 +228,7 @@ fn sessions_rotate_by_messages_and_by_time() {
     assert_ne!(session_of(&events[1]), session_of(&events[2]));
     assert_ne!(session_of(&events[2]), session_of(&events[3]));
     server.sync(&mut bob, &[], 5);
-    let read: Vec<_> = events
-        .iter()
-        .map(|event| read(&mut bob, event).unwrap())
-        .collect();
+    let read: Vec<_> = events.iter().map(|event| read(&mut bob, event).unwrap()).collect();
     assert_eq!(read, ["a", "b", "c", "d"]);
 }
 
@@ -286,10 +238,7 @@ fn a_replayed_or_stolen_message_is_refused() {
     let event = server.say(&mut alice, BOTH, &WEEK, "hello", 1);
     server.sync(&mut bob, &[], 1);
     assert!(read(&mut bob, &event).is_some());
-    assert!(
-        read(&mut bob, &event).is_some(),
-        "the same event may be read twice"
-    );
+    assert!(read(&mut bob, &event).is_some(), "the same event may be read twice");
     let mut replay = event.clone();
     replay["event_id"] = json!("$other");
     assert_eq!(bob.decrypt(ROOM, &replay), Decrypted::Refused);
@@ -307,12 +256,8 @@ fn forged_device_keys_and_one_time_keys_are_not_believed() {
     let (kind, body) = mallory.keys_to_upload().unwrap().unwrap();
     assert_eq!(kind, UploadKind::First);
     // Mallory's identity key in Bob's signed object.
-    server
-        .devices
-        .get_mut("@bob:b")
-        .unwrap()
-        .get_mut("BOB")
-        .unwrap()["keys"]["curve25519:BOB"] = body["device_keys"]["keys"]["curve25519:BOB"].clone();
+    server.devices.get_mut("@bob:b").unwrap().get_mut("BOB").unwrap()["keys"]["curve25519:BOB"] =
+        body["device_keys"]["keys"]["curve25519:BOB"].clone();
     server.say(&mut alice, BOTH, &WEEK, "one", 1);
     assert!(server.inbox.is_empty(), "nobody believed, nobody got a key");
     server.devices = honest;
@@ -352,8 +297,7 @@ fn a_restored_machine_reads_and_speaks_on() {
     let before = server.say(&mut alice, BOTH, &WEEK, "before", 1);
     server.sync(&mut bob, &[], 1);
     server.say(&mut bob, BOTH, &WEEK, "answer", 1);
-    let stored: BTreeMap<&str, Zeroizing<Vec<u8>>> =
-        bob.take_changes().unwrap().into_iter().collect();
+    let stored: BTreeMap<&str, Zeroizing<Vec<u8>>> = bob.take_changes().unwrap().into_iter().collect();
     let load = |name: &str| stored.get(name).cloned();
     assert!(Machine::restore("@bob:b", "OTHER", load).is_err());
     let mut bob = Machine::restore("@bob:b", "BOB", load).unwrap().unwrap();
@@ -363,11 +307,7 @@ fn a_restored_machine_reads_and_speaks_on() {
     assert_eq!(read(&mut alice, &event).as_deref(), Some("after"));
     assert_eq!(server.claims, 1);
     assert!(bob.keys_to_upload().unwrap().is_none());
-    assert!(
-        Machine::restore("@bob:b", "BOB", |_| None)
-            .unwrap()
-            .is_none()
-    );
+    assert!(Machine::restore("@bob:b", "BOB", |_| None).unwrap().is_none());
     assert!(Machine::restore("@bob:b", "BOB", |_| Some(Zeroizing::new(b"{".to_vec()))).is_err());
 }
 
@@ -379,27 +319,11 @@ fn a_broken_olm_session_is_replaced() {
     server.say(&mut bob, BOTH, &WEEK, "two", 1);
     server.sync(&mut alice, &[], 1);
     // Bob loses his sessions; Alice does not know and sends a normal message.
-    let account: BTreeMap<_, _> = bob
-        .take_changes()
-        .unwrap()
-        .into_iter()
-        .filter(|(name, _)| *name != "olm")
-        .collect();
-    let mut bob = Machine::restore("@bob:b", "BOB", |name| account.get(name).cloned())
-        .unwrap()
-        .unwrap();
-    let once = RoomEncryption {
-        rotation_period_ms: 604_800_000,
-        rotation_period_msgs: 1,
-    };
+    let account: BTreeMap<_, _> = bob.take_changes().unwrap().into_iter().filter(|(name, _)| *name != "olm").collect();
+    let mut bob = Machine::restore("@bob:b", "BOB", |name| account.get(name).cloned()).unwrap().unwrap();
+    let once = RoomEncryption { rotation_period_ms: 604_800_000, rotation_period_msgs: 1 };
     server.say(&mut alice, BOTH, &once, "lost", 2);
-    assert_eq!(
-        server.sync(&mut bob, &[], 2),
-        Received {
-            new_room_keys: 0,
-            dropped: 1
-        }
-    );
+    assert_eq!(server.sync(&mut bob, &[], 2), Received { new_room_keys: 0, dropped: 1 });
     // Bob opens a new one and says so.
     let users = vec!["@alice:a".to_owned()];
     let wanted = bob.devices_to_claim(&users, 3);
@@ -438,13 +362,7 @@ fn malformed_to_device_messages_are_dropped() {
             "sender_key": "x", "ciphertext": {"y": {"type": 7, "body": "AAAA"}}}}),
         json!({"type": "m.room_key", "sender": "@x:y", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}),
     ];
-    assert_eq!(
-        alice.receive_sync(&sync, 1),
-        Received {
-            new_room_keys: 0,
-            dropped: 2
-        }
-    );
+    assert_eq!(alice.receive_sync(&sync, 1), Received { new_room_keys: 0, dropped: 2 });
 }
 
 #[test]
@@ -453,25 +371,12 @@ fn cross_signing_keys_are_signed_by_the_master_key() {
     let upload = alice.cross_signing_to_upload().unwrap().unwrap();
     let master = upload.keys["master_key"]["keys"].as_object().unwrap();
     let (master_id, master_key) = master.iter().next().unwrap();
-    let master_key =
-        vodozemac::Ed25519PublicKey::from_base64(master_key.as_str().unwrap()).unwrap();
-    super::json::verify(
-        &upload.keys["self_signing_key"],
-        "@alice:a",
-        master_id,
-        &master_key,
-    )
-    .unwrap();
+    let master_key = vodozemac::Ed25519PublicKey::from_base64(master_key.as_str().unwrap()).unwrap();
+    super::json::verify(&upload.keys["self_signing_key"], "@alice:a", master_id, &master_key).unwrap();
     let own = upload.keys["self_signing_key"]["keys"].as_object().unwrap();
     let (own_id, own_key) = own.iter().next().unwrap();
     let own_key = vodozemac::Ed25519PublicKey::from_base64(own_key.as_str().unwrap()).unwrap();
-    super::json::verify(
-        &upload.signatures["@alice:a"]["ALICE"],
-        "@alice:a",
-        own_id,
-        &own_key,
-    )
-    .unwrap();
+    super::json::verify(&upload.signatures["@alice:a"]["ALICE"], "@alice:a", own_id, &own_key).unwrap();
     alice.mark_cross_signed();
     assert!(alice.cross_signing_to_upload().unwrap().is_none());
 }

@@ -11,9 +11,7 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 
 /// The stored parts of a device.
-const PARTS: [&str; 7] = [
-    "login", "since", "rooms", "account", "olm", "devices", "inbound",
-];
+const PARTS: [&str; 7] = ["login", "since", "rooms", "account", "olm", "devices", "inbound"];
 
 #[derive(Serialize, Deserialize)]
 struct StoredLogin {
@@ -51,14 +49,9 @@ impl DeviceSetup {
         self.with_store(move |store| store.load(&file)).await
     }
 
-    pub(super) async fn write(
-        &self,
-        part: &str,
-        content: Zeroizing<Vec<u8>>,
-    ) -> Result<(), DeviceError> {
+    pub(super) async fn write(&self, part: &str, content: Zeroizing<Vec<u8>>) -> Result<(), DeviceError> {
         let file = self.file(part);
-        self.with_store(move |store| store.write(&file, &content))
-            .await
+        self.with_store(move |store| store.write(&file, &content)).await
     }
 
     /// Logged in afterwards, as the device that is stored or as a new one.
@@ -77,20 +70,13 @@ impl DeviceSetup {
         }
         let machine = Machine::restore(&user_id, &login.device_id, |part| parts.remove(part))?
             .unwrap_or_else(|| Machine::new(&user_id, &login.device_id));
-        let since = parts
-            .remove("since")
-            .and_then(|since| String::from_utf8(since.to_vec()).ok());
+        let since = parts.remove("since").and_then(|since| String::from_utf8(since.to_vec()).ok());
         let encrypted_rooms = parts
             .remove("rooms")
             .map(|rooms| serde_json::from_slice(&rooms).map_err(DeviceError::Stored))
             .transpose()?
             .unwrap_or_default();
-        Ok(Opened {
-            session,
-            machine,
-            since,
-            encrypted_rooms,
-        })
+        Ok(Opened { session, machine, since, encrypted_rooms })
     }
 
     /// The stored login, if the homeserver still knows it; otherwise all that belonged to it is removed.
@@ -103,10 +89,7 @@ impl DeviceSetup {
         match session.whoami().await {
             Ok(_) => Ok(Some(login)),
             Err(error) if is_logged_out(&error) => {
-                tracing::warn!(
-                    user.id = user_id,
-                    "the device was logged out; a new one takes its place"
-                );
+                tracing::warn!(user.id = user_id, "the device was logged out; a new one takes its place");
                 for part in PARTS {
                     let file = self.file(part);
                     self.with_store(move |store| store.remove(&file)).await?;
@@ -124,10 +107,7 @@ impl DeviceSetup {
             tracing::debug!(%error, "the display name was not set");
         }
         let login = session.login(&new_device_id(), &self.display_name).await?;
-        let stored = StoredLogin {
-            device_id: login.device_id,
-            access_token: login.access_token,
-        };
+        let stored = StoredLogin { device_id: login.device_id, access_token: login.access_token };
         let bytes = serde_json::to_vec(&stored).map_err(DeviceError::Stored)?;
         self.write("login", Zeroizing::new(bytes)).await?;
         Ok(stored)

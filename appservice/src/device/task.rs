@@ -40,12 +40,8 @@ impl DeviceTask {
         loop {
             let error = match self.setup.open().await {
                 Ok(opened) => {
-                    let mut running = Running {
-                        setup: &self.setup,
-                        opened,
-                        rooms: BTreeMap::new(),
-                        new_keys: &self.new_keys,
-                    };
+                    let mut running =
+                        Running { setup: &self.setup, opened, rooms: BTreeMap::new(), new_keys: &self.new_keys };
                     match running.publish().await {
                         Ok(()) => {
                             failures = 0;
@@ -70,9 +66,7 @@ impl DeviceTask {
 }
 
 fn pause(failures: u32) -> Duration {
-    Duration::from_millis(250)
-        .saturating_mul(1 << failures.min(8))
-        .min(MAX_PAUSE)
+    Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(MAX_PAUSE)
 }
 
 impl Running<'_> {
@@ -128,10 +122,7 @@ impl Running<'_> {
         let user_id = self.opened.machine.user_id().to_owned();
         let masquerade = self.setup.client.as_user(&user_id);
         masquerade.upload_cross_signing(&upload.keys).await?;
-        self.opened
-            .session
-            .upload_signatures(&upload.signatures)
-            .await?;
+        self.opened.session.upload_signatures(&upload.signatures).await?;
         self.opened.machine.mark_cross_signed();
         self.save().await
     }
@@ -140,19 +131,11 @@ impl Running<'_> {
     async fn serve(&mut self, commands: &mut tokio::sync::mpsc::Receiver<Command>) -> DeviceError {
         let mut failures = 0u32;
         loop {
-            let wait = if failures == 0 {
-                Duration::ZERO
-            } else {
-                pause(failures)
-            };
+            let wait = if failures == 0 { Duration::ZERO } else { pause(failures) };
             let session = self.opened.session.clone();
             let since = self.opened.since.clone();
             // The first sync after a start says at once what is there.
-            let timeout = if since.is_some() {
-                SYNC
-            } else {
-                Duration::ZERO
-            };
+            let timeout = if since.is_some() { SYNC } else { Duration::ZERO };
             let mut syncing = std::pin::pin!(async move {
                 tokio::time::sleep(wait).await;
                 session.sync(since.as_deref(), timeout).await
@@ -189,10 +172,7 @@ impl Running<'_> {
         self.save().await?;
         let mut any = received.new_room_keys > 0;
         if received.dropped > 0 {
-            tracing::info!(
-                dropped = received.dropped,
-                "to-device messages were dropped"
-            );
+            tracing::info!(dropped = received.dropped, "to-device messages were dropped");
         }
         match self.keep_up().await {
             Ok(more) => any |= more,
@@ -201,12 +181,7 @@ impl Running<'_> {
                 tracing::warn!(%error, "keys were not kept up; the next sync tries again")
             }
         }
-        self.setup
-            .write(
-                "since",
-                Zeroizing::new(response.next_batch.clone().into_bytes()),
-            )
-            .await?;
+        self.setup.write("since", Zeroizing::new(response.next_batch.clone().into_bytes())).await?;
         self.opened.since = Some(response.next_batch);
         if any {
             self.new_keys.send_modify(|count| *count += 1);
@@ -238,10 +213,7 @@ impl Running<'_> {
         }
         let response = self.opened.session.query_keys(&asked).await?;
         let now_ms = self.now_ms();
-        let any = self
-            .opened
-            .machine
-            .receive_keys_query(&asked, &response, now_ms);
+        let any = self.opened.machine.receive_keys_query(&asked, &response, now_ms);
         self.save().await?;
         Ok(any)
     }
@@ -253,19 +225,13 @@ impl Running<'_> {
         }
         let response = self.opened.session.claim_keys(&wanted).await?;
         let now_ms = self.now_ms();
-        self.opened
-            .machine
-            .receive_keys_claim(&wanted, &response, now_ms);
+        self.opened.machine.receive_keys_claim(&wanted, &response, now_ms);
         self.save().await
     }
 
     async fn send_to_device(&self, request: &ToDeviceRequest) -> Result<(), DeviceError> {
         let event_type = ToDeviceRequest::EVENT_TYPE;
-        Ok(self
-            .opened
-            .session
-            .send_to_device(event_type, &request.txn_id, &request.messages)
-            .await?)
+        Ok(self.opened.session.send_to_device(event_type, &request.txn_id, &request.messages).await?)
     }
 
     async fn obey(&mut self, command: Command) {
@@ -276,11 +242,7 @@ impl Running<'_> {
                     let _gone = reply.send(self.send(&message).await);
                 }
             }
-            Command::Decrypt {
-                room_id,
-                event,
-                reply,
-            } => {
+            Command::Decrypt { room_id, event, reply } => {
                 let decrypted: Decrypted = self.opened.machine.decrypt(&room_id, &event);
                 let _gone = reply.send(decrypted);
             }
@@ -299,14 +261,7 @@ impl Running<'_> {
                 return Err(DeviceError::NotEncrypted);
             }
             let session = &self.opened.session;
-            return Ok(session
-                .send_event(
-                    room_id,
-                    &message.event_type,
-                    &message.txn_id,
-                    &message.content,
-                )
-                .await?);
+            return Ok(session.send_event(room_id, &message.event_type, &message.txn_id, &message.content).await?);
         };
         let mut members = self.opened.session.fetch_joined_members(room_id).await?;
         if settings.invited_may_read {
@@ -315,24 +270,16 @@ impl Running<'_> {
         self.query(&members).await?;
         self.claim(&members).await?;
         let now_ms = self.now_ms();
-        let requests =
-            self.opened
-                .machine
-                .share_room_key(room_id, &members, &encryption, now_ms)?;
+        let requests = self.opened.machine.share_room_key(room_id, &members, &encryption, now_ms)?;
         // INVARIANT: the ratchets are on disk before what they encrypted leaves.
         self.save().await?;
         for request in &requests {
             self.send_to_device(request).await?;
             self.opened.machine.mark_shared(request);
         }
-        let content =
-            self.opened
-                .machine
-                .encrypt(room_id, &message.event_type, &message.content)?;
+        let content = self.opened.machine.encrypt(room_id, &message.event_type, &message.content)?;
         let session = &self.opened.session;
-        Ok(session
-            .send_event(room_id, "m.room.encrypted", &message.txn_id, &content)
-            .await?)
+        Ok(session.send_event(room_id, "m.room.encrypted", &message.txn_id, &content).await?)
     }
 
     async fn settings(&mut self, room_id: &str) -> Result<RoomSettings, DeviceError> {
@@ -340,16 +287,10 @@ impl Running<'_> {
             return Ok(settings.clone());
         }
         let session = &self.opened.session;
-        let encryption = session
-            .fetch_state(room_id, "m.room.encryption", "")
-            .await?;
-        let visibility = session
-            .fetch_state(room_id, "m.room.history_visibility", "")
-            .await?;
-        let visibility = visibility
-            .as_ref()
-            .and_then(|content| content.get("history_visibility"))
-            .and_then(Value::as_str);
+        let encryption = session.fetch_state(room_id, "m.room.encryption", "").await?;
+        let visibility = session.fetch_state(room_id, "m.room.history_visibility", "").await?;
+        let visibility =
+            visibility.as_ref().and_then(|content| content.get("history_visibility")).and_then(Value::as_str);
         let known = self.opened.encrypted_rooms.contains(room_id);
         let settings = RoomSettings {
             // INVARIANT: a room that was encrypted once is encrypted for ever, whatever the homeserver says.
@@ -360,8 +301,7 @@ impl Running<'_> {
         };
         if settings.encryption.is_some() && !known {
             self.opened.encrypted_rooms.insert(room_id.to_owned());
-            let rooms =
-                serde_json::to_vec(&self.opened.encrypted_rooms).map_err(ClientError::Json)?;
+            let rooms = serde_json::to_vec(&self.opened.encrypted_rooms).map_err(ClientError::Json)?;
             self.setup.write("rooms", Zeroizing::new(rooms)).await?;
         }
         if self.rooms.len() >= MAX_ROOMS {

@@ -97,9 +97,7 @@ impl Bot {
 
     async fn hear(&mut self, event: Value) {
         let text = |name: &str| event.get(name).and_then(Value::as_str).map(str::to_owned);
-        let (Some(event_type), Some(room_id), Some(sender)) =
-            (text("type"), text("room_id"), text("sender"))
-        else {
+        let (Some(event_type), Some(room_id), Some(sender)) = (text("type"), text("room_id"), text("sender")) else {
             return;
         };
         match event_type.as_str() {
@@ -123,10 +121,7 @@ impl Bot {
 
     /// Our users accept invitations of the bot; the bot also accepts those of its own server's users.
     async fn hear_membership(&self, room_id: &str, sender: &str, event: &Value) {
-        let invited = event
-            .get("state_key")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let invited = event.get("state_key").and_then(Value::as_str).unwrap_or_default();
         let membership = event.pointer("/content/membership").and_then(Value::as_str);
         if membership != Some("invite") || !self.ids.has_user(invited) {
             return;
@@ -142,11 +137,7 @@ impl Bot {
     }
 
     async fn hear_message(&mut self, room_id: &str, event: Value) {
-        let Some(event_id) = event
-            .get("event_id")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-        else {
+        let Some(event_id) = event.get("event_id").and_then(Value::as_str).map(str::to_owned) else {
             return;
         };
         if event.get("type").and_then(Value::as_str) == Some("m.room.message") {
@@ -154,11 +145,7 @@ impl Bot {
             return self.obey(room_id, &event_id, &content).await;
         }
         match self.device.decrypt(room_id, event.clone()).await {
-            Ok(Decrypted::Event {
-                event_type,
-                content,
-                ..
-            }) if event_type == "m.room.message" => {
+            Ok(Decrypted::Event { event_type, content, .. }) if event_type == "m.room.message" => {
                 self.obey(room_id, &event_id, &content).await;
             }
             Ok(Decrypted::MissingKey) => {
@@ -166,11 +153,7 @@ impl Bot {
                     self.pending.pop_front();
                 }
                 let since_ms = self.clock.now_ms();
-                self.pending.push_back(Pending {
-                    room_id: room_id.to_owned(),
-                    event,
-                    since_ms,
-                });
+                self.pending.push_back(Pending { room_id: room_id.to_owned(), event, since_ms });
             }
             Ok(Decrypted::Event { .. } | Decrypted::Refused) => {}
             Err(error) => tracing::debug!(%error, "a message was not read"),
@@ -208,10 +191,7 @@ impl Bot {
 
     async fn obey(&mut self, room_id: &str, event_id: &str, content: &Value) {
         let said = content.get("msgtype").and_then(Value::as_str) == Some("m.text");
-        let body = content
-            .get("body")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let body = content.get("body").and_then(Value::as_str).unwrap_or_default();
         let Some(command) = Command::parse(body).filter(|_| said) else {
             return;
         };
@@ -234,12 +214,7 @@ impl Bot {
         }
     }
 
-    async fn answer(
-        &self,
-        room_id: &str,
-        event_id: &str,
-        body: String,
-    ) -> Result<String, DeviceError> {
+    async fn answer(&self, room_id: &str, event_id: &str, body: String) -> Result<String, DeviceError> {
         let content = json!({
             "msgtype": "m.notice",
             "body": body,

@@ -53,24 +53,13 @@ impl Organisations {
     ///
     /// # Errors
     /// [`BoundsError`]; no room is bounded by a register that does not hold.
-    pub fn bounds(
-        &self,
-        spec: &ClinicalRoomSpec,
-        bot: &str,
-        now_ms: u64,
-    ) -> Result<Bounds, BoundsError> {
+    pub fn bounds(&self, spec: &ClinicalRoomSpec, bot: &str, now_ms: u64) -> Result<Bounds, BoundsError> {
         let own = server_of(bot).unwrap_or_default();
         let Some(path) = &self.register_file else {
-            return Ok(Bounds {
-                servers: self.configured_servers(spec, own),
-                policy_server: None,
-            });
+            return Ok(Bounds { servers: self.configured_servers(spec, own), policy_server: None });
         };
-        let trusted = self
-            .register_keys
-            .iter()
-            .map(|key| keys::decode_verifying_key(key))
-            .collect::<Result<Vec<_>, _>>()?;
+        let trusted =
+            self.register_keys.iter().map(|key| keys::decode_verifying_key(key)).collect::<Result<Vec<_>, _>>()?;
         let register = SignedRegister::verify(&std::fs::read(path)?, &trusted)?;
         register.check_current(now_ms)?;
         self.registered(spec, own, &register)
@@ -84,28 +73,19 @@ impl Organisations {
     ) -> Result<Bounds, BoundsError> {
         let mut servers = BTreeSet::from([own.to_owned()]);
         for code in &spec.organisations {
-            let organisation = register
-                .organisation(code)
-                .ok_or(BoundsError::UnknownOrganisation)?;
+            let organisation = register.organisation(code).ok_or(BoundsError::UnknownOrganisation)?;
             servers.extend(organisation.server_names.iter().cloned());
         }
         let policy_server = register
             .organisation_of_server(own)
             .filter(|_| self.policy_server)
             .and_then(|organisation| organisation.policy_server_content(own));
-        Ok(Bounds {
-            servers,
-            policy_server,
-        })
+        Ok(Bounds { servers, policy_server })
     }
 
     /// Our own server, those configured for the organisations, those asked for, and those of the invited.
     fn configured_servers(&self, spec: &ClinicalRoomSpec, own: &str) -> BTreeSet<String> {
-        let named = spec
-            .organisations
-            .iter()
-            .filter_map(|code| self.configured.get(code))
-            .flatten();
+        let named = spec.organisations.iter().filter_map(|code| self.configured.get(code)).flatten();
         let invited = spec.invite.iter().filter_map(|user| server_of(user));
         std::iter::once(own)
             .chain(named.map(String::as_str))
@@ -134,9 +114,7 @@ mod tests {
             configured: BTreeMap::from([("s".to_owned(), vec!["s.example".to_owned()])]),
             ..Organisations::default()
         };
-        let bounds = organisations
-            .bounds(&spec(&["s", "t"]), "@bot:n.example", 0)
-            .unwrap();
+        let bounds = organisations.bounds(&spec(&["s", "t"]), "@bot:n.example", 0).unwrap();
         let servers: Vec<_> = bounds.servers.iter().map(String::as_str).collect();
         assert_eq!(servers, ["guest.example", "n.example", "s.example"]);
     }
@@ -144,25 +122,19 @@ mod tests {
     #[test]
     fn a_register_that_does_not_hold_bounds_no_room() {
         let root = tempfile::tempdir().unwrap();
-        let mut organisations = Organisations {
-            register_file: Some(root.path().join("register.json")),
-            ..Organisations::default()
-        };
+        let mut organisations =
+            Organisations { register_file: Some(root.path().join("register.json")), ..Organisations::default() };
         let bounds = |organisations: &Organisations| organisations.bounds(&spec(&["s"]), "@b:n", 0);
         assert!(matches!(bounds(&organisations), Err(BoundsError::Read(_))));
         std::fs::write(root.path().join("register.json"), b"{}").unwrap();
-        assert!(matches!(
-            bounds(&organisations),
-            Err(BoundsError::Register(_))
-        ));
+        assert!(matches!(bounds(&organisations), Err(BoundsError::Register(_))));
         organisations.register_keys.push("nonsense".to_owned());
         assert!(matches!(bounds(&organisations), Err(BoundsError::Key(_))));
     }
 
     #[test]
     fn the_registers_servers_count_and_nobody_elses() {
-        let signer =
-            keys::decode_signing_key("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE").unwrap();
+        let signer = keys::decode_signing_key("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE").unwrap();
         let key = keys::encode_verifying_key(&signer.verifying_key());
         let organisation = |code: &str| {
             json!({
@@ -185,9 +157,7 @@ mod tests {
             policy_server: true,
             ..Organisations::default()
         };
-        let bounds = organisations
-            .bounds(&spec(&["n", "s"]), "@bot:n.example", 2_000)
-            .unwrap();
+        let bounds = organisations.bounds(&spec(&["n", "s"]), "@bot:n.example", 2_000).unwrap();
         let servers: Vec<_> = bounds.servers.iter().map(String::as_str).collect();
         assert_eq!(servers, ["n.example", "s.example"]);
         assert_eq!(bounds.policy_server.unwrap()["via"], "n.example");

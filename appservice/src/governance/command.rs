@@ -20,8 +20,7 @@ pub const HELP: &str = "I am Matron, the governance bot of this room. I keep its
     !matron explain <decision id>: why something was permitted or refused, in plain words. The id stands in every refusal.";
 
 /// What `!matron explain` without an id answers.
-pub const EXPLAIN_WHAT: &str =
-    "Which decision? Write !matron explain and the id that stands in the refusal.";
+pub const EXPLAIN_WHAT: &str = "Which decision? Write !matron explain and the id that stands in the refusal.";
 
 impl Command {
     /// Reads a message's body; `None` where it is not for the bot.
@@ -42,10 +41,7 @@ impl Command {
 }
 
 fn is_decision_id(id: &str) -> bool {
-    id.len() <= MAX_ID_BYTES
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    id.len() <= MAX_ID_BYTES && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 #[cfg(test)]
@@ -57,22 +53,10 @@ mod tests {
         assert_eq!(Command::parse("!matron help"), Some(Command::Help));
         assert_eq!(Command::parse("  !matron  "), Some(Command::Help));
         assert_eq!(Command::parse("!matron dance"), Some(Command::Help));
-        assert_eq!(
-            Command::parse("!matron explain D-4x.1"),
-            Some(Command::Explain("D-4x.1".to_owned()))
-        );
-        assert_eq!(
-            Command::parse("!matron explain"),
-            Some(Command::ExplainWhat)
-        );
-        assert_eq!(
-            Command::parse("!matron explain ../../x"),
-            Some(Command::ExplainWhat)
-        );
-        assert_eq!(
-            Command::parse(&format!("!matron explain {}", "a".repeat(200))),
-            Some(Command::ExplainWhat)
-        );
+        assert_eq!(Command::parse("!matron explain D-4x.1"), Some(Command::Explain("D-4x.1".to_owned())));
+        assert_eq!(Command::parse("!matron explain"), Some(Command::ExplainWhat));
+        assert_eq!(Command::parse("!matron explain ../../x"), Some(Command::ExplainWhat));
+        assert_eq!(Command::parse(&format!("!matron explain {}", "a".repeat(200))), Some(Command::ExplainWhat));
         for other in ["", "matron help", "!matronhelp", "see !matron help"] {
             assert_eq!(Command::parse(other), None);
         }

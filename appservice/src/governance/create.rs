@@ -38,11 +38,9 @@ impl BotCreates {
         let organisations = self.organisations.clone();
         let (spec, bot) = (spec.clone(), self.bot.user_id().to_owned());
         let now_ms = self.clock.now_ms();
-        Ok(
-            tokio::task::spawn_blocking(move || organisations.bounds(&spec, &bot, now_ms))
-                .await
-                .map_err(|_stopping| RoomCreatorError::NotReady)??,
-        )
+        Ok(tokio::task::spawn_blocking(move || organisations.bounds(&spec, &bot, now_ms))
+            .await
+            .map_err(|_stopping| RoomCreatorError::NotReady)??)
     }
 
     async fn create_room(&self, spec: ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
@@ -55,15 +53,9 @@ impl BotCreates {
             None => None,
         };
         let bounds = self.bounds(&spec).await?;
-        self.bot
-            .wait_ready()
-            .await
-            .map_err(|_stopped| RoomCreatorError::NotReady)?;
+        self.bot.wait_ready().await.map_err(|_stopped| RoomCreatorError::NotReady)?;
         if let Some((_, device)) = &feed {
-            device
-                .wait_ready()
-                .await
-                .map_err(|_stopped| RoomCreatorError::NotReady)?;
+            device.wait_ready().await.map_err(|_stopped| RoomCreatorError::NotReady)?;
         }
         let session = self.client.as_user(self.bot.user_id());
         let version = match &spec.room_version {
@@ -73,13 +65,8 @@ impl BotCreates {
         let body = spec.create_body(self.bot.user_id(), &version, &bounds);
         let room_id = session.create_room(&body).await?;
         tracing::info!(room.id = %room_id, "a clinical room was created");
-        self.credentials
-            .show(&self.client, self.bot.user_id(), &room_id)
-            .await?;
-        let mut created = CreatedRoom {
-            room_id,
-            not_invited: Vec::new(),
-        };
+        self.credentials.show(&self.client, self.bot.user_id(), &room_id).await?;
+        let mut created = CreatedRoom { room_id, not_invited: Vec::new() };
         for user_id in &spec.invite {
             if let Err(error) = session.invite(&created.room_id, user_id).await {
                 tracing::warn!(room.id = %created.room_id, %error, "somebody was not invited");
@@ -88,9 +75,7 @@ impl BotCreates {
         }
         if let Some((name, device)) = feed {
             session.invite(&created.room_id, device.user_id()).await?;
-            self.credentials
-                .join(&self.client, device.user_id(), &created.room_id)
-                .await?;
+            self.credentials.join(&self.client, device.user_id(), &created.room_id).await?;
             let (routes, room_id) = (Arc::clone(&self.routes), created.room_id.clone());
             tokio::task::spawn_blocking(move || routes.set(&name, &room_id))
                 .await

@@ -24,12 +24,7 @@ impl Credentials {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn join(
-        &self,
-        client: &Client,
-        user_id: &str,
-        room_id: &str,
-    ) -> Result<(), ClientError> {
+    pub async fn join(&self, client: &Client, user_id: &str, room_id: &str) -> Result<(), ClientError> {
         client.as_user(user_id).join(room_id).await?;
         self.show(client, user_id, room_id).await
     }
@@ -38,19 +33,12 @@ impl Credentials {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn show(
-        &self,
-        client: &Client,
-        user_id: &str,
-        room_id: &str,
-    ) -> Result<(), ClientError> {
+    pub async fn show(&self, client: &Client, user_id: &str, room_id: &str) -> Result<(), ClientError> {
         let Some(credential) = self.by_user.get(user_id) else {
             return Ok(());
         };
         let session = client.as_user(user_id);
-        let member = session
-            .fetch_state(room_id, "m.room.member", user_id)
-            .await?;
+        let member = session.fetch_state(room_id, "m.room.member", user_id).await?;
         let mut content = match member {
             Some(Value::Object(content)) => content,
             _ => Map::from_iter([("membership".to_owned(), Value::from("join"))]),
@@ -59,9 +47,7 @@ impl Credentials {
             return Ok(());
         }
         content.insert(CREDENTIAL_FIELD.to_owned(), credential.clone());
-        session
-            .send_state(room_id, "m.room.member", user_id, &Value::Object(content))
-            .await?;
+        session.send_state(room_id, "m.room.member", user_id, &Value::Object(content)).await?;
         Ok(())
     }
 }

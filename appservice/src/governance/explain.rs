@@ -84,9 +84,7 @@ impl ExplainSource for HomeserverExplains {
 
 /// The text of an explanation: `explanation` (or `text`), else the sentences of its `reasons`.
 fn sentences(answer: &Value) -> Option<String> {
-    let whole = ["explanation", "text"]
-        .iter()
-        .find_map(|name| answer.get(name)?.as_str());
+    let whole = ["explanation", "text"].iter().find_map(|name| answer.get(name)?.as_str());
     let text = match whole {
         Some(text) => text.to_owned(),
         None => answer
@@ -108,21 +106,10 @@ mod tests {
 
     #[test]
     fn an_explanation_is_its_text_or_its_reasons() {
-        assert_eq!(
-            sentences(&json!({"explanation": "Refused."})).unwrap(),
-            "Refused."
-        );
-        assert_eq!(
-            sentences(&json!({"reasons": [{"sentence": "One."}, "Two."]})).unwrap(),
-            "One.\nTwo."
-        );
+        assert_eq!(sentences(&json!({"explanation": "Refused."})).unwrap(), "Refused.");
+        assert_eq!(sentences(&json!({"reasons": [{"sentence": "One."}, "Two."]})).unwrap(), "One.\nTwo.");
         assert_eq!(sentences(&json!({"reasons": []})), None);
         assert_eq!(sentences(&json!([])), None);
-        assert_eq!(
-            sentences(&json!({"text": "x".repeat(9_000)}))
-                .unwrap()
-                .len(),
-            MAX_CHARS
-        );
+        assert_eq!(sentences(&json!({"text": "x".repeat(9_000)})).unwrap().len(), MAX_CHARS);
     }
 }

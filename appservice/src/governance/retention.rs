@@ -39,13 +39,7 @@ impl Retention {
     /// A worker that redacts as `session`, asking at least every `poll`.
     #[must_use]
     pub fn new(session: Session, clock: Arc<dyn Clock>, poll: Duration, batch: u32) -> Self {
-        Self {
-            session,
-            clock,
-            poll,
-            batch,
-            refused: BTreeMap::new(),
-        }
+        Self { session, clock, poll, batch, refused: BTreeMap::new() }
     }
 
     /// Redacts what falls due until dropped.
@@ -65,9 +59,7 @@ impl Retention {
                         tracing::warn!(%error, "the homeserver does not say what has expired");
                     }
                     failures = failures.saturating_add(1);
-                    self.poll
-                        .saturating_mul(1 << failures.min(6))
-                        .min(MAX_PAUSE)
+                    self.poll.saturating_mul(1 << failures.min(6)).min(MAX_PAUSE)
                 }
             };
             tokio::time::sleep(pause).await;
@@ -79,12 +71,8 @@ impl Retention {
             // There may be more than one batch.
             return MIN_PAUSE;
         }
-        let until_due = round
-            .next_due_ms
-            .map(|due| Duration::from_millis(due.saturating_sub(self.clock.now_ms())));
-        until_due
-            .map_or(self.poll, |until| until.min(self.poll))
-            .max(MIN_PAUSE)
+        let until_due = round.next_due_ms.map(|due| Duration::from_millis(due.saturating_sub(self.clock.now_ms())));
+        until_due.map_or(self.poll, |until| until.min(self.poll)).max(MIN_PAUSE)
     }
 
     /// Asks once and redacts what is due.
@@ -92,15 +80,8 @@ impl Retention {
         let now_ms = self.clock.now_ms();
         self.refused.retain(|_, again| now_ms < *again);
         let due = self.session.fetch_retention_due(self.batch).await?;
-        let mut round = Round {
-            next_due_ms: due.next_due_ms,
-            ..Round::default()
-        };
-        for event in due
-            .events
-            .iter()
-            .take(usize::try_from(self.batch).unwrap_or(usize::MAX))
-        {
+        let mut round = Round { next_due_ms: due.next_due_ms, ..Round::default() };
+        for event in due.events.iter().take(usize::try_from(self.batch).unwrap_or(usize::MAX)) {
             if self.refused.contains_key(&event.event_id) {
                 continue;
             }
@@ -114,8 +95,7 @@ impl Retention {
                     );
                     round.refused += 1;
                     if self.refused.len() < MAX_REFUSED {
-                        self.refused
-                            .insert(event.event_id.clone(), now_ms.saturating_add(AGAIN_MS));
+                        self.refused.insert(event.event_id.clone(), now_ms.saturating_add(AGAIN_MS));
                     }
                 }
             }
@@ -128,9 +108,6 @@ impl Retention {
 
     /// The event id is the transaction id: however often it is asked, one redaction results.
     async fn redact(&self, event: &DueEvent) -> Result<(), ClientError> {
-        self.session
-            .redact(&event.room_id, &event.event_id, &event.event_id, "Expired")
-            .await
-            .map(drop)
+        self.session.redact(&event.room_id, &event.event_id, &event.event_id, "Expired").await.map(drop)
     }
 }

@@ -101,17 +101,12 @@ pub(crate) fn server_of(user_id: &str) -> Option<&str> {
 fn is_server_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 230
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
 }
 
 /// True where the room's creators hold power without being listed (room version 12 and later).
 pub(crate) fn creators_are_privileged(room_version: &str) -> bool {
-    room_version
-        .parse::<u32>()
-        .is_ok_and(|version| version >= 12)
-        || room_version.starts_with("org.matrix.hydra.")
+    room_version.parse::<u32>().is_ok_and(|version| version >= 12) || room_version.starts_with("org.matrix.hydra.")
 }
 
 impl ClinicalRoomSpec {
@@ -133,23 +128,15 @@ impl ClinicalRoomSpec {
         if self.organisations.len() > MAX_ORGANISATIONS || self.policy().check().is_err() {
             return Err(SpecError::Organisations);
         }
-        if self.servers.len() > MAX_ORGANISATIONS * 4
-            || self.servers.iter().any(|server| !is_server_name(server))
-        {
+        if self.servers.len() > MAX_ORGANISATIONS * 4 || self.servers.iter().any(|server| !is_server_name(server)) {
             return Err(SpecError::Servers);
         }
         let version_is_sound = self.room_version.as_ref().is_none_or(|version| {
             !version.is_empty()
                 && version.len() <= 32
-                && version
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+                && version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         });
-        if version_is_sound {
-            Ok(())
-        } else {
-            Err(SpecError::RoomVersion)
-        }
+        if version_is_sound { Ok(()) } else { Err(SpecError::RoomVersion) }
     }
 
     /// The `createRoom` body. `bot` creates; `room_version` is the one that the room will have.
@@ -159,11 +146,7 @@ impl ClinicalRoomSpec {
     pub fn create_body(&self, bot: &str, room_version: &str, bounds: &Bounds) -> Value {
         // A room of one server never leaves it.
         let federate = bounds.servers.len() > 1;
-        let allow: BTreeSet<&str> = bounds
-            .servers
-            .iter()
-            .map(|server| without_port(server))
-            .collect();
+        let allow: BTreeSet<&str> = bounds.servers.iter().map(|server| without_port(server)).collect();
         let mut body = json!({
             "name": self.name,
             "preset": "private_chat",
@@ -187,10 +170,9 @@ impl ClinicalRoomSpec {
                 state(ROOM_POLICY_TYPE, self.policy().to_content()),
             ],
         });
-        if let (Some(policy_server), Some(events)) = (
-            &bounds.policy_server,
-            body.get_mut("initial_state").and_then(Value::as_array_mut),
-        ) {
+        if let (Some(policy_server), Some(events)) =
+            (&bounds.policy_server, body.get_mut("initial_state").and_then(Value::as_array_mut))
+        {
             events.push(state("m.room.policy", policy_server.clone()));
         }
         if let (Some(version), Some(fields)) = (&self.room_version, body.as_object_mut()) {
@@ -200,17 +182,12 @@ impl ClinicalRoomSpec {
     }
 
     fn policy(&self) -> RoomPolicy {
-        RoomPolicy::of_organisations(self.organisations.iter().cloned())
-            .with_max_lifetime_ms(self.lifetime_ms)
+        RoomPolicy::of_organisations(self.organisations.iter().cloned()).with_max_lifetime_ms(self.lifetime_ms)
     }
 
     fn power_levels(&self, bot: &str, room_version: &str) -> Value {
         // SPEC: room version 12, creators must not be listed.
-        let users = if creators_are_privileged(room_version) {
-            json!({})
-        } else {
-            json!({bot: 100})
-        };
+        let users = if creators_are_privileged(room_version) { json!({}) } else { json!({bot: 100}) };
         json!({
             "users": users,
             "users_default": 0,
@@ -265,43 +242,23 @@ mod tests {
 
     fn bounds(servers: &[&str]) -> Bounds {
         let servers = servers.iter().map(|server| (*server).to_owned()).collect();
-        Bounds {
-            servers,
-            policy_server: None,
-        }
+        Bounds { servers, policy_server: None }
     }
 
     fn content(body: &Value, event_type: &str) -> Value {
         let events = body["initial_state"].as_array().unwrap();
-        events
-            .iter()
-            .find(|event| event["type"] == event_type)
-            .unwrap()["content"]
-            .clone()
+        events.iter().find(|event| event["type"] == event_type).unwrap()["content"].clone()
     }
 
     #[test]
     fn a_clinical_room_is_encrypted_bounded_and_ephemeral() {
-        let body = spec().create_body(
-            "@matron:north.example",
-            "11",
-            &bounds(&["north.example", "south.example:8448"]),
-        );
-        assert_eq!(
-            content(&body, "m.room.encryption")["rotation_period_ms"],
-            30_000
-        );
+        let body = spec().create_body("@matron:north.example", "11", &bounds(&["north.example", "south.example:8448"]));
+        assert_eq!(content(&body, "m.room.encryption")["rotation_period_ms"], 30_000);
         assert_eq!(content(&body, "m.room.retention")["max_lifetime"], 30_000);
         assert_eq!(content(&body, "m.room.join_rules")["join_rule"], "invite");
-        assert_eq!(
-            content(&body, "m.room.server_acl")["allow"],
-            json!(["north.example", "south.example"])
-        );
+        assert_eq!(content(&body, "m.room.server_acl")["allow"], json!(["north.example", "south.example"]));
         assert_eq!(body["creation_content"]["m.federate"], true);
-        assert_eq!(
-            body["power_level_content_override"]["users"]["@matron:north.example"],
-            100
-        );
+        assert_eq!(body["power_level_content_override"]["users"]["@matron:north.example"], 100);
         assert_eq!(body["power_level_content_override"]["state_default"], 100);
     }
 
@@ -339,29 +296,14 @@ mod tests {
             change(&mut spec);
             spec.check().unwrap_err()
         };
-        assert_eq!(
-            broken(|s| s.organisations.clear()),
-            SpecError::Organisations
-        );
-        assert_eq!(
-            broken(|s| s.organisations.push("a b".to_owned())),
-            SpecError::Organisations
-        );
+        assert_eq!(broken(|s| s.organisations.clear()), SpecError::Organisations);
+        assert_eq!(broken(|s| s.organisations.push("a b".to_owned())), SpecError::Organisations);
         assert_eq!(broken(|s| s.lifetime_ms = 0), SpecError::Lifetime);
         assert_eq!(broken(|s| s.lifetime_ms = u64::MAX), SpecError::Lifetime);
-        assert_eq!(
-            broken(|s| s.invite.push("ada".to_owned())),
-            SpecError::Invite
-        );
+        assert_eq!(broken(|s| s.invite.push("ada".to_owned())), SpecError::Invite);
         assert_eq!(broken(|s| s.name.clear()), SpecError::Name);
-        assert_eq!(
-            broken(|s| s.servers.push("a b".to_owned())),
-            SpecError::Servers
-        );
-        assert_eq!(
-            broken(|s| s.room_version = Some("1\n".to_owned())),
-            SpecError::RoomVersion
-        );
+        assert_eq!(broken(|s| s.servers.push("a b".to_owned())), SpecError::Servers);
+        assert_eq!(broken(|s| s.room_version = Some("1\n".to_owned())), SpecError::RoomVersion);
         assert_eq!(spec().check(), Ok(()));
     }
 

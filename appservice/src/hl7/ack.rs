@@ -42,31 +42,20 @@ pub struct Ack {
 
 impl Ack {
     /// The message is safe.
-    pub const ACCEPTED: Self = Self {
-        code: AckCode::Accept,
-        reason: None,
-    };
+    pub const ACCEPTED: Self = Self { code: AckCode::Accept, reason: None };
     /// The spool is full or its disk failed: send again.
-    pub const TRY_AGAIN: Self = Self {
-        code: AckCode::Error,
-        reason: Some((207, "The message cannot be kept now. Send it again later.")),
-    };
+    pub const TRY_AGAIN: Self =
+        Self { code: AckCode::Error, reason: Some((207, "The message cannot be kept now. Send it again later.")) };
     /// The same control id came with another content.
     pub const REUSED_CONTROL_ID: Self = Self {
         code: AckCode::Error,
-        reason: Some((
-            205,
-            "Another message with the same control id was accepted before.",
-        )),
+        reason: Some((205, "Another message with the same control id was accepted before.")),
     };
 
     /// The refusal of a message that was read.
     #[must_use]
     pub fn refused(refusal: &Refusal) -> Self {
-        Self {
-            code: refusal.code(),
-            reason: Some((refusal.table_0357(), refusal.sentence())),
-        }
+        Self { code: refusal.code(), reason: Some((refusal.table_0357(), refusal.sentence())) }
     }
 
     /// The acknowledgement of `message`, or of unreadable bytes where there is none.
@@ -76,20 +65,11 @@ impl Ack {
         // What is echoed must not break the framing, nor make an acknowledgement as large as a message.
         let header = |number: usize| -> String {
             let raw = message.map_or("", |message| message.header().field(number).raw());
-            raw.chars()
-                .filter(|c| !c.is_control())
-                .take(MAX_ECHO_CHARS)
-                .collect()
+            raw.chars().filter(|c| !c.is_control()).take(MAX_ECHO_CHARS).collect()
         };
         let field = separators.field;
-        let encoding: String = [
-            separators.component,
-            separators.repetition,
-            separators.escape,
-            separators.subcomponent,
-        ]
-        .iter()
-        .collect();
+        let encoding: String =
+            [separators.component, separators.repetition, separators.escape, separators.subcomponent].iter().collect();
         let component = separators.component;
         let control_id = header(10);
         let version = match header(12) {
@@ -118,30 +98,13 @@ impl Ack {
         let sentence = self.reason.map_or("", |(_, sentence)| sentence);
         out.push('\r');
         out.push_str(
-            &[
-                "MSA",
-                self.code.letters(),
-                &control_id,
-                &escape(sentence, separators),
-            ]
-            .join(&field.to_string()),
+            &["MSA", self.code.letters(), &control_id, &escape(sentence, separators)].join(&field.to_string()),
         );
         out.push('\r');
         if let Some((code, sentence)) = self.reason {
             let code = code.to_string();
             out.push_str(
-                &[
-                    "ERR",
-                    "",
-                    "",
-                    &code,
-                    "E",
-                    "",
-                    "",
-                    "",
-                    &escape(sentence, separators),
-                ]
-                .join(&field.to_string()),
+                &["ERR", "", "", &code, "E", "", "", "", &escape(sentence, separators)].join(&field.to_string()),
             );
             out.push('\r');
         }
@@ -155,8 +118,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_goes_back_to_its_sender_with_its_control_id() {
-        let message =
-            Message::parse(b"MSH|^~\\&|LAB|NORTH|EHR|WARD|2026||ORU^R01|42|P|2.4\r").unwrap();
+        let message = Message::parse(b"MSH|^~\\&|LAB|NORTH|EHR|WARD|2026||ORU^R01|42|P|2.4\r").unwrap();
         let ack = Ack::ACCEPTED.write(Some(&message), 0);
         assert_eq!(
             String::from_utf8(ack).unwrap(),
@@ -166,10 +128,7 @@ mod tests {
 
     #[test]
     fn nothing_of_a_message_breaks_the_framing_of_its_acknowledgement() {
-        let header = format!(
-            "MSH|^~\\&|{}|N|||2026||ORU^R01|1|P|2.4\u{1c}\r",
-            "x".repeat(5_000)
-        );
+        let header = format!("MSH|^~\\&|{}|N|||2026||ORU^R01|1|P|2.4\u{1c}\r", "x".repeat(5_000));
         let ack = Ack::ACCEPTED.write(Some(&Message::parse(header.as_bytes()).unwrap()), 0);
         assert!(!ack.contains(&0x1C) && ack.len() < 1_000);
     }

@@ -11,17 +11,11 @@ pub(crate) fn unescape(text: &str, separators: Separators) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(separators.escape) {
         out.push_str(before);
-        let end = after
-            .char_indices()
-            .take(MAX_SEQUENCE_CHARS)
-            .find(|(_, c)| *c == separators.escape)
-            .map(|(at, _)| at);
-        let Some((sequence, follows)) = end.and_then(|at| {
-            Some((
-                after.get(..at)?,
-                after.get(at + separators.escape.len_utf8()..)?,
-            ))
-        }) else {
+        let end =
+            after.char_indices().take(MAX_SEQUENCE_CHARS).find(|(_, c)| *c == separators.escape).map(|(at, _)| at);
+        let Some((sequence, follows)) =
+            end.and_then(|at| Some((after.get(..at)?, after.get(at + separators.escape.len_utf8()..)?)))
+        else {
             out.push(separators.escape);
             rest = after;
             continue;

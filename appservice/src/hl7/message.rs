@@ -48,13 +48,7 @@ pub struct Separators {
 
 impl Default for Separators {
     fn default() -> Self {
-        Self {
-            field: '|',
-            component: '^',
-            repetition: '~',
-            escape: '\\',
-            subcomponent: '&',
-        }
+        Self { field: '|', component: '^', repetition: '~', escape: '\\', subcomponent: '&' }
     }
 }
 
@@ -67,9 +61,7 @@ pub struct Message {
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Message")
-            .field("segments", &self.segments.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Message").field("segments", &self.segments.len()).finish_non_exhaustive()
     }
 }
 
@@ -109,27 +101,17 @@ impl Message {
         let text = text.trim_start_matches(['\r', '\n']);
         let separators = separators(text)?;
         let mut segments = Vec::new();
-        for line in text
-            .split(['\r', '\n'])
-            .filter(|line| !line.trim().is_empty())
-        {
+        for line in text.split(['\r', '\n']).filter(|line| !line.trim().is_empty()) {
             if segments.len() >= MAX_SEGMENTS {
                 return Err(ParseError::TooManySegments);
             }
             let name = line.split(separators.field).next().unwrap_or_default();
-            if name.len() != 3
-                || !name
-                    .bytes()
-                    .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-            {
+            if name.len() != 3 || !name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
                 return Err(ParseError::SegmentName(segments.len() + 1));
             }
             segments.push(line.to_owned());
         }
-        Ok(Self {
-            separators,
-            segments,
-        })
+        Ok(Self { separators, segments })
     }
 
     /// Its separators.
@@ -140,20 +122,14 @@ impl Message {
 
     /// All segments in order.
     pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
-        self.segments.iter().map(|text| Segment {
-            separators: self.separators,
-            text,
-        })
+        self.segments.iter().map(|text| Segment { separators: self.separators, text })
     }
 
     /// The first segment, MSH.
     #[must_use]
     pub fn header(&self) -> Segment<'_> {
         let text = self.segments.first().map_or("", String::as_str);
-        Segment {
-            separators: self.separators,
-            text,
-        }
+        Segment { separators: self.separators, text }
     }
 }
 
@@ -162,58 +138,35 @@ pub(crate) fn separators(text: &str) -> Result<Separators, ParseError> {
     let rest = text.strip_prefix("MSH").ok_or(ParseError::NoHeader)?;
     let mut chars = rest.chars();
     let field = chars.next().ok_or(ParseError::Separators)?;
-    let encoding: Vec<char> = chars
-        .take_while(|c| *c != field && *c != '\r')
-        .take(6)
-        .collect();
+    let encoding: Vec<char> = chars.take_while(|c| *c != field && *c != '\r').take(6).collect();
     // HL7 2.7 adds a truncation character; it needs no treatment.
     let (component, repetition, escape, subcomponent) = match encoding.as_slice() {
-        [component, repetition, escape, subcomponent]
-        | [component, repetition, escape, subcomponent, _] => {
+        [component, repetition, escape, subcomponent] | [component, repetition, escape, subcomponent, _] => {
             (*component, *repetition, *escape, *subcomponent)
         }
         _ => return Err(ParseError::Separators),
     };
     let all = [field, component, repetition, escape, subcomponent];
-    let distinct = all
-        .iter()
-        .enumerate()
-        .all(|(at, c)| !all.iter().skip(at + 1).any(|d| c == d));
+    let distinct = all.iter().enumerate().all(|(at, c)| !all.iter().skip(at + 1).any(|d| c == d));
     let sound = all.iter().all(|c| c.is_ascii_punctuation());
     if !distinct || !sound {
         return Err(ParseError::Separators);
     }
-    Ok(Separators {
-        field,
-        component,
-        repetition,
-        escape,
-        subcomponent,
-    })
+    Ok(Separators { field, component, repetition, escape, subcomponent })
 }
 
 /// Reads the bytes in the character set that MSH-18 names.
 fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, ParseError> {
-    let header_end = bytes
-        .iter()
-        .position(|b| matches!(b, b'\r' | b'\n'))
-        .unwrap_or(bytes.len());
+    let header_end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
     let header = String::from_utf8_lossy(bytes.get(..header_end).unwrap_or_default());
     let field = header.chars().nth(3).unwrap_or('|');
     let named = header.split(field).nth(17).unwrap_or_default();
-    let named = named
-        .split('~')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_uppercase();
+    let named = named.split('~').next().unwrap_or_default().trim().to_ascii_uppercase();
     match named.as_str() {
-        "" | "ASCII" | "UNICODE UTF-8" | "UNICODE" | "UTF-8" | "UTF8" => std::str::from_utf8(bytes)
-            .map(Cow::Borrowed)
-            .map_err(|_invalid| ParseError::Charset),
-        "8859/1" | "ISO-8859-1" | "ISO8859-1" => {
-            Ok(Cow::Owned(bytes.iter().copied().map(char::from).collect()))
+        "" | "ASCII" | "UNICODE UTF-8" | "UNICODE" | "UTF-8" | "UTF8" => {
+            std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_invalid| ParseError::Charset)
         }
+        "8859/1" | "ISO-8859-1" | "ISO8859-1" => Ok(Cow::Owned(bytes.iter().copied().map(char::from).collect())),
         _ => Err(ParseError::Charset),
     }
 }
@@ -222,30 +175,16 @@ impl<'a> Segment<'a> {
     /// Its name of three letters.
     #[must_use]
     pub fn name(&self) -> &'a str {
-        self.text
-            .split(self.separators.field)
-            .next()
-            .unwrap_or_default()
+        self.text.split(self.separators.field).next().unwrap_or_default()
     }
 
     /// Field by its HL7 number: 1 is the first after the name. An absent field is empty.
     #[must_use]
     pub fn field(&self, number: usize) -> Field<'a> {
         // MSH-1 is the separator itself, so MSH counts one less.
-        let index = if self.name() == "MSH" {
-            number.saturating_sub(1)
-        } else {
-            number
-        };
-        let text = self
-            .text
-            .split(self.separators.field)
-            .nth(index)
-            .unwrap_or_default();
-        Field {
-            separators: self.separators,
-            text,
-        }
+        let index = if self.name() == "MSH" { number.saturating_sub(1) } else { number };
+        let text = self.text.split(self.separators.field).nth(index).unwrap_or_default();
+        Field { separators: self.separators, text }
     }
 }
 
@@ -265,23 +204,14 @@ impl<'a> Field<'a> {
     /// Its repetitions.
     pub fn repetitions(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let separators = self.separators;
-        self.text
-            .split(separators.repetition)
-            .map(move |text| Field { separators, text })
+        self.text.split(separators.repetition).map(move |text| Field { separators, text })
     }
 
     /// Component of the first repetition, from 1, unescaped; its subcomponents are joined by spaces.
     #[must_use]
     pub fn component(&self, number: usize) -> String {
-        let first = self
-            .text
-            .split(self.separators.repetition)
-            .next()
-            .unwrap_or_default();
-        let component = first
-            .split(self.separators.component)
-            .nth(number.saturating_sub(1))
-            .unwrap_or_default();
+        let first = self.text.split(self.separators.repetition).next().unwrap_or_default();
+        let component = first.split(self.separators.component).nth(number.saturating_sub(1)).unwrap_or_default();
         if component == "\"\"" {
             return String::new();
         }
@@ -319,14 +249,7 @@ mod tests {
         assert_eq!(message.header().field(9).component(2), "R01");
         let patient = message.segments().nth(1).unwrap();
         assert_eq!(patient.name(), "PID");
-        assert_eq!(
-            patient
-                .field(3)
-                .repetitions()
-                .map(|r| r.component(1))
-                .collect::<Vec<_>>(),
-            ["A1", "B2"]
-        );
+        assert_eq!(patient.field(3).repetitions().map(|r| r.component(1)).collect::<Vec<_>>(), ["A1", "B2"]);
         assert_eq!(patient.field(5).component(1), "O^Neil X");
         assert_eq!(patient.field(5).component(2), "Ann");
         assert_eq!(patient.field(99).text(), "");
@@ -334,14 +257,9 @@ mod tests {
 
     #[test]
     fn separators_of_the_header_are_obeyed() {
-        let message =
-            Message::parse(b"MSH#*!?%#L#N###2026##ORU*R01#7#P#2.3\rOBX#1#NM#K*Potassium\r")
-                .unwrap();
+        let message = Message::parse(b"MSH#*!?%#L#N###2026##ORU*R01#7#P#2.3\rOBX#1#NM#K*Potassium\r").unwrap();
         assert_eq!(message.header().field(9).component(1), "ORU");
-        assert_eq!(
-            message.segments().nth(1).unwrap().field(3).component(2),
-            "Potassium"
-        );
+        assert_eq!(message.segments().nth(1).unwrap().field(3).component(2), "Potassium");
     }
 
     #[test]
@@ -353,22 +271,13 @@ mod tests {
         assert_eq!(error(b"MSH|^^\\&|"), ParseError::Separators);
         assert_eq!(error(b"MSH|^~\\&|\rP|1"), ParseError::SegmentName(2));
         assert_eq!(error(b"MSH|^~\\&|\xff"), ParseError::Charset);
-        assert_eq!(
-            error(b"MSH|^~\\&||||||||||||||||KOI8-R"),
-            ParseError::Charset
-        );
+        assert_eq!(error(b"MSH|^~\\&||||||||||||||||KOI8-R"), ParseError::Charset);
     }
 
     #[test]
     fn latin_1_is_read_where_it_is_named() {
-        let message = Message::parse(
-            b"MSH|^~\\&|L|N|||2026||ORU^R01|1|P|2.5||||||8859/1\rPID|||1||M\xfcller",
-        )
-        .unwrap();
-        assert_eq!(
-            message.segments().nth(1).unwrap().field(5).component(1),
-            "Müller"
-        );
+        let message = Message::parse(b"MSH|^~\\&|L|N|||2026||ORU^R01|1|P|2.5||||||8859/1\rPID|||1||M\xfcller").unwrap();
+        assert_eq!(message.segments().nth(1).unwrap().field(5).component(1), "Müller");
     }
 
     proptest! {

@@ -50,12 +50,7 @@ impl Decoder {
     /// A decoder of blocks of at most `max_bytes`.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Self {
-            max_bytes,
-            state: State::Outside { stray: 0 },
-            block: Vec::new(),
-            failed: None,
-        }
+        Self { max_bytes, state: State::Outside { stray: 0 }, block: Vec::new(), failed: None }
     }
 
     /// Takes bytes and gives the blocks that they complete, in order.
@@ -135,26 +130,11 @@ mod tests {
     fn what_is_no_block_ends_the_connection() {
         let mut blocks = Vec::new();
         let mut decoder = Decoder::new(8);
-        assert_eq!(
-            decoder.push(b"GET / HTTP/1.1", &mut blocks),
-            Err(MllpError::NotMllp)
-        );
-        assert_eq!(
-            decoder.push(&frame(b"x"), &mut blocks),
-            Err(MllpError::NotMllp)
-        );
-        assert_eq!(
-            Decoder::new(8).push(b"\x0b123456789", &mut blocks),
-            Err(MllpError::TooLarge(8))
-        );
-        assert_eq!(
-            Decoder::new(8).push(b"\x0b1\x0b", &mut blocks),
-            Err(MllpError::Nested)
-        );
-        assert_eq!(
-            Decoder::new(8).push(&[b'\n'; 100], &mut blocks),
-            Err(MllpError::NotMllp)
-        );
+        assert_eq!(decoder.push(b"GET / HTTP/1.1", &mut blocks), Err(MllpError::NotMllp));
+        assert_eq!(decoder.push(&frame(b"x"), &mut blocks), Err(MllpError::NotMllp));
+        assert_eq!(Decoder::new(8).push(b"\x0b123456789", &mut blocks), Err(MllpError::TooLarge(8)));
+        assert_eq!(Decoder::new(8).push(b"\x0b1\x0b", &mut blocks), Err(MllpError::Nested));
+        assert_eq!(Decoder::new(8).push(&[b'\n'; 100], &mut blocks), Err(MllpError::NotMllp));
         assert!(blocks.is_empty());
     }
 
@@ -162,10 +142,7 @@ mod tests {
     fn blocks_before_an_error_are_given() {
         let mut blocks = Vec::new();
         let bytes = [frame(b"one"), b"garbage".to_vec()].concat();
-        assert_eq!(
-            Decoder::new(8).push(&bytes, &mut blocks),
-            Err(MllpError::NotMllp)
-        );
+        assert_eq!(Decoder::new(8).push(&bytes, &mut blocks), Err(MllpError::NotMllp));
         assert_eq!(blocks, [b"one"]);
     }
 

@@ -38,11 +38,9 @@ impl Refusal {
     pub fn code(&self) -> AckCode {
         match self {
             Self::Malformed(_) | Self::MessageType | Self::Version => AckCode::Reject,
-            Self::ControlId
-            | Self::NoObservation
-            | Self::NoObservationId
-            | Self::ValueTooLarge
-            | Self::NoRoom => AckCode::Error,
+            Self::ControlId | Self::NoObservation | Self::NoObservationId | Self::ValueTooLarge | Self::NoRoom => {
+                AckCode::Error
+            }
         }
     }
 
@@ -67,12 +65,8 @@ impl Refusal {
                 "The character set of MSH-18 is not supported, or the text is not in it."
             }
             Self::Malformed(ParseError::NoHeader) => "The message does not start with MSH.",
-            Self::Malformed(ParseError::Separators) => {
-                "MSH-1 and MSH-2 do not name the separators."
-            }
-            Self::Malformed(ParseError::SegmentName(_)) => {
-                "A segment has no name of three letters."
-            }
+            Self::Malformed(ParseError::Separators) => "MSH-1 and MSH-2 do not name the separators.",
+            Self::Malformed(ParseError::SegmentName(_)) => "A segment has no name of three letters.",
             Self::Malformed(ParseError::TooManySegments) => "There are too many segments.",
             Self::MessageType => "Only ORU^R01 is supported.",
             Self::Version => "Only HL7 version 2 is supported.",
@@ -208,11 +202,7 @@ impl LabReport {
         for segment in message.segments().skip(1) {
             report.take(segment)?;
         }
-        if report
-            .orders
-            .iter()
-            .all(|order| order.observations.is_empty())
-        {
+        if report.orders.iter().all(|order| order.observations.is_empty()) {
             return Err(Refusal::NoObservation);
         }
         Ok(report)
@@ -246,10 +236,7 @@ impl LabReport {
     /// Some senders leave OBR out.
     fn last_order(&mut self) -> Option<&mut Order> {
         if self.orders.is_empty() {
-            self.orders.push(Order {
-                name: "Report".to_owned(),
-                ..Order::default()
-            });
+            self.orders.push(Order { name: "Report".to_owned(), ..Order::default() });
         }
         self.orders.last_mut()
     }
@@ -259,19 +246,8 @@ fn patient(segment: Segment<'_>) -> Patient {
     let name = segment.field(5);
     let parts = [name.component(1), name.component(2)];
     Patient {
-        ids: segment
-            .field(3)
-            .repetitions()
-            .map(|id| id.component(1))
-            .filter(|id| !id.is_empty())
-            .take(8)
-            .collect(),
-        name: parts
-            .iter()
-            .filter(|part| !part.is_empty())
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", "),
+        ids: segment.field(3).repetitions().map(|id| id.component(1)).filter(|id| !id.is_empty()).take(8).collect(),
+        name: parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(", "),
         born: time::readable(&segment.field(7).component(1)),
         sex: segment.field(8).component(1),
     }
@@ -284,11 +260,7 @@ fn order(segment: Segment<'_>) -> Order {
         name => name,
     };
     Order {
-        name: if name.is_empty() {
-            "Report".to_owned()
-        } else {
-            name
-        },
+        name: if name.is_empty() { "Report".to_owned() } else { name },
         observed: time::readable(&segment.field(7).component(1)),
         status: segment.field(25).component(1),
         ..Order::default()
@@ -305,23 +277,18 @@ fn observation(segment: Segment<'_>) -> Result<Observation, Refusal> {
     if matches!(kind.as_str(), "ED" | "RP") {
         return Err(Refusal::ValueTooLarge);
     }
-    let value = bounded(
-        segment
-            .field(5)
-            .repetitions()
-            .map(|value| match kind.as_str() {
-                // Coded values: the text, or the code where there is none.
-                "CE" | "CWE" | "CNE" => match value.component(2) {
-                    text if text.is_empty() => value.component(1),
-                    text => text,
-                },
-                // Structured numbers: comparator, number, separator, number.
-                "SN" => (1..=4).map(|part| value.component(part)).collect(),
-                "DT" | "TS" | "DTM" => time::readable(&value.component(1)),
-                "NM" => value.component(1),
-                _ => value.text(),
-            }),
-    )?;
+    let value = bounded(segment.field(5).repetitions().map(|value| match kind.as_str() {
+        // Coded values: the text, or the code where there is none.
+        "CE" | "CWE" | "CNE" => match value.component(2) {
+            text if text.is_empty() => value.component(1),
+            text => text,
+        },
+        // Structured numbers: comparator, number, separator, number.
+        "SN" => (1..=4).map(|part| value.component(part)).collect(),
+        "DT" | "TS" | "DTM" => time::readable(&value.component(1)),
+        "NM" => value.component(1),
+        _ => value.text(),
+    }))?;
     let unit = segment.field(6);
     Ok(Observation {
         name: if name.is_empty() { code.clone() } else { name },
@@ -347,11 +314,7 @@ fn observation(segment: Segment<'_>) -> Result<Observation, Refusal> {
 
 fn bounded(lines: impl Iterator<Item = String>) -> Result<String, Refusal> {
     let text = lines.collect::<Vec<_>>().join("\n");
-    if text.len() > MAX_VALUE_BYTES {
-        Err(Refusal::ValueTooLarge)
-    } else {
-        Ok(text)
-    }
+    if text.len() > MAX_VALUE_BYTES { Err(Refusal::ValueTooLarge) } else { Ok(text) }
 }
 
 #[cfg(test)]
@@ -362,8 +325,7 @@ mod tests {
         LabReport::read(&Message::parse(text.as_bytes()).unwrap())
     }
 
-    const HEADER: &str =
-        "MSH|^~\\&|LIS|NORTH-LAB|MATRON|WARD3|20260105||ORU^R01^ORU_R01|MSG1|P|2.5.1\r";
+    const HEADER: &str = "MSH|^~\\&|LIS|NORTH-LAB|MATRON|WARD3|20260105||ORU^R01^ORU_R01|MSG1|P|2.5.1\r";
 
     #[test]
     fn a_report_is_read_with_its_orders_results_and_notes() {
@@ -384,45 +346,26 @@ mod tests {
         assert_eq!(report.orders.len(), 2);
         assert_eq!(report.orders[0].notes, ["Sample haemolysed"]);
         let potassium = &report.orders[0].observations[0];
-        assert_eq!(
-            (potassium.value.as_str(), potassium.flags.as_str()),
-            ("6.9", "HH")
-        );
+        assert_eq!((potassium.value.as_str(), potassium.flags.as_str()), ("6.9", "HH"));
         assert_eq!(potassium.notes, ["Telephoned"]);
         assert_eq!(report.orders[0].observations[1].value, "Seen");
         assert_eq!(report.orders[1].observations[0].value, ">1:80");
-        assert_eq!(
-            report.orders[1].observations[1].value,
-            "line one\nline & two"
-        );
+        assert_eq!(report.orders[1].observations[1].value, "line one\nline & two");
         assert!(!report.test);
         assert_eq!(format!("{report:?}"), "LabReport(…)");
     }
 
     #[test]
     fn what_is_no_report_is_refused_with_its_reason() {
-        let with =
-            |from: &str, to: &str| read(&format!("{}OBX|1|NM|K||1\r", HEADER.replace(from, to)));
-        assert_eq!(
-            with("ORU^R01^ORU_R01", "ADT^A01"),
-            Err(Refusal::MessageType)
-        );
+        let with = |from: &str, to: &str| read(&format!("{}OBX|1|NM|K||1\r", HEADER.replace(from, to)));
+        assert_eq!(with("ORU^R01^ORU_R01", "ADT^A01"), Err(Refusal::MessageType));
         assert_eq!(with("2.5.1", "3"), Err(Refusal::Version));
         assert_eq!(with("MSG1", ""), Err(Refusal::ControlId));
         assert_eq!(read(HEADER), Err(Refusal::NoObservation));
-        assert_eq!(
-            read(&format!("{HEADER}OBX|1|NM|||1\r")),
-            Err(Refusal::NoObservationId)
-        );
-        assert_eq!(
-            read(&format!("{HEADER}OBX|1|ED|K||x\r")),
-            Err(Refusal::ValueTooLarge)
-        );
+        assert_eq!(read(&format!("{HEADER}OBX|1|NM|||1\r")), Err(Refusal::NoObservationId));
+        assert_eq!(read(&format!("{HEADER}OBX|1|ED|K||x\r")), Err(Refusal::ValueTooLarge));
         let long = "x".repeat(MAX_VALUE_BYTES + 1);
-        assert_eq!(
-            read(&format!("{HEADER}OBX|1|TX|K||{long}\r")),
-            Err(Refusal::ValueTooLarge)
-        );
+        assert_eq!(read(&format!("{HEADER}OBX|1|TX|K||{long}\r")), Err(Refusal::ValueTooLarge));
         assert!(with("|P|", "|T|").unwrap().test);
     }
 }

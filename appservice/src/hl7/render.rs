@@ -19,10 +19,7 @@ pub fn render(report: &LabReport) -> Result<Vec<Value>, Refusal> {
     let mut parts: Vec<Vec<Order>> = vec![Vec::new()];
     let mut used = 0;
     for order in &report.orders {
-        let heading = Order {
-            observations: Vec::new(),
-            ..order.clone()
-        };
+        let heading = Order { observations: Vec::new(), ..order.clone() };
         let mut open = false;
         for observation in &order.observations {
             let cost = cost_bytes(observation);
@@ -35,8 +32,7 @@ pub fn render(report: &LabReport) -> Result<Vec<Value>, Refusal> {
                 continue;
             };
             if !open {
-                used += heading.name.len() * 3
-                    + heading.notes.iter().map(|n| n.len() * 3).sum::<usize>();
+                used += heading.name.len() * 3 + heading.notes.iter().map(|n| n.len() * 3).sum::<usize>();
                 part.push(heading.clone());
                 open = true;
             }
@@ -46,19 +42,10 @@ pub fn render(report: &LabReport) -> Result<Vec<Value>, Refusal> {
         }
     }
     let total = parts.len();
-    let contents: Vec<Value> = parts
-        .iter()
-        .enumerate()
-        .map(|(at, orders)| content(report, orders, at + 1, total))
-        .collect();
-    let fits = contents
-        .iter()
-        .all(|content| content.to_string().len() <= MAX_PART_BYTES);
-    if fits {
-        Ok(contents)
-    } else {
-        Err(Refusal::ValueTooLarge)
-    }
+    let contents: Vec<Value> =
+        parts.iter().enumerate().map(|(at, orders)| content(report, orders, at + 1, total)).collect();
+    let fits = contents.iter().all(|content| content.to_string().len() <= MAX_PART_BYTES);
+    if fits { Ok(contents) } else { Err(Refusal::ValueTooLarge) }
 }
 
 /// About what an observation adds: it stands in the body, in the table and in the structured part, escaped.
@@ -143,10 +130,7 @@ fn push_order(order: &Order, body: &mut String, html: &mut String) {
     }
     body.push_str("\n\n");
     body.push_str(&heading);
-    html.push_str(&format!(
-        "<p>{}</p><table><thead><tr>",
-        escape_html(&heading)
-    ));
+    html.push_str(&format!("<p>{}</p><table><thead><tr>", escape_html(&heading)));
     for column in ["Test", "Result", "Unit", "Range", "Flag"] {
         html.push_str(&format!("<th>{column}</th>"));
     }
@@ -193,11 +177,7 @@ fn push_row(observation: &Observation, html: &mut String) {
         None => observation.value.clone(),
     };
     let value = escape_html(&value);
-    let value = if observation.flags.is_empty() {
-        value
-    } else {
-        format!("<strong>{value}</strong>")
-    };
+    let value = if observation.flags.is_empty() { value } else { format!("<strong>{value}</strong>") };
     html.push_str(&format!(
         "<tr><td>{}</td><td>{value}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
         escape_html(&observation.name),
@@ -206,10 +186,7 @@ fn push_row(observation: &Observation, html: &mut String) {
         escape_html(&flag_words(&observation.flags)),
     ));
     for note in &observation.notes {
-        html.push_str(&format!(
-            "<tr><td></td><td colspan=\"4\">{}</td></tr>",
-            escape_html(note)
-        ));
+        html.push_str(&format!("<tr><td></td><td colspan=\"4\">{}</td></tr>", escape_html(note)));
     }
 }
 
@@ -277,49 +254,27 @@ mod tests {
             "Laboratory report for Doe, Jane, born 1980-01-02 (77), from LAB\n\nUrea\n\
              Potassium: 6.9 mmol/L [critically high] (range 3.5-5.3) (preliminary)"
         );
-        assert!(
-            parts[0]["formatted_body"]
-                .as_str()
-                .unwrap()
-                .contains("<td>Potassium</td>")
-        );
-        assert_eq!(
-            parts[0]["org.matron.hl7"]["orders"][0]["observations"][0]["value"],
-            "6.9"
-        );
+        assert!(parts[0]["formatted_body"].as_str().unwrap().contains("<td>Potassium</td>"));
+        assert_eq!(parts[0]["org.matron.hl7"]["orders"][0]["observations"][0]["value"], "6.9");
     }
 
     #[test]
     fn markup_in_results_stays_text() {
         let parts = render(&report("OBX|1|TX|K||<script>&x\r")).unwrap();
-        assert!(
-            parts[0]["formatted_body"]
-                .as_str()
-                .unwrap()
-                .contains("&lt;script&gt;")
-        );
+        assert!(parts[0]["formatted_body"].as_str().unwrap().contains("&lt;script&gt;"));
     }
 
     #[test]
     fn a_long_report_is_split_and_complete() {
         let lines: String = (0..2000)
-            .map(|n| {
-                format!(
-                    "OBX|{n}|TX|C{n}^Test number {n}||<b>\\T\\{}|||H\r",
-                    "x".repeat(n % 90)
-                )
-            })
+            .map(|n| format!("OBX|{n}|TX|C{n}^Test number {n}||<b>\\T\\{}|||H\r", "x".repeat(n % 90)))
             .collect();
         let report = report(&lines);
         let parts = render(&report).unwrap();
         assert!(parts.len() > 1);
         let mut seen = 0;
         for part in &parts {
-            assert!(
-                part.to_string().len() < 45_000,
-                "{}",
-                part.to_string().len()
-            );
+            assert!(part.to_string().len() < 45_000, "{}", part.to_string().len());
             for order in part["org.matron.hl7"]["orders"].as_array().unwrap() {
                 seen += order["observations"].as_array().unwrap().len();
             }
@@ -331,9 +286,6 @@ mod tests {
     fn a_value_fits_one_event_or_is_refused() {
         let observation = |value: String| report(&format!("OBX|1|TX|K||{value}\r"));
         assert_eq!(render(&observation("x".repeat(10_000))).unwrap().len(), 1);
-        assert_eq!(
-            render(&observation("\\T\\".repeat(12_000))),
-            Err(Refusal::ValueTooLarge)
-        );
+        assert_eq!(render(&observation("\\T\\".repeat(12_000))), Err(Refusal::ValueTooLarge));
     }
 }

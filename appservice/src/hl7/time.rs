@@ -5,12 +5,7 @@ pub(crate) fn format(now_ms: u64) -> String {
     let seconds = now_ms / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    format!(
-        "{year:04}{month:02}{day:02}{:02}{:02}{:02}+0000",
-        rest / 3600,
-        rest % 3600 / 60,
-        rest % 60
-    )
+    format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}+0000", rest / 3600, rest % 3600 / 60, rest % 60)
 }
 
 /// The proleptic Gregorian date of a day since 1970-01-01, by counting in eras of 400 years from 1 March.
@@ -22,11 +17,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
@@ -34,21 +25,10 @@ fn civil(days: u64) -> (u64, u64, u64) {
 pub(crate) fn readable(stamp: &str) -> String {
     let digits: String = stamp.chars().take_while(char::is_ascii_digit).collect();
     let part = |from: usize, to: usize| digits.get(from..to);
-    match (
-        part(0, 4),
-        part(4, 6),
-        part(6, 8),
-        part(8, 10),
-        part(10, 12),
-    ) {
+    match (part(0, 4), part(4, 6), part(6, 8), part(8, 10), part(10, 12)) {
         (Some(year), Some(month), Some(day), Some(hour), Some(minute)) => {
-            let zone = stamp
-                .find(['+', '-'])
-                .and_then(|at| stamp.get(at..))
-                .unwrap_or_default();
-            format!("{year}-{month}-{day} {hour}:{minute} {zone}")
-                .trim_end()
-                .to_owned()
+            let zone = stamp.find(['+', '-']).and_then(|at| stamp.get(at..)).unwrap_or_default();
+            format!("{year}-{month}-{day} {hour}:{minute} {zone}").trim_end().to_owned()
         }
         (Some(year), Some(month), Some(day), _, _) => format!("{year}-{month}-{day}"),
         _ => stamp.to_owned(),

@@ -49,12 +49,8 @@ impl From<RoomCreatorError> for ApiError {
             }
             RoomCreatorError::Bounds(_) => Self::Register,
             RoomCreatorError::NotReady | RoomCreatorError::Route(_) => Self::Busy,
-            RoomCreatorError::Homeserver(ClientError::Refused { errcode, .. }) => {
-                Self::Homeserver { errcode }
-            }
-            RoomCreatorError::Homeserver(_) => Self::Homeserver {
-                errcode: "M_UNKNOWN".to_owned(),
-            },
+            RoomCreatorError::Homeserver(ClientError::Refused { errcode, .. }) => Self::Homeserver { errcode },
+            RoomCreatorError::Homeserver(_) => Self::Homeserver { errcode: "M_UNKNOWN".to_owned() },
         }
     }
 }
@@ -76,10 +72,7 @@ impl NotInvited {
             ClientError::Refused { errcode, .. } => errcode.as_str(),
             _ => "M_UNKNOWN",
         };
-        Self {
-            user_id: user_id.to_owned(),
-            errcode: errcode.to_owned(),
-        }
+        Self { user_id: user_id.to_owned(), errcode: errcode.to_owned() }
     }
 }
 
@@ -107,8 +100,7 @@ pub(super) async fn create_room(
     State(creator): State<Arc<dyn RoomCreator>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CreatedRoom>, ApiError> {
-    let spec: ClinicalRoomSpec =
-        serde_json::from_slice(&body?).map_err(|_invalid| ApiError::BadJson)?;
+    let spec: ClinicalRoomSpec = serde_json::from_slice(&body?).map_err(|_invalid| ApiError::BadJson)?;
     let created = creator.create(spec).await.inspect_err(|error| {
         tracing::warn!(%error, "a clinical room was not created");
     })?;

@@ -39,9 +39,7 @@ pub struct AppState {
 
 /// The Application Service API.
 pub fn app_router(state: AppState) -> Router {
-    let guard = Guard {
-        tokens: Arc::new(vec![state.hs_token.clone()]),
-    };
+    let guard = Guard { tokens: Arc::new(vec![state.hs_token.clone()]) };
     let v1 = Router::new()
         .route("/transactions/{txn_id}", put(transactions::put))
         .route("/users/{user_id}", get(queries::user))
@@ -60,9 +58,7 @@ pub fn app_router(state: AppState) -> Router {
 
 /// The admin calls, guarded by either token of the registration.
 pub fn admin_router(creator: Arc<dyn RoomCreator>, tokens: Vec<Secret>) -> Router {
-    let guard = Guard {
-        tokens: Arc::new(tokens),
-    };
+    let guard = Guard { tokens: Arc::new(tokens) };
     Router::new()
         .route("/_matron/appservice/v1/rooms", post(admin::create_room))
         .layer(DefaultBodyLimit::max(MAX_ADMIN_BODY_BYTES))
@@ -78,11 +74,7 @@ struct Guard {
 }
 
 /// Lets a request pass that bears one of the guard's tokens.
-async fn require_token(
-    State(guard): State<Guard>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
+async fn require_token(State(guard): State<Guard>, request: Request, next: Next) -> Result<Response, ApiError> {
     let offered = request
         .headers()
         .get(AUTHORIZATION)
@@ -92,13 +84,6 @@ async fn require_token(
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or(ApiError::MissingToken)?;
     // Every token is compared, so that time tells nothing about which one was nearly right.
-    let known = guard
-        .tokens
-        .iter()
-        .fold(false, |found, token| token.matches(offered) | found);
-    if known {
-        Ok(next.run(request).await)
-    } else {
-        Err(ApiError::Forbidden)
-    }
+    let known = guard.tokens.iter().fold(false, |found, token| token.matches(offered) | found);
+    if known { Ok(next.run(request).await) } else { Err(ApiError::Forbidden) }
 }

@@ -18,9 +18,7 @@ impl OwnIds {
     /// Exactly these users exist here.
     #[must_use]
     pub fn new(users: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            users: users.into_iter().collect(),
-        }
+        Self { users: users.into_iter().collect() }
     }
 
     /// True for one of our users.
@@ -31,15 +29,8 @@ impl OwnIds {
 }
 
 /// 200 for the bot and the feeds' users, which are registered on start; 404 for all others.
-pub(super) async fn user(
-    State(state): State<AppState>,
-    Path(user_id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    if state.ids.has_user(&user_id) {
-        Ok(Json(json!({})))
-    } else {
-        Err(ApiError::NotFound)
-    }
+pub(super) async fn user(State(state): State<AppState>, Path(user_id): Path<String>) -> Result<Json<Value>, ApiError> {
+    if state.ids.has_user(&user_id) { Ok(Json(json!({}))) } else { Err(ApiError::NotFound) }
 }
 
 /// 404: clinical rooms have no aliases.

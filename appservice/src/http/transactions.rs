@@ -46,19 +46,11 @@ impl Transactions {
     /// Hands transactions to `queue`.
     #[must_use]
     pub fn new(queue: mpsc::Sender<Transaction>) -> Self {
-        Self {
-            queue,
-            seen: Mutex::default(),
-            turn: tokio::sync::Semaphore::new(1),
-        }
+        Self { queue, seen: Mutex::default(), turn: tokio::sync::Semaphore::new(1) }
     }
 
     fn is_seen(&self, txn_id: &str) -> bool {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ids
-            .contains(txn_id)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).ids.contains(txn_id)
     }
 
     fn remember(&self, txn_id: String) {
@@ -78,11 +70,7 @@ impl Transactions {
     /// # Errors
     /// [`ApiError::Busy`] when the queue stays full; nothing is remembered then.
     pub async fn accept(&self, txn_id: String, transaction: Transaction) -> Result<(), ApiError> {
-        let _turn = self
-            .turn
-            .acquire()
-            .await
-            .map_err(|_closed| ApiError::Busy)?;
+        let _turn = self.turn.acquire().await.map_err(|_closed| ApiError::Busy)?;
         if self.is_seen(&txn_id) {
             return Ok(());
         }
@@ -119,10 +107,7 @@ mod tests {
         let (queue, mut events) = mpsc::channel(8);
         let transactions = Transactions::new(queue);
         for id in ["1", "1", "2", "1"] {
-            transactions
-                .accept(id.to_owned(), Transaction::default())
-                .await
-                .unwrap();
+            transactions.accept(id.to_owned(), Transaction::default()).await.unwrap();
         }
         assert!(events.try_recv().is_ok());
         assert!(events.try_recv().is_ok());
@@ -134,10 +119,7 @@ mod tests {
         let (queue, mut events) = mpsc::channel(8);
         let transactions = Transactions::new(queue);
         for id in 0..REMEMBERED + 10 {
-            transactions
-                .accept(id.to_string(), Transaction::default())
-                .await
-                .unwrap();
+            transactions.accept(id.to_string(), Transaction::default()).await.unwrap();
             events.try_recv().unwrap();
         }
         let seen = transactions.seen.lock().unwrap();
@@ -149,19 +131,11 @@ mod tests {
     async fn a_full_queue_answers_busy_and_forgets() {
         let (queue, mut events) = mpsc::channel(1);
         let transactions = Transactions::new(queue);
-        transactions
-            .accept("1".to_owned(), Transaction::default())
-            .await
-            .unwrap();
-        let refused = transactions
-            .accept("2".to_owned(), Transaction::default())
-            .await;
+        transactions.accept("1".to_owned(), Transaction::default()).await.unwrap();
+        let refused = transactions.accept("2".to_owned(), Transaction::default()).await;
         assert!(matches!(refused, Err(ApiError::Busy)));
         events.recv().await.unwrap();
-        transactions
-            .accept("2".to_owned(), Transaction::default())
-            .await
-            .unwrap();
+        transactions.accept("2".to_owned(), Transaction::default()).await.unwrap();
         assert!(events.try_recv().is_ok());
     }
 }

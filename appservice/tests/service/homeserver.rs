@@ -57,10 +57,7 @@ type Answer = Result<Value, (StatusCode, &'static str)>;
 
 impl Homeserver {
     pub(crate) fn new() -> Self {
-        Self {
-            world: Arc::default(),
-            version: Arc::new(watch::channel(0).0),
-        }
+        Self { world: Arc::default(), version: Arc::new(watch::channel(0).0) }
     }
 
     pub(crate) async fn listen(&self, address: SocketAddr) -> SocketAddr {
@@ -88,9 +85,7 @@ impl Homeserver {
                 version.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), found)
-            .await
-            .unwrap_or_else(|_| panic!("nobody saw: {what}"))
+        tokio::time::timeout(Duration::from_secs(30), found).await.unwrap_or_else(|_| panic!("nobody saw: {what}"))
     }
 
     /// A clinician with a published device, joined to nothing.
@@ -100,11 +95,7 @@ impl Homeserver {
         let (_, body) = machine.keys_to_upload().unwrap().unwrap();
         self.with(|world| world.upload((user_id.to_owned(), "PHONE".to_owned()), &body));
         machine.mark_uploaded();
-        Clinician {
-            homeserver: self.clone(),
-            machine,
-            user_id: user_id.to_owned(),
-        }
+        Clinician { homeserver: self.clone(), machine, user_id: user_id.to_owned() }
     }
 
     pub(crate) fn join(&self, room_id: &str, user_id: &str) {
@@ -125,20 +116,15 @@ impl Clinician {
     fn sync(&mut self) {
         let id = (self.user_id.clone(), "PHONE".to_owned());
         let mut sync = SyncResponse::default();
-        sync.to_device.events = self
-            .homeserver
-            .with(|world| world.inbox.remove(&id).unwrap_or_default());
-        sync.device_one_time_keys_count
-            .insert("signed_curve25519".to_owned(), 50);
+        sync.to_device.events = self.homeserver.with(|world| world.inbox.remove(&id).unwrap_or_default());
+        sync.device_one_time_keys_count.insert("signed_curve25519".to_owned(), 50);
         self.machine.receive_sync(&sync, 1);
         self.query(&[]);
     }
 
     fn query(&mut self, users: &[String]) {
         let asked = self.machine.users_to_query(users);
-        let answer = self
-            .homeserver
-            .with(|world| world.query(asked.iter().map(String::as_str)));
+        let answer = self.homeserver.with(|world| world.query(asked.iter().map(String::as_str)));
         let answer: KeysQueryResponse = serde_json::from_value(answer).unwrap();
         self.machine.receive_keys_query(&asked, &answer, 1);
     }
@@ -158,11 +144,7 @@ impl Clinician {
         self.sync();
         let members: Vec<String> = self.homeserver.with(|world| {
             let members = &world.rooms[room_id].members;
-            members
-                .iter()
-                .filter(|(_, m)| *m == "join")
-                .map(|(user, _)| user.clone())
-                .collect()
+            members.iter().filter(|(_, m)| *m == "join").map(|(user, _)| user.clone()).collect()
         });
         self.query(&members);
         let wanted = self.machine.devices_to_claim(&members, 1);
@@ -170,11 +152,7 @@ impl Clinician {
         let claimed: KeysClaimResponse = serde_json::from_value(claimed).unwrap();
         self.machine.receive_keys_claim(&wanted, &claimed, 1);
         let encryption = RoomEncryption::from_content(&Value::Null);
-        for request in self
-            .machine
-            .share_room_key(room_id, &members, &encryption, 1)
-            .unwrap()
-        {
+        for request in self.machine.share_room_key(room_id, &members, &encryption, 1).unwrap() {
             let messages = json!(request.messages);
             self.homeserver.with(|world| {
                 world.queue(&self.user_id, ToDeviceRequest::EVENT_TYPE, &messages);
@@ -182,13 +160,9 @@ impl Clinician {
             self.machine.mark_shared(&request);
         }
         let content = json!({"msgtype": "m.text", "body": body});
-        let content = self
-            .machine
-            .encrypt(room_id, "m.room.message", &content)
-            .unwrap();
+        let content = self.machine.encrypt(room_id, "m.room.message", &content).unwrap();
         let user_id = self.user_id.clone();
-        self.homeserver
-            .with(|world| world.append(room_id, "m.room.encrypted", &user_id, content))
+        self.homeserver.with(|world| world.append(room_id, "m.room.encrypted", &user_id, content))
     }
 }
 
@@ -204,11 +178,7 @@ impl World {
             "type": event_type, "room_id": room_id, "sender": sender,
             "event_id": event_id, "content": content,
         });
-        self.rooms
-            .get_mut(room_id)
-            .unwrap()
-            .timeline
-            .push(event.clone());
+        self.rooms.get_mut(room_id).unwrap().timeline.push(event.clone());
         event
     }
 
@@ -224,33 +194,21 @@ impl World {
             keys.push((key_id.clone(), key.clone()));
         }
         for (key_id, key) in body["fallback_keys"].as_object().into_iter().flatten() {
-            self.fallback
-                .insert(id.clone(), (key_id.clone(), key.clone()));
+            self.fallback.insert(id.clone(), (key_id.clone(), key.clone()));
         }
         self.one_time.get(&id).map_or(0, |keys| keys.len() as u64)
     }
 
     fn query<'a>(&self, users: impl Iterator<Item = &'a str>) -> Value {
-        let keys: BTreeMap<&str, Value> = users
-            .map(|user| {
-                (
-                    user,
-                    json!(self.device_keys.get(user).cloned().unwrap_or_default()),
-                )
-            })
-            .collect();
+        let keys: BTreeMap<&str, Value> =
+            users.map(|user| (user, json!(self.device_keys.get(user).cloned().unwrap_or_default()))).collect();
         json!({"device_keys": keys, "failures": {}})
     }
 
     fn claim(&mut self, wanted: &Value) -> Value {
         let mut out: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
         for (user, devices) in wanted.as_object().into_iter().flatten() {
-            for device in devices
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(device, _)| device)
-            {
+            for device in devices.as_object().into_iter().flatten().map(|(device, _)| device) {
                 let id = (user.clone(), device.clone());
                 let key = self.one_time.get_mut(&id).and_then(Vec::pop);
                 if let Some((key_id, key)) = key.or_else(|| self.fallback.get(&id).cloned()) {
@@ -266,10 +224,7 @@ impl World {
         for (user, devices) in messages.as_object().into_iter().flatten() {
             for (device, content) in devices.as_object().into_iter().flatten() {
                 let event = json!({"type": event_type, "sender": sender, "content": content});
-                self.inbox
-                    .entry((user.clone(), device.clone()))
-                    .or_default()
-                    .push(event);
+                self.inbox.entry((user.clone(), device.clone())).or_default().push(event);
             }
         }
         self.position += 1;
@@ -277,11 +232,7 @@ impl World {
 
     fn sync(&mut self, id: &DeviceId, since: u64) -> Option<Value> {
         let events = self.inbox.remove(id).unwrap_or_default();
-        let changed: Vec<String> = self
-            .changed_devices
-            .range(since + 1..)
-            .map(|(_, user)| user.clone())
-            .collect();
+        let changed: Vec<String> = self.changed_devices.range(since + 1..).map(|(_, user)| user.clone()).collect();
         if events.is_empty() && changed.is_empty() && since != 0 {
             return None;
         }
@@ -302,31 +253,19 @@ impl World {
         room.members.insert(user.to_owned(), "join".to_owned());
         for event in body["initial_state"].as_array().into_iter().flatten() {
             let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-            room.state
-                .insert((text("type"), text("state_key")), event["content"].clone());
+            room.state.insert((text("type"), text("state_key")), event["content"].clone());
         }
-        room.state
-            .insert(("body".to_owned(), String::new()), body.clone());
+        room.state.insert(("body".to_owned(), String::new()), body.clone());
         self.rooms.insert(room_id.clone(), room);
         json!({"room_id": room_id})
     }
 
-    fn send(
-        &mut self,
-        who: &DeviceId,
-        room: &str,
-        kind: &str,
-        txn: &str,
-        content: Value,
-    ) -> Answer {
+    fn send(&mut self, who: &DeviceId, room: &str, kind: &str, txn: &str, content: Value) -> Answer {
         if self.refuses_sends {
             self.refused_sends += 1;
             return Err((StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"));
         }
-        let joined = self
-            .rooms
-            .get(room)
-            .and_then(|room| room.members.get(&who.0));
+        let joined = self.rooms.get(room).and_then(|room| room.members.get(&who.0));
         if joined.map(String::as_str) != Some("join") {
             return Err((StatusCode::FORBIDDEN, "M_FORBIDDEN"));
         }
@@ -343,9 +282,7 @@ impl World {
 
 async fn answer(State(homeserver): State<Homeserver>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, 1 << 24)
-        .await
-        .unwrap_or_else(|_| Bytes::new());
+    let body = to_bytes(body, 1 << 24).await.unwrap_or_else(|_| Bytes::new());
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let query: BTreeMap<String, String> = parts
         .uri
@@ -357,18 +294,10 @@ async fn answer(State(homeserver): State<Homeserver>, request: Request) -> Respo
         .collect();
     let path: Vec<String> = parts.uri.path().split('/').skip(2).map(decode).collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let token = parts
-        .headers
-        .get("authorization")
-        .and_then(|value| value.to_str().ok());
-    let token = token
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
+    let token = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     let who = if token == AS_TOKEN {
-        let user = query
-            .get("user_id")
-            .cloned()
-            .unwrap_or_else(|| "@matron:north".to_owned());
+        let user = query.get("user_id").cloned().unwrap_or_else(|| "@matron:north".to_owned());
         Some((user, String::new()))
     } else {
         homeserver.with(|world| world.tokens.get(token).cloned())
@@ -382,11 +311,7 @@ async fn answer(State(homeserver): State<Homeserver>, request: Request) -> Respo
     };
     match answer {
         Ok(answer) => axum::Json(answer).into_response(),
-        Err((status, errcode)) => (
-            status,
-            axum::Json(json!({"errcode": errcode, "error": "no"})),
-        )
-            .into_response(),
+        Err((status, errcode)) => (status, axum::Json(json!({"errcode": errcode, "error": "no"}))).into_response(),
     }
 }
 
@@ -396,9 +321,7 @@ fn decode(raw: &str) -> String {
 
 impl Homeserver {
     async fn sync(&self, who: &DeviceId, since: Option<&String>) -> Value {
-        let since = since
-            .and_then(|since| since.parse().ok())
-            .unwrap_or_default();
+        let since = since.and_then(|since| since.parse().ok()).unwrap_or_default();
         let mut version = self.version.subscribe();
         loop {
             if let Some(answer) = self.world.lock().unwrap().sync(who, since) {
@@ -420,9 +343,7 @@ fn route(world: &mut World, method: &Method, path: &[&str], who: &DeviceId, body
             let user = body["identifier"]["user"].as_str().unwrap().to_owned();
             let device = body["device_id"].as_str().unwrap().to_owned();
             let token = format!("token-{device}");
-            world
-                .tokens
-                .insert(token.clone(), (user.clone(), device.clone()));
+            world.tokens.insert(token.clone(), (user.clone(), device.clone()));
             Ok(json!({"user_id": user, "device_id": device, "access_token": token}))
         }
         ("GET", ["client", "v3", "account", "whoami"]) => Ok(json!({"user_id": who.0})),
@@ -451,22 +372,13 @@ fn route(world: &mut World, method: &Method, path: &[&str], who: &DeviceId, body
         ("GET", ["v1", "policy", "explain", "D-1"]) => {
             Ok(json!({"explanation": "Refused: the organisation is not in the register."}))
         }
-        (_, ["client", "v3", "rooms", room, rest @ ..]) => {
-            room_route(world, method, room, rest, who, body)
-        }
+        (_, ["client", "v3", "rooms", room, rest @ ..]) => room_route(world, method, room, rest, who, body),
         _ if path.contains(&"profile") || path.contains(&"signatures") => Ok(json!({})),
         _ => Err((StatusCode::NOT_FOUND, "M_NOT_FOUND")),
     }
 }
 
-fn room_route(
-    world: &mut World,
-    method: &Method,
-    room_id: &str,
-    rest: &[&str],
-    who: &DeviceId,
-    body: Value,
-) -> Answer {
+fn room_route(world: &mut World, method: &Method, room_id: &str, rest: &[&str], who: &DeviceId, body: Value) -> Answer {
     let not_found = Err((StatusCode::NOT_FOUND, "M_NOT_FOUND"));
     let Some(room) = world.rooms.get_mut(room_id) else {
         return not_found;
@@ -499,9 +411,7 @@ fn room_route(
         }
         ("PUT", ["send", kind, txn]) => world.send(who, room_id, kind, txn, body),
         ("PUT", ["redact", event_id, txn]) => {
-            world
-                .redactions
-                .push(((*event_id).to_owned(), (*txn).to_owned()));
+            world.redactions.push(((*event_id).to_owned(), (*txn).to_owned()));
             world.due.retain(|due| due["event_id"] != *event_id);
             Ok(json!({"event_id": "$redaction"}))
         }

@@ -1,9 +1,5 @@
 //! The whole application service against a stand-in homeserver, over loopback.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a stand-in that is asked what it does not know fails its test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a stand-in that is asked what it does not know fails its test")]
 
 mod homeserver;
 
@@ -21,8 +17,7 @@ use tokio::net::TcpStream;
 const ADA: &str = "@ada:north";
 
 fn config(root: &Path, homeserver: SocketAddr) -> Config {
-    let mut registration =
-        Registration::generate(&mut rand::rng(), "http://127.0.0.1:1", "north", "matron");
+    let mut registration = Registration::generate(&mut rand::rng(), "http://127.0.0.1:1", "north", "matron");
     registration.as_token = AS_TOKEN.to_owned().into();
     registration.hs_token = HS_TOKEN.to_owned().into();
     let path = root.join("registration.yaml");
@@ -57,12 +52,7 @@ async fn house() -> House {
     let config = config(root.path(), homeserver.listen(loopback()).await);
     let running = AppService::start(config.clone()).await.unwrap();
     running.wait_ready().await.unwrap();
-    House {
-        homeserver,
-        root,
-        config,
-        running,
-    }
+    House { homeserver, root, config, running }
 }
 
 fn spec() -> ClinicalRoomSpec {
@@ -85,11 +75,7 @@ struct Sender(TcpStream);
 
 impl Sender {
     async fn connect(running: &Running) -> Self {
-        Self(
-            TcpStream::connect(running.lab_addr("pathology").unwrap())
-                .await
-                .unwrap(),
-        )
+        Self(TcpStream::connect(running.lab_addr("pathology").unwrap()).await.unwrap())
     }
 
     /// The acknowledgement code and text of one message.
@@ -109,10 +95,7 @@ impl Sender {
             decoder.push(&buffer[..read], &mut blocks).unwrap();
         }
         let ack = Message::parse(&blocks[0]).unwrap();
-        let msa = ack
-            .segments()
-            .find(|segment| segment.name() == "MSA")
-            .unwrap();
+        let msa = ack.segments().find(|segment| segment.name() == "MSA").unwrap();
         (msa.field(1).text(), msa.field(3).text())
     }
 }
@@ -120,14 +103,8 @@ impl Sender {
 async fn encrypted(homeserver: &Homeserver, room_id: &str, from: &str, count: usize) -> Vec<Value> {
     homeserver
         .until("encrypted events", |world| {
-            let events: Vec<Value> = world
-                .rooms
-                .get(room_id)?
-                .timeline
-                .iter()
-                .filter(|event| event["sender"] == from)
-                .cloned()
-                .collect();
+            let events: Vec<Value> =
+                world.rooms.get(room_id)?.timeline.iter().filter(|event| event["sender"] == from).cloned().collect();
             (events.len() >= count).then_some(events)
         })
         .await
@@ -151,23 +128,11 @@ async fn a_lab_report_is_acknowledged_and_read_by_a_clinician_once() {
     let events = encrypted(&house.homeserver, &room.room_id, LAB, 2).await;
     assert_eq!(events.len(), 2);
     let first = ada.read(&room.room_id, &events[0]).unwrap();
-    assert!(
-        first["body"]
-            .as_str()
-            .unwrap()
-            .contains("Potassium: 6.9 mmol/L")
-    );
+    assert!(first["body"].as_str().unwrap().contains("Potassium: 6.9 mmol/L"));
     assert_eq!(first["org.matron.hl7"]["control_id"], "1");
     let second = ada.read(&room.room_id, &events[1]).unwrap();
-    assert_eq!(
-        second["org.matron.hl7"]["orders"][0]["observations"][0]["value"],
-        "4.1"
-    );
-    assert!(
-        house
-            .homeserver
-            .with(|world| world.cross_signed.contains(&LAB.to_owned()))
-    );
+    assert_eq!(second["org.matron.hl7"]["orders"][0]["observations"][0]["value"], "4.1");
+    assert!(house.homeserver.with(|world| world.cross_signed.contains(&LAB.to_owned())));
     house.running.stop().await;
 }
 
@@ -180,19 +145,11 @@ async fn what_was_acknowledged_is_delivered_once_after_a_restart() {
     house.homeserver.with(|world| world.refuses_sends = true);
     let mut sender = Sender::connect(&house.running).await;
     assert_eq!(sender.send(&report("1", "6.9")).await.0, "AA");
-    house
-        .homeserver
-        .until("a refused send", |world| {
-            (world.refused_sends > 0).then_some(())
-        })
-        .await;
+    house.homeserver.until("a refused send", |world| (world.refused_sends > 0).then_some(())).await;
     house.running.stop().await;
     for file in walk(&house.root.path().join("data")) {
         let raw = std::fs::read(&file).unwrap();
-        assert!(
-            !raw.windows(9).any(|window| window == b"Potassium"),
-            "{file:?} is readable"
-        );
+        assert!(!raw.windows(9).any(|window| window == b"Potassium"), "{file:?} is readable");
     }
     house.homeserver.with(|world| world.refuses_sends = false);
     let running = AppService::start(house.config.clone()).await.unwrap();
@@ -213,11 +170,7 @@ fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(walk(&path))
-        } else {
-            files.push(path)
-        }
+        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
     }
     files
 }
@@ -227,26 +180,13 @@ async fn malformed_input_is_refused_and_the_feed_goes_on() {
     let house = house().await;
     let mut sender = Sender::connect(&house.running).await;
     assert_eq!(sender.send(b"nonsense").await.0, "AR");
-    assert_eq!(
-        sender
-            .send(b"MSH|^~\\&|L|N|||2026||ADT^A01|7|P|2.5\r")
-            .await
-            .0,
-        "AR"
-    );
+    assert_eq!(sender.send(b"MSH|^~\\&|L|N|||2026||ADT^A01|7|P|2.5\r").await.0, "AR");
     let (code, sentence) = sender.send(&report("1", "6.9")).await;
-    assert_eq!(
-        (code.as_str(), sentence.as_str()),
-        ("AE", "No room is configured for this facility.")
-    );
+    assert_eq!((code.as_str(), sentence.as_str()), ("AE", "No room is configured for this facility."));
     let large = report("1", &"9".repeat(30_000));
     assert_eq!(sender.send(&large).await.0, "AR");
     let mut buffer = [0u8; 16];
-    assert_eq!(
-        sender.0.read(&mut buffer).await.unwrap_or(0),
-        0,
-        "the connection is closed"
-    );
+    assert_eq!(sender.0.read(&mut buffer).await.unwrap_or(0), 0, "the connection is closed");
     let mut other = Sender::connect(&house.running).await;
     other.0.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(other.0.read(&mut buffer).await.unwrap_or(0), 0);
@@ -255,17 +195,9 @@ async fn malformed_input_is_refused_and_the_feed_goes_on() {
     house.running.stop().await;
 }
 
-async fn http(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    token: Option<&str>,
-    body: &Value,
-) -> (u16, Value) {
+async fn http(address: SocketAddr, method: &str, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
     let body = body.to_string();
-    let token = token.map_or(String::new(), |token| {
-        format!("Authorization: Bearer {token}\r\n")
-    });
+    let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -288,14 +220,7 @@ async fn the_bot_answers_encrypted_and_once() {
     let app = house.running.listen_addr();
     let push = async |txn: &str, event: &Value| {
         let path = format!("/_matrix/app/v1/transactions/{txn}");
-        http(
-            app,
-            "PUT",
-            &path,
-            Some(HS_TOKEN),
-            &json!({"events": [event]}),
-        )
-        .await
+        http(app, "PUT", &path, Some(HS_TOKEN), &json!({"events": [event]})).await
     };
     let help = ada.say(&room.room_id, "!matron help");
     assert_eq!(push("1", &help).await, (200, json!({})));
@@ -306,29 +231,13 @@ async fn the_bot_answers_encrypted_and_once() {
     let answer = ada.read(&room.room_id, &answers[0]).unwrap();
     assert_eq!(answer["msgtype"], "m.notice");
     assert!(answer["body"].as_str().unwrap().contains("!matron explain"));
-    assert_eq!(
-        answers[0]["content"]["m.relates_to"]["m.in_reply_to"]["event_id"],
-        help["event_id"]
-    );
-    assert_eq!(
-        push("3", &ada.say(&room.room_id, "!matron explain D-1"))
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        push("4", &ada.say(&room.room_id, "!matron explain D-2"))
-            .await
-            .0,
-        200
-    );
+    assert_eq!(answers[0]["content"]["m.relates_to"]["m.in_reply_to"]["event_id"], help["event_id"]);
+    assert_eq!(push("3", &ada.say(&room.room_id, "!matron explain D-1")).await.0, 200);
+    assert_eq!(push("4", &ada.say(&room.room_id, "!matron explain D-2")).await.0, 200);
     let answers = encrypted(&house.homeserver, &room.room_id, BOT, 3).await;
     assert_eq!(answers.len(), 3);
     let known = ada.read(&room.room_id, &answers[1]).unwrap();
-    assert_eq!(
-        known["body"],
-        "Refused: the organisation is not in the register."
-    );
+    assert_eq!(known["body"], "Refused: the organisation is not in the register.");
     let unknown = ada.read(&room.room_id, &answers[2]).unwrap();
     assert_eq!(unknown["body"], "I know no decision of this id.");
     house.running.stop().await;
@@ -339,15 +248,11 @@ async fn what_expired_is_redacted_with_its_own_id_as_transaction() {
     let house = house().await;
     let room = house.running.create_clinical_room(spec()).await.unwrap();
     house.homeserver.with(|world| {
-        world.due = (0..3)
-            .map(|n| json!({"room_id": room.room_id, "event_id": format!("$old/{n}")}))
-            .collect();
+        world.due = (0..3).map(|n| json!({"room_id": room.room_id, "event_id": format!("$old/{n}")})).collect();
     });
     let redactions = house
         .homeserver
-        .until("three redactions", |world| {
-            (world.redactions.len() >= 3).then(|| world.redactions.clone())
-        })
+        .until("three redactions", |world| (world.redactions.len() >= 3).then(|| world.redactions.clone()))
         .await;
     assert!(redactions.iter().all(|(event_id, txn)| event_id == txn));
     house.running.stop().await;
@@ -360,54 +265,19 @@ async fn the_application_service_api_is_guarded_and_answers_in_matrix_errors() {
     let nothing = json!({});
     let call = async |method: &str, path: &str, token: Option<&str>| {
         let (status, body) = http(app, method, path, token, &nothing).await;
-        (
-            status,
-            body["errcode"].as_str().unwrap_or_default().to_owned(),
-        )
+        (status, body["errcode"].as_str().unwrap_or_default().to_owned())
     };
     let api = |rest: &str| format!("/_matrix/app/v1/{rest}");
     assert_eq!(call("POST", &api("ping"), Some(HS_TOKEN)).await.0, 200);
-    assert_eq!(
-        call("POST", &api("ping"), None).await,
-        (401, "M_MISSING_TOKEN".to_owned())
-    );
-    assert_eq!(
-        call("POST", &api("ping"), Some(AS_TOKEN)).await,
-        (403, "M_FORBIDDEN".to_owned())
-    );
+    assert_eq!(call("POST", &api("ping"), None).await, (401, "M_MISSING_TOKEN".to_owned()));
+    assert_eq!(call("POST", &api("ping"), Some(AS_TOKEN)).await, (403, "M_FORBIDDEN".to_owned()));
     assert_eq!(call("PUT", &api("transactions/1"), Some("x")).await.0, 403);
-    assert_eq!(
-        call("GET", &api("users/%40matron%3Anorth"), Some(HS_TOKEN))
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        call("GET", &api("users/%40eve%3Anorth"), Some(HS_TOKEN)).await,
-        (404, "M_NOT_FOUND".to_owned())
-    );
-    assert_eq!(
-        call("GET", &api("rooms/%23x%3Anorth"), Some(HS_TOKEN))
-            .await
-            .0,
-        404
-    );
-    assert_eq!(
-        call("GET", "/transactions/1", Some(HS_TOKEN)).await,
-        (405, "M_UNRECOGNIZED".to_owned())
-    );
-    assert_eq!(
-        call("GET", "/nowhere", Some(HS_TOKEN)).await,
-        (404, "M_UNRECOGNIZED".to_owned())
-    );
-    let bad = http(
-        app,
-        "PUT",
-        &api("transactions/9"),
-        Some(HS_TOKEN),
-        &json!([1]),
-    )
-    .await;
+    assert_eq!(call("GET", &api("users/%40matron%3Anorth"), Some(HS_TOKEN)).await.0, 200);
+    assert_eq!(call("GET", &api("users/%40eve%3Anorth"), Some(HS_TOKEN)).await, (404, "M_NOT_FOUND".to_owned()));
+    assert_eq!(call("GET", &api("rooms/%23x%3Anorth"), Some(HS_TOKEN)).await.0, 404);
+    assert_eq!(call("GET", "/transactions/1", Some(HS_TOKEN)).await, (405, "M_UNRECOGNIZED".to_owned()));
+    assert_eq!(call("GET", "/nowhere", Some(HS_TOKEN)).await, (404, "M_UNRECOGNIZED".to_owned()));
+    let bad = http(app, "PUT", &api("transactions/9"), Some(HS_TOKEN), &json!([1])).await;
     assert_eq!((bad.0, &bad.1["errcode"]), (400, &json!("M_BAD_JSON")));
     house.running.stop().await;
 }
@@ -420,34 +290,21 @@ async fn rooms_can_be_asked_for_by_an_admin_call() {
     let mut wanted = serde_json::to_value(spec()).unwrap();
     wanted["invite"] = json!([ADA, "@eve:outside"]);
     assert_eq!(http(admin, "POST", path, None, &wanted).await.0, 401);
-    assert_eq!(
-        http(admin, "POST", path, Some("guess"), &wanted).await.0,
-        403
-    );
+    assert_eq!(http(admin, "POST", path, Some("guess"), &wanted).await.0, 403);
     let (status, made) = http(admin, "POST", path, Some(AS_TOKEN), &wanted).await;
     assert_eq!(status, 200);
-    assert_eq!(
-        made["not_invited"],
-        json!([{"user_id": "@eve:outside", "errcode": "M_FORBIDDEN"}])
-    );
+    assert_eq!(made["not_invited"], json!([{"user_id": "@eve:outside", "errcode": "M_FORBIDDEN"}]));
     let room_id = made["room_id"].as_str().unwrap().to_owned();
     house.homeserver.with(|world| {
         let room = &world.rooms[&room_id];
         assert_eq!(room.members[ADA], "invite");
         assert_eq!(room.members[LAB], "join");
         let body = &room.state[&("body".to_owned(), String::new())];
-        assert_eq!(
-            body["power_level_content_override"]["users"],
-            json!({}),
-            "room version 12"
-        );
+        assert_eq!(body["power_level_content_override"]["users"], json!({}), "room version 12");
     });
     wanted["lab_feed"] = json!("radiology");
     let refused = http(admin, "POST", path, Some(HS_TOKEN), &wanted).await;
-    assert_eq!(
-        (refused.0, &refused.1["errcode"]),
-        (400, &json!("M_INVALID_PARAM"))
-    );
+    assert_eq!((refused.0, &refused.1["errcode"]), (400, &json!("M_INVALID_PARAM")));
     house.running.stop().await;
 }
 
@@ -456,19 +313,10 @@ async fn it_waits_for_a_homeserver_that_comes_up_later() {
     let root = tempfile::tempdir().unwrap();
     let homeserver = Homeserver::new();
     // A port that is free now.
-    let address = tokio::net::TcpListener::bind(loopback())
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let running = AppService::start(config(root.path(), address))
-        .await
-        .unwrap();
+    let address = tokio::net::TcpListener::bind(loopback()).await.unwrap().local_addr().unwrap();
+    let running = AppService::start(config(root.path(), address)).await.unwrap();
     assert_eq!(homeserver.listen(address).await, address);
-    tokio::time::timeout(Duration::from_secs(30), running.wait_ready())
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(30), running.wait_ready()).await.unwrap().unwrap();
     running.stop().await;
 }
 
@@ -479,9 +327,6 @@ async fn a_device_that_was_logged_out_is_replaced() {
     house.homeserver.with(|world| world.tokens.clear());
     let running = AppService::start(house.config.clone()).await.unwrap();
     running.wait_ready().await.unwrap();
-    assert_eq!(
-        house.homeserver.with(|world| world.device_keys[BOT].len()),
-        2
-    );
+    assert_eq!(house.homeserver.with(|world| world.device_keys[BOT].len()), 2);
     running.stop().await;
 }
