@@ -14,6 +14,9 @@ import pathlib
 import re
 import sys
 
+# How many newly passing tests are named.
+MAX_SHOWN = 40
+
 HERE = pathlib.Path(__file__).parent
 LINE = re.compile(
     r"^(not )?ok \d+ (?:\(expected fail\) )?(.*?)(?: \(\d+ subtests\))?(?: # (skip|TODO)\b ?(.*))?$"
@@ -64,8 +67,10 @@ def compare(path):
     better = sorted(name for name, is_now in now.items() if is_now == "pass" and before.get(name) != "pass")
     for name in worse:
         print(f"WORSE   {name}")
-    for name in better:
+    for name in better[:MAX_SHOWN]:
         print(f"better  {name}")
+    if len(better) > MAX_SHOWN:
+        print(f"better  and {len(better) - MAX_SHOWN} more")
     return 1 if worse else 0
 
 

@@ -128,8 +128,7 @@ fn registrations(config: &Config) -> Result<Vec<Registration>, DataError> {
     let mut found: Vec<Registration> = Vec::new();
     for path in &config.server.appservices {
         let refused = |what: String| DataError::Registration { path: path.clone(), what };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| DataError::Io { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.clone(), source })?;
         let registration = Registration::parse(&text).map_err(|error| refused(error.to_string()))?;
         if found.iter().any(|other| other.id == registration.id || other.as_token == registration.as_token) {
             return Err(refused("another registration has the same id or token".to_owned()));
@@ -196,8 +195,9 @@ fn master_key(config: &Config, has_data: bool) -> Result<MasterKey, DataError> {
 /// [`DataError`] for a file that others can read, or that holds no key.
 pub(crate) fn signing_key(path: &Path) -> Result<SigningKey, DataError> {
     match read_key_file(path)? {
-        Some(text) => SigningKey::from_key_file(&text)
-            .map_err(|source| DataError::BadKey { path: path.to_owned(), source }),
+        Some(text) => {
+            SigningKey::from_key_file(&text).map_err(|source| DataError::BadKey { path: path.to_owned(), source })
+        }
         None => {
             let key = SigningKey::generate(random_seed());
             write_new(path, 0o600, key.to_key_file().as_bytes())?;

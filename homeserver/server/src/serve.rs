@@ -142,8 +142,7 @@ pub(crate) fn federation(
     signing_key: &Arc<SigningKey>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Federation>, DataError> {
-    let net =
-        NetFederation::new(config.net.clone(), server_name.clone(), Arc::clone(signing_key), Arc::clone(clock))?;
+    let net = NetFederation::new(config.net.clone(), server_name.clone(), Arc::clone(signing_key), Arc::clone(clock))?;
     Ok(if config.settings.federation { Arc::new(net) } else { Arc::new(Alone(net)) })
 }
 

@@ -44,7 +44,9 @@ pub(super) fn run(command: CredentialCommand, config: Option<&Path>) -> Result<(
             show(&parsed(&file)?);
             Ok(())
         }
-        CredentialCommand::Verify { file, register, public_key } => verify(&file, register.as_deref(), &public_key, config),
+        CredentialCommand::Verify { file, register, public_key } => {
+            verify(&file, register.as_deref(), &public_key, config)
+        }
         CredentialCommand::Revoke { serial, organisation, key, print_only } => {
             let key = keyfile::load(&key)?;
             let now = now_ms();
@@ -102,7 +104,10 @@ fn verify(file: &Path, register: Option<&Path>, keys: &[String], config: Option<
     let no = |sentence: String| Err(Failure::CheckFailed(sentence));
     match credential.verify(&register, &revocations, &credential.user_id, now_ms()) {
         CredentialStatus::Valid { .. } => {
-            say(format!("The credential of {} is good until {} ms since 1970.", credential.user_id, credential.expires_at_ms));
+            say(format!(
+                "The credential of {} is good until {} ms since 1970.",
+                credential.user_id, credential.expires_at_ms
+            ));
             Ok(())
         }
         CredentialStatus::Expired { expired_at_ms } => no(format!("it expired at {expired_at_ms} ms since 1970")),

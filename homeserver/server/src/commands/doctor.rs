@@ -89,7 +89,11 @@ fn clock(findings: &mut Findings, config: &Config) {
     let newest = fs::metadata(Layout(&config.server.data_dir).store()).and_then(|store| store.modified()).ok();
     let ahead = newest.and_then(|newest| newest.duration_since(SystemTime::now()).ok());
     if now < EARLIEST_MS {
-        findings.add(Grade::Bad, "clock", "this machine's clock is years behind; credentials and lifetimes depend on it");
+        findings.add(
+            Grade::Bad,
+            "clock",
+            "this machine's clock is years behind; credentials and lifetimes depend on it",
+        );
     } else if ahead.is_some_and(|ahead| ahead > Duration::from_secs(60)) {
         findings.add(Grade::Bad, "clock", "the data was written in the future of this machine's clock");
     } else {
@@ -156,7 +160,9 @@ fn keys(findings: &mut Findings, config: &Config) {
 
 fn store(findings: &mut Findings, config: &Config) {
     match config.server.storage.engine {
-        Engine::Sqlite => findings.add(Grade::Good, "engine", "sqlite: durable at each answer, deleted rows overwritten"),
+        Engine::Sqlite => {
+            findings.add(Grade::Good, "engine", "sqlite: durable at each answer, deleted rows overwritten")
+        }
         Engine::Sled => findings.add(
             Grade::Note,
             "engine",

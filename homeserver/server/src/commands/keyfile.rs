@@ -57,7 +57,8 @@ pub(super) fn public_keys<'a>(texts: impl IntoIterator<Item = &'a String>) -> Re
         .into_iter()
         .map(|text| {
             let text = text.strip_prefix("ed25519:").unwrap_or(text);
-            keys::decode_verifying_key(text).map_err(|error| Failure::Document(format!("the public key {text}: {error}")))
+            keys::decode_verifying_key(text)
+                .map_err(|error| Failure::Document(format!("the public key {text}: {error}")))
         })
         .collect()
 }

@@ -22,8 +22,7 @@ pub(super) fn run(command: PolicyCommand, config: &Config) -> Result<(), Failure
         }
         PolicyCommand::Show => {
             let layer = layer(config)?.unwrap_or_default();
-            let printed =
-                serde_json::to_string_pretty(&layer).map_err(|error| Failure::Document(error.to_string()))?;
+            let printed = serde_json::to_string_pretty(&layer).map_err(|error| Failure::Document(error.to_string()))?;
             say(printed);
         }
     }

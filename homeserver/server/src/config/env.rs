@@ -22,12 +22,13 @@ pub(crate) fn overlay(
         variables.filter(|(name, _)| name.starts_with("MATRON_") && !NOT_SETTINGS.contains(&name.as_str())).collect();
     variables.sort();
     for (name, text) in variables {
-        let path: Vec<String> =
-            name.trim_start_matches("MATRON_").split("__").map(str::to_ascii_lowercase).collect();
+        let path: Vec<String> = name.trim_start_matches("MATRON_").split("__").map(str::to_ascii_lowercase).collect();
         let known = path.iter().try_fold(schema, |schema, key| schema.get(key));
         let value = read(&text, known).map_err(|what| ConfigError::Variable { name: name.clone(), what })?;
-        set(tree, &path, value)
-            .ok_or_else(|| ConfigError::Variable { name, what: "it leads into a value that is no section".to_owned() })?;
+        set(tree, &path, value).ok_or_else(|| ConfigError::Variable {
+            name,
+            what: "it leads into a value that is no section".to_owned(),
+        })?;
     }
     Ok(())
 }
@@ -84,10 +85,7 @@ mod tests {
             ("MATRON_BINARY", "/usr/bin/matron"),
         ])
         .unwrap();
-        assert_eq!(
-            tree,
-            json!({"server_name": "12345", "listen": {"max_connections": 7, "tls_key": "/run/tls.key"}})
-        );
+        assert_eq!(tree, json!({"server_name": "12345", "listen": {"max_connections": 7, "tls_key": "/run/tls.key"}}));
     }
 
     #[test]

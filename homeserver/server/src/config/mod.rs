@@ -112,8 +112,7 @@ impl Config {
                 what: "either `shared_secret` or `shared_secret_file`, not both".to_owned(),
             });
         }
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         let secret = text.trim();
         if secret.is_empty() {
             return Err(ConfigError::Value {
@@ -131,8 +130,7 @@ fn text_pair((name, value): (std::ffi::OsString, std::ffi::OsString)) -> Option<
 }
 
 fn read_tree(path: &Path) -> Result<Value, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let syntax = |what: String| ConfigError::Syntax { path: path.to_owned(), what };
     let tree: Value = if path.extension().is_some_and(|extension| extension == "json") {
         serde_json::from_str(&text).map_err(|error| syntax(error.to_string()))?

@@ -69,7 +69,8 @@ fn a_value_of_the_wrong_kind_is_named_by_its_path() {
 
 #[test]
 fn federation_can_be_switched_off_beside_its_addresses() {
-    let config = parsed("[federation]\nenabled = false\n[federation.addresses]\n\"a.example\" = \"127.0.0.1:9\"").unwrap();
+    let config =
+        parsed("[federation]\nenabled = false\n[federation.addresses]\n\"a.example\" = \"127.0.0.1:9\"").unwrap();
     assert!(!config.settings.federation);
 }
 

@@ -67,8 +67,7 @@ impl Prepared {
     /// [`ListenError::Bind`].
     pub(crate) async fn bind(self) -> Result<Bound, ListenError> {
         let address = self.listen.address;
-        let socket =
-            TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })?;
+        let socket = TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })?;
         let address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
         Ok(Bound { prepared: self, socket, address })
     }

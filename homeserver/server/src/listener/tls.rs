@@ -44,7 +44,5 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ListenError> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, ListenError> {
-    File::open(path)
-        .map(BufReader::new)
-        .map_err(|source| ListenError::ReadTls { path: path.to_owned(), source })
+    File::open(path).map(BufReader::new).map_err(|source| ListenError::ReadTls { path: path.to_owned(), source })
 }

@@ -74,11 +74,7 @@ struct NewPassword {
     password: Zeroizing<String>,
 }
 
-async fn set_password(
-    State(house): State<House>,
-    Path(user): Path<String>,
-    Json(order): Json<NewPassword>,
-) -> Answer {
+async fn set_password(State(house): State<House>, Path(user): Path<String>, Json(order): Json<NewPassword>) -> Answer {
     let user = local_user(&house.core, &user)?;
     house.core.set_password(&user, &order.password, true).await?;
     Ok(Json(json!({})))
@@ -129,5 +125,9 @@ async fn create_token(State(house): State<House>, Json(order): Json<NewToken>) -
 pub(super) fn local_user(core: &Core, text: &str) -> Result<OwnedUserId, Refused> {
     let user = UserId::parse_with_server_name(text, &core.server_name)
         .map_err(|_| Refused::bad(format!("`{text}` is neither a user id nor a localpart")))?;
-    if core.is_local(user.server_name()) { Ok(user) } else { Err(Refused::bad(format!("{user} is not a user of this server"))) }
+    if core.is_local(user.server_name()) {
+        Ok(user)
+    } else {
+        Err(Refused::bad(format!("{user} is not a user of this server")))
+    }
 }

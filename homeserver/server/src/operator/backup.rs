@@ -36,8 +36,8 @@ impl Manifest {
         let path = directory.join("backup.json");
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Failure::Document(format!("{} is no backup: {error}", directory.display())))?;
-        let manifest: Self = serde_json::from_str(&text)
-            .map_err(|error| Failure::Document(format!("{}: {error}", path.display())))?;
+        let manifest: Self =
+            serde_json::from_str(&text).map_err(|error| Failure::Document(format!("{}: {error}", path.display())))?;
         if manifest.format == 1 {
             Ok(manifest)
         } else {

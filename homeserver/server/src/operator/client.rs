@@ -40,9 +40,8 @@ impl Client {
     /// # Errors
     /// [`Failure`] when neither can be had.
     pub(crate) async fn open(config: &Config) -> Result<Self, Failure> {
-        let reached = socket::connect(&config.server.data_dir)
-            .await
-            .map_err(Failure::io("cannot reach the running server"))?;
+        let reached =
+            socket::connect(&config.server.data_dir).await.map_err(Failure::io("cannot reach the running server"))?;
         let Some(stream) = reached else {
             if !config.server.data_dir.exists() {
                 return Err(Failure::CheckFailed(format!(
@@ -54,9 +53,8 @@ impl Client {
             let router = super::router(Arc::clone(&core), Arc::new(config.clone()));
             return Ok(Self::Here(router, core));
         };
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| OperatorError::Broken(error.to_string()))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| OperatorError::Broken(error.to_string()))?;
         tokio::spawn(connection);
         Ok(Self::Running(sender))
     }
@@ -89,9 +87,8 @@ impl Client {
             },
         };
         let status = response.status();
-        let bytes = axum::body::to_bytes(response.into_body(), MAX_ANSWER)
-            .await
-            .map_err(|error| broken(error.to_string()))?;
+        let bytes =
+            axum::body::to_bytes(response.into_body(), MAX_ANSWER).await.map_err(|error| broken(error.to_string()))?;
         if let Self::Here(_, core) = &self {
             core.store.close();
         }

@@ -5,6 +5,7 @@ mod accounts;
 mod audit;
 pub(crate) mod backup;
 mod client;
+mod governance;
 mod policy;
 pub(crate) mod socket;
 
@@ -39,6 +40,7 @@ pub(crate) fn router(core: Arc<Core>, config: Arc<crate::config::Config>) -> Rou
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(backup::routes())
+        .merge(governance::routes())
         .merge(policy::routes());
     Router::new()
         .nest("/_matron/operator/v1", routes)

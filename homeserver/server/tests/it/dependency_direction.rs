@@ -14,8 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("matron-net", &["matron-core", "matron-room"]),
     // The application service speaks HTTP like anyone's, so that it also runs beside other homeservers.
     ("matron-appservice", &["matron-policy"]),
-    // The demo drives the public client library and the binary, never the inside.
-    ("matron-demo", &[]),
+    // The demo drives the public client library, the application service and the binary, never the inside.
+    ("matron-demo", &["matron-appservice", "matron-policy"]),
     ("matron-testkit", &["matron-core", "matron-room", "matron-storage", "matron-policy"]),
     (
         "matron",

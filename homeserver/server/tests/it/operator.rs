@@ -13,7 +13,8 @@ fn said(output: &Output) -> String {
 
 fn log_in(home: &Home, server: &crate::support::Server, user: &str, password: &str) -> u16 {
     let _ = home;
-    let body = json!({"type": "m.login.password", "identifier": {"type": "m.id.user", "user": user}, "password": password});
+    let body =
+        json!({"type": "m.login.password", "identifier": {"type": "m.id.user", "user": user}, "password": password});
     server.post("/_matrix/client/v3/login", None, &body).status
 }
 
@@ -65,7 +66,8 @@ fn a_backup_of_a_running_server_comes_back_with_its_messages() {
     let server = home.start();
     let token = server.register("amira", "a long password");
     let room = server.create_room(&token);
-    let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/1", room.replace('!', "%21").replace(':', "%3A"));
+    let path =
+        format!("/_matrix/client/v3/rooms/{}/send/m.room.message/1", room.replace('!', "%21").replace(':', "%3A"));
     let event = server.put(&path, Some(&token), &json!({"msgtype": "m.text", "body": "kept"})).json();
     let backup = home.path().join("backup");
     said(&home.matron(&["backup", backup.to_str().unwrap(), "--with-key-ring"]));
@@ -111,16 +113,38 @@ fn a_register_and_a_credential_are_made_signed_and_verified() {
     let (register, key, trust) = (file("register.json"), file("register.key"), file("trust-a.key"));
     let public = said(&home.matron(&["register", "new", &register, "--key", &key])).lines().last().unwrap().to_owned();
     said(&home.matron(&[
-        "register", "add", &register, "--code", "RJ1", "--name", "Trust A", "--server", "matron.test",
-        "--jurisdiction", "GB-ENG", "--credential-key", &trust,
+        "register",
+        "add",
+        &register,
+        "--code",
+        "RJ1",
+        "--name",
+        "Trust A",
+        "--server",
+        "matron.test",
+        "--jurisdiction",
+        "GB-ENG",
+        "--credential-key",
+        &trust,
     ]));
     assert!(!home.matron(&["register", "verify", &register, "--public-key", &public]).status.success(), "unsigned");
     said(&home.matron(&["register", "sign", &register, "--key", &key]));
     said(&home.matron(&["register", "verify", &register, "--public-key", &public]));
     assert!(said(&home.matron(&["register", "show", &register])).contains("RJ1  Trust A"));
 
-    let issue = ["credential", "issue", "@amira:matron.test", "--organisation", "RJ1", "--key", &trust,
-        "--profession", "nurse", "--role", "ward-7"];
+    let issue = [
+        "credential",
+        "issue",
+        "@amira:matron.test",
+        "--organisation",
+        "RJ1",
+        "--key",
+        &trust,
+        "--profession",
+        "nurse",
+        "--role",
+        "ward-7",
+    ];
     let credential = said(&home.matron(&issue));
     let shown: Value = serde_json::from_str(&credential).unwrap();
     let path = file("credential.json");
@@ -132,8 +156,7 @@ fn a_register_and_a_credential_are_made_signed_and_verified() {
     std::fs::write(&path, credential.replace("\"nurse\"", "\"doctor\"")).unwrap();
     assert!(!home.matron(&verify).status.success(), "an altered credential must not verify");
     let serial = shown["serial"].as_str().unwrap();
-    let notice = said(&home.matron(&[
-        "credential", "revoke", serial, "--organisation", "RJ1", "--key", &trust, "--print-only",
-    ]));
+    let notice =
+        said(&home.matron(&["credential", "revoke", serial, "--organisation", "RJ1", "--key", &trust, "--print-only"]));
     assert!(notice.contains("org.matron.revocation") && notice.contains(serial), "{notice}");
 }

@@ -96,7 +96,15 @@ fn a_stop_ends_long_polls_at_once_and_the_server_starts_again() {
     let address = server.address.clone();
     let poll = std::thread::spawn({
         let token = token.clone();
-        move || request(&address, "GET", &format!("/_matrix/client/v3/sync?since={since}&timeout=60000"), Some(&token), None)
+        move || {
+            request(
+                &address,
+                "GET",
+                &format!("/_matrix/client/v3/sync?since={since}&timeout=60000"),
+                Some(&token),
+                None,
+            )
+        }
     });
     let began = Instant::now();
     let status = server.stop();
