@@ -31,4 +31,6 @@ pub fn routes() -> Router<AppState> {
 }
 
 #[cfg(test)]
+mod handshake_tests;
+#[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use matron_core::{
         Backfill, EventAnswer, EventAuth, Hierarchy, MissingEvents, MissingRequest, NearestEvent, RoomState,
         RoomStateIds,
     },
+    rooms::read::token::Direction,
 };
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
@@ -52,11 +53,11 @@ struct From {
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Near {
     ts: u64,
-    dir: Direction,
+    dir: Dir,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum Direction {
+#[derive(Clone, Copy, Debug, Deserialize)]
+enum Dir {
     #[serde(rename = "f")]
     Forward,
     #[serde(rename = "b")]
@@ -134,8 +135,11 @@ async fn timestamp_to_event(
     Query(near): Query<Near>,
     peer: Peer,
 ) -> Answer<NearestEvent> {
-    let forward = near.dir == Direction::Forward;
-    reading(core, move |core| core.serve_timestamp_to_event(&peer.server, &room, near.ts, forward)).await
+    let direction = match near.dir {
+        Dir::Forward => Direction::Forward,
+        Dir::Backward => Direction::Backward,
+    };
+    reading(core, move |core| core.serve_timestamp_to_event(&peer.server, &room, near.ts, direction)).await
 }
 
 async fn hierarchy(

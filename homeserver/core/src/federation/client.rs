@@ -213,6 +213,13 @@ pub(crate) fn passed_on(error: Error) -> Error {
         (403, _) => Error::forbidden(sentence()),
         (404, _) => Error::not_found(sentence()),
         // What it says of our request concerns us, not the user.
+        (400, Some("M_MISSING_PARAM" | "M_INVALID_PARAM" | "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") | None) => {
+            Error::Peer("the other server did not understand".into())
+        }
+        (400, Some(errcode)) => {
+            let errcode: String = errcode.chars().filter(|c| c.is_ascii_graphic()).take(100).collect();
+            Error::PeerAnswer { status, body: Box::new(json!({"errcode": errcode, "error": sentence()})) }
+        }
         _ => Error::Peer(format!("the other server answered {status}").into()),
     }
 }

@@ -7,7 +7,7 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerNa
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::check_own_membership;
+use super::{check_own_membership, format_error, signature_error};
 use crate::{
     Core, Error,
     federation::receive::Received,
@@ -101,12 +101,11 @@ impl Core {
         membership: Membership,
     ) -> Result<EventRef, Error> {
         let room = self.room_for_peer(origin, room_id)?;
-        let invalid = |error: &dyn std::fmt::Display| Error::invalid(error.to_string());
-        let unchecked = UncheckedPdu::parse(raw, room.version()).map_err(|error| invalid(&error))?;
+        let unchecked = UncheckedPdu::parse(raw, room.version()).map_err(|error| format_error(&error))?;
         check_own_membership(unchecked.unverified(), origin, room_id, event_id, membership)?;
         let unchecked = self.vouched(&room, origin, unchecked).await?;
         let keys = self.keys_for_event(&unchecked).await?;
-        let signed = unchecked.verify(&keys).map_err(|error| invalid(&error))?;
+        let signed = unchecked.verify(&keys).map_err(|error| signature_error(&error))?;
         if signed.content() == ContentState::Redacted {
             return Err(Error::invalid("the event's content hash is wrong"));
         }
@@ -136,7 +135,7 @@ impl Core {
             return Ok(unchecked);
         };
         let keys = self.keys_of_signer(origin, &unchecked).await?;
-        unchecked.verify_server(origin, &keys).map_err(|error| Error::invalid(error.to_string()))?;
+        unchecked.verify_server(origin, &keys).map_err(|error| signature_error(&error))?;
         {
             let mut inner = room.lock();
             self.join_gate(room, &mut inner, unchecked.sender())?;

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use matron_room::{Membership, Pdu, RoomVersion, UncheckedPdu, stripped_event};
-use ruma::{EventId, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
-use super::stripped::{MAX_STRIPPED, StrippedRoom};
+use super::{
+    format_error, signature_error,
+    stripped::{MAX_STRIPPED, StrippedRoom},
+};
 use crate::{Core, Error};
 
 /// What another server sends of an invite.
@@ -66,23 +69,28 @@ impl Core {
         incoming: IncomingInvite,
     ) -> Result<SignedInvite, Error> {
         let version = self.joinable_version(&incoming.room_version)?;
-        let unchecked = UncheckedPdu::parse(&incoming.event, version).map_err(|error| Error::invalid(error.to_string()))?;
+        let unchecked = UncheckedPdu::parse(&incoming.event, version).map_err(|error| format_error(&error))?;
         let invitee = self.check_invite(unchecked.unverified(), origin, room_id, event_id)?;
         let keys = self.keys_for_event(&unchecked).await?;
         let signer = self.keys_of_signer(origin, &unchecked).await?;
-        unchecked.verify_server(origin, &signer).map_err(|error| Error::invalid(error.to_string()))?;
-        let pdu = unchecked.verify(&keys).map_err(|error| Error::invalid(error.to_string()))?.into_pdu();
-        if !self.account_exists(&invitee)? && !self.is_appservice_user(&invitee) {
+        unchecked.verify_server(origin, &signer).map_err(|error| signature_error(&error))?;
+        let pdu = unchecked.verify(&keys).map_err(|error| signature_error(&error))?.into_pdu();
+        let room = self.room_of_ours(room_id)?;
+        if let Some(room) = &room {
+            self.check_server_acl(room, origin)?;
+        } else if !self.ask_for_user(&invitee).await? {
             return Err(Error::not_found("there is no such user"));
         }
-        let state = self.checked_room_state(version, room_id, incoming.invite_room_state).await?;
+        let state = match &room {
+            Some(_) => Vec::new(),
+            None => self.checked_room_state(version, room_id, incoming.invite_room_state).await?,
+        };
         self.permit_invite_in(&pdu, &invitee, &state).await?;
         let signed = pdu
             .with_signature(&self.signing_key, &self.server_name)
             .map_err(|error| Error::internal(error.to_string()))?;
-        if let Some(room) = self.room_of_ours(room_id)? {
+        if room.is_some() {
             // The event itself comes as every event of the room does.
-            self.check_server_acl(&room, origin)?;
             return Ok(SignedInvite { event: signed });
         }
         let mut invite_state = state;
@@ -96,10 +104,6 @@ impl Core {
         };
         self.set_outside_standing(&invitee, room_id, Membership::Invite, pdu.sender().to_owned(), Some(stripped)).await?;
         Ok(SignedInvite { event: signed })
-    }
-
-    fn is_appservice_user(&self, user: &UserId) -> bool {
-        self.appservices.services.iter().any(|service| service.owns_user(user))
     }
 
     fn check_invite(
@@ -120,7 +124,7 @@ impl Core {
             return refuse("the event is not an invite");
         }
         if pdu.sender().server_name() != origin {
-            return refuse("the inviting user is not of your server");
+            return Err(Error::forbidden("the inviting user is not of your server"));
         }
         match pdu.state_key().map(OwnedUserId::try_from) {
             Some(Ok(invitee)) if self.is_local_user(&invitee) => Ok(invitee),

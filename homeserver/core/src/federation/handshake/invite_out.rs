@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_room::{CanonicalJsonValue, Pdu, UncheckedPdu};
+use matron_room::{CanonicalJsonValue, FormatError, Pdu, UncheckedPdu};
 use ruma::ServerName;
 
 use crate::{Core, Error, federation::client::passed_on};
@@ -20,7 +20,10 @@ impl Core {
     ) -> Result<Pdu, Error> {
         let answer = self.send_invite(server, pdu, stripped).await.map_err(passed_on)?;
         let refuse = || Error::Peer("the invitee's server did not sign the invite".into());
-        let theirs = UncheckedPdu::parse(&answer, pdu.room_version()).map_err(|_| refuse())?;
+        let theirs = UncheckedPdu::parse(&answer, pdu.room_version()).map_err(|error| match error {
+            FormatError::Canonical(error) => Error::bad_json(error.to_string()),
+            _ => refuse(),
+        })?;
         if theirs.event_id() != pdu.event_id() {
             return Err(refuse());
         }

@@ -24,7 +24,7 @@ pub use third_party::ThirdPartyExchange;
 
 use std::sync::Arc;
 
-use matron_room::{DraftPdu, Membership, Pdu, RoomVersion, TemplateError};
+use matron_room::{DraftPdu, FormatError, Membership, Pdu, RoomVersion, SignatureError, TemplateError};
 use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 use serde_json::Value;
 
@@ -110,12 +110,33 @@ impl Core {
     }
 }
 
+/// Why an event that another server hands to us is refused, as its format says.
+///
+/// The specification proposes `M_INVALID_PARAM` for an event that is not signed and demands nothing; servers in the field,
+/// and their tests, expect `M_FORBIDDEN`.
+fn format_error(error: &FormatError) -> Error {
+    match error {
+        FormatError::Missing { field: "signatures" | "hashes" } => Error::forbidden(error.to_string()),
+        FormatError::TooLarge { .. } | FormatError::TooLong { .. } => Error::TooLarge(error.to_string().into()),
+        FormatError::Canonical(_)
+        | FormatError::Missing { .. }
+        | FormatError::Malformed { .. }
+        | FormatError::Superfluous { .. }
+        | FormatError::CreateInAuthEvents => Error::bad_json(error.to_string()),
+    }
+}
+
+/// As [`format_error`], for signatures.
+fn signature_error(error: &SignatureError) -> Error {
+    Error::forbidden(error.to_string())
+}
+
 /// Which refusal the user sees when every server refused: the one that says most.
 fn worse(first: Option<Error>, second: Error) -> Error {
     let weight = |error: &Error| match error {
         Error::UnableToGrantJoin(_) => 5,
         Error::UnableToAuthoriseJoin(_) => 4,
-        Error::Forbidden(_) => 3,
+        Error::Forbidden(_) | Error::PeerAnswer { .. } => 3,
         Error::NotFound(_) => 2,
         Error::Peer(_) => 1,
         _ => 9,
@@ -135,13 +156,14 @@ fn may_ask_others(error: &Error) -> bool {
             | Error::Forbidden(_)
             | Error::UnableToAuthoriseJoin(_)
             | Error::UnableToGrantJoin(_)
+            | Error::PeerAnswer { .. }
     )
 }
 
 /// Nothing, if the event is the user's own membership as its handshake demands.
 ///
 /// # Errors
-/// [`Error::InvalidParam`], as the specification asks.
+/// [`Error::InvalidParam`], as the specification asks; [`Error::Forbidden`] for a user of another server.
 fn check_own_membership(
     pdu: &Pdu,
     origin: &ServerName,
@@ -160,7 +182,7 @@ fn check_own_membership(
         return refuse("the event is not of the membership that is asked for");
     }
     if pdu.sender().server_name() != origin {
-        return refuse("the event's sender is not a user of your server");
+        return Err(Error::forbidden("the event's sender is not a user of your server"));
     }
     if pdu.state_key() != Some(pdu.sender().as_str()) {
         return refuse("the event concerns another user than its sender");

@@ -88,10 +88,19 @@ impl Reader<'_> {
             // What policy keeps back is known to the graph only.
             Status::Withheld | Status::Held | Status::Outlier | Status::Rejected => false,
         };
-        if is_ours_to_show && self.core.server_can_see_event(self.server, event)? {
+        if is_ours_to_show && !self.is_erased(event)? && self.core.server_can_see_event(self.server, event)? {
             return Ok(Some(event.pdu.clone()));
         }
         event.pdu.skeleton().map(Some).map_err(|error| Error::internal(error.to_string()))
+    }
+
+    /// Whether its sender is a user of ours who asked that what they said be forgotten.
+    fn is_erased(&self, event: &EventRef) -> Result<bool, Error> {
+        let sender = event.pdu.sender();
+        if event.pdu.is_state() || !self.core.is_local_user(sender) {
+            return Ok(false);
+        }
+        Ok(self.core.account(sender)?.is_some_and(|account| account.erased))
     }
 
     /// Whether a user of the server was joined when the event was sent, or the event is the joining or inviting of one.
