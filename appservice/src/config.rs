@@ -51,8 +51,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The registration file that the homeserver has too.
     pub registration: PathBuf,
-    /// Localpart of the governance bot, in the registration's namespace. On homeservers other than Matron it must not
-    /// be the registration's `sender_localpart`: that user does not sync.
+    /// Localpart of the governance bot, in the registration's namespace. On homeservers that do not let the
+    /// registration's sender sync (Synapse) it must be another user.
     #[serde(default = "default_bot_localpart")]
     pub bot_localpart: String,
     /// The signed federation register: bounds clinical rooms by the servers of their organisations.

@@ -24,6 +24,10 @@ struct Arguments {
     /// With --generate-registration: the homeserver's name.
     #[arg(long)]
     server_name: Option<String>,
+    /// With --generate-registration: the bot is another user than the sender, as homeservers need that do not let
+    /// the sender sync (Synapse).
+    #[arg(long)]
+    separate_sender: bool,
     /// With --generate-registration: the bot's localpart.
     #[arg(long, default_value = "matron")]
     bot_localpart: String,

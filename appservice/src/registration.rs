@@ -62,7 +62,7 @@ pub struct Registration {
     pub as_token: Secret,
     /// Proves the homeserver to the application service.
     pub hs_token: Secret,
-    /// Localpart of the application service's own user, which neither syncs nor speaks.
+    /// Localpart of the application service's own user: the bot, or nobody who speaks.
     pub sender_localpart: String,
     /// The ids that belong to this application service.
     pub namespaces: Namespaces,
@@ -76,9 +76,7 @@ pub struct Registration {
 
 impl Registration {
     /// A registration with fresh 256-bit tokens, an exclusive namespace for the lab users and the bot.
-    ///
-    /// SPEC: Application Service API, "Using /sync and /events": the sender's own user does not sync, so the bot,
-    /// which must, is another one.
+    /// The bot is the sender, as Matron expects of who governs its rooms.
     pub fn generate<R: Rng + ?Sized>(random: &mut R, url: &str, server_name: &str, bot_localpart: &str) -> Self {
         let server = escape_regex(server_name);
         let bot = escape_regex(bot_localpart);
@@ -87,7 +85,7 @@ impl Registration {
             url: Some(url.to_owned()),
             as_token: token(random),
             hs_token: token(random),
-            sender_localpart: format!("{bot_localpart}-appservice"),
+            sender_localpart: bot_localpart.to_owned(),
             namespaces: Namespaces {
                 users: vec![
                     Namespace { exclusive: true, regex: format!("@lab-.*:{server}") },
@@ -99,6 +97,16 @@ impl Registration {
             rate_limited: Some(false),
             protocols: None,
         }
+    }
+
+    /// The bot is another user than the sender.
+    ///
+    /// SPEC: Application Service API, "Using /sync and /events": homeservers other than Matron need not let the
+    /// sender sync, and a bot that reads encrypted rooms must.
+    #[must_use]
+    pub fn with_separate_sender(mut self) -> Self {
+        self.sender_localpart.push_str("-appservice");
+        self
     }
 
     /// Reads a registration from JSON or from YAML written in block style.
