@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use matron_policy::{
-    AuditKind, Credential, CredentialError, CredentialStatus, RevocationError, RevocationNotice, Revocations,
+    AuditKind, CREDENTIAL_FIELD, Credential, CredentialError, CredentialStatus, RevocationError, RevocationNotice, Revocations,
 };
 use matron_storage::{Batch, Key, Table};
 use ruma::{OwnedUserId, UserId};
@@ -88,6 +88,27 @@ impl Core {
         self.replace_rules(&rules, rules.register.clone(), Arc::new(revocations));
         self.facts_changed();
         Ok(new.len())
+    }
+
+    /// The content of a member event with which a user of ours changes the own profile in a room keeps the credential.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn with_own_credential(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        mut content: Value,
+    ) -> Result<Value, Error> {
+        if sender == target
+            && let Value::Object(fields) = &mut content
+            && fields.get("membership").and_then(Value::as_str) == Some("join")
+            && !fields.contains_key(CREDENTIAL_FIELD)
+            && let Some(credential) = self.credential_content(sender)?
+        {
+            fields.insert(CREDENTIAL_FIELD.to_owned(), credential);
+        }
+        Ok(content)
     }
 
     /// Whether the user may see the audit log and change what policy goes by: an operator, an officer by

@@ -16,6 +16,8 @@ mod permit;
 mod register;
 mod remote;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::{
     num::NonZeroUsize,

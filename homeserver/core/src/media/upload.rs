@@ -81,6 +81,7 @@ impl Core {
         upload: NewUpload,
     ) -> Result<(), Error> {
         self.check_upload_size(upload.content.len() as u64)?;
+        self.permit_media_upload(user, upload.content.len() as u64).await?;
         let given = upload.content;
         let content = blocking(move || Ok(metadata::strip(given))).await?;
         let lifetime_ms = [upload.lifetime_ms, self.media_lifetime_floor_ms()].into_iter().flatten().min();

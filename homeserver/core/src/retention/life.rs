@@ -9,6 +9,9 @@ use crate::{Core, Error, house::to_json, rooms::Record, rooms::room::Inner};
 /// Buckets of content without a lifetime have this bit set; the rest is the day it came.
 pub const WITHOUT_END: u64 = 1 << 63;
 
+/// The longest session id that is kept, bytes.
+const MAX_SESSION_BYTES: usize = 255;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A row of `event_expiry`.
@@ -18,6 +21,28 @@ pub struct ExpiryRow {
     pub room_id: ruma::OwnedRoomId,
     /// The bucket of its data key.
     pub bucket: u64,
+    /// The Megolm session that opens it, for encrypted events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct EncryptedContent {
+    session_id: Option<String>,
+}
+
+/// Where it is kept until when a Megolm session is needed.
+pub(super) fn session_key(room: &ruma::RoomId, session: &str) -> Key {
+    Key::new().text("megolm_session").text(room).text(session)
+}
+
+/// The session that opens an encrypted event.
+fn session_of(pdu: &Pdu) -> Option<String> {
+    if pdu.kind() != "m.room.encrypted" {
+        return None;
+    }
+    let content = pdu.content_as::<EncryptedContent>().ok()?;
+    content.session_id.filter(|id| (1..=MAX_SESSION_BYTES).contains(&id.len()))
 }
 
 #[derive(Deserialize)]
@@ -68,7 +93,10 @@ impl Core {
         if record.expires_ms == 0 {
             return;
         }
-        let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket };
+        let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket, session: session_of(pdu) };
+        if let Some(session) = &row.session {
+            batch.put(Table::Misc, session_key(pdu.room_id(), session), record.expires_ms.to_be_bytes());
+        }
         if let Ok(value) = to_json(&row) {
             batch.put(Table::EventExpiry, Key::new().number(record.expires_ms).text(pdu.event_id()), value);
         }

@@ -1,13 +1,29 @@
 //! The expiry index and the death of content.
 //!
 //! An event with a lifetime is sealed under a data key whose bucket ends when the event does. At its end:
-//! hidden on every read path at once ([`crate::rooms::StoredEvent::is_shown`]), redacted by the governance bot,
-//! purged ([`purge`]), and the bucket's key destroyed, so that backups and stale pages die too.
+//! hidden on every read path at once ([`crate::rooms::StoredEvent::is_shown`]), redacted by the governance bot or, if it
+//! does not, by Matron on its behalf ([`redact`]), purged ([`purge`]) once it is redacted or the grace is over, and the
+//! bucket's key destroyed ([`keys`]), so that backups and stale pages die too.
+//!
+//! - [`life`]: how long content lives. [`expire`]: what has reached its end. [`due`]: what waits for its redaction.
+//! - [`files`]: files that die with the event that shows them. [`worker`]: the rounds, on time.
 
+mod due;
+mod expire;
+mod files;
+mod keys;
 mod life;
 mod purge;
+mod redact;
+#[cfg(test)]
+mod tests;
+mod worker;
 
+pub use due::{DueEvent, RetentionDue};
 pub use life::WITHOUT_END;
+pub use worker::Round;
+
+use parking_lot::Mutex;
 
 use crate::Core;
 
@@ -16,6 +32,8 @@ use crate::Core;
 pub struct State {
     /// Wakes the worker before its next round.
     pub(crate) wake: tokio::sync::Notify,
+    /// Where the next look at what waits for its redaction begins.
+    cursor: Mutex<Vec<u8>>,
 }
 
 impl Core {

@@ -336,11 +336,19 @@ impl Core {
         for id in stale.iter().map(|id| &**id).chain([event.id()]) {
             self.rooms.forget_event(id);
         }
+        if let Some(target) = relation_of(&event.pdu).and_then(|relation| relation.event_id) {
+            self.rooms.forget_unrelated(&target);
+        }
         self.rooms.cache_event(self.rooms.generation(), &event);
         for user in &affected {
             self.rooms.forget_user(user);
         }
         guard.publish(committed.last());
+        if !stale.is_empty() {
+            // What was redacted may be waiting for its purge.
+            self.wake_retention();
+        }
+        self.bind_files(&event).await;
 
         if form == Some(SlotForm::Timeline) {
             self.push_event(&crate::push::NewEvent {

@@ -214,13 +214,14 @@ impl Core {
     ) -> Result<OwnedEventId, Error> {
         let room = self.open_room(room_id)?;
         self.require_joined(&room, sender)?;
+        let content = self.with_own_credential(sender, target, content)?;
         let new = NewEvent::state(room_id.to_owned(), sender.to_owned(), "m.room.member", target.as_str(), content);
         let invites = new.content.get("membership").and_then(Value::as_str) == Some("invite");
         if !invites {
             return self.send_event(new).await;
         }
         if self.is_local_user(target) {
-            if !self.account_exists(target)? {
+            if !self.ask_for_user(target).await? {
                 tracing::debug!("an invite names a local user without an account");
             }
             return self.send_event(new).await;

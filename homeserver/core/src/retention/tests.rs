@@ -1,0 +1,183 @@
+use matron_storage::{Key, Table};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::{Value, json};
+
+use crate::{
+    Requester, Settings,
+    rooms::send::NewEvent,
+    settings,
+    test_world::World,
+};
+
+const LIFETIME_MS: u64 = 10_000;
+const GRACE_MS: u64 = 8_000;
+
+struct Ward {
+    world: World,
+    room: OwnedRoomId,
+    bot: OwnedUserId,
+    nurse: OwnedUserId,
+}
+
+impl Ward {
+    async fn new(officers: &[&str]) -> Self {
+        let world = World::with(Settings {
+            insecure_fast_password_hash: true,
+            retention: settings::Retention { grace_ms: GRACE_MS, ..settings::Retention::default() },
+            policy: settings::Policy {
+                officers: officers.iter().map(|id| (*id).to_owned()).collect(),
+                ..settings::Policy::default()
+            },
+            ..Settings::default()
+        });
+        let bot = world.user("bot").await;
+        let nurse = world.user("nurse").await;
+        let room = world.room(&[&bot, &nurse]).await;
+        let retention = NewEvent::state(
+            room.clone(),
+            bot.clone(),
+            "m.room.retention",
+            "",
+            json!({"max_lifetime": LIFETIME_MS}),
+        );
+        world.core.send_event(retention).await.unwrap();
+        Self { world, room, bot, nurse }
+    }
+
+    async fn say(&self, content: Value) -> OwnedEventId {
+        let kind = if content.get("algorithm").is_some() { "m.room.encrypted" } else { "m.room.message" };
+        let new = NewEvent::message(self.room.clone(), self.nurse.clone(), kind, content);
+        self.world.core.send_event(new).await.unwrap()
+    }
+
+    fn has_content(&self, event: &OwnedEventId) -> bool {
+        self.world.core.store.get(Table::EventContent, event.as_bytes()).unwrap().is_some()
+    }
+
+    fn is_redacted(&self, event: &OwnedEventId) -> bool {
+        self.world.core.load_event(event).unwrap().unwrap().record.redacted_by.is_some()
+    }
+
+    fn requester(&self, user: &OwnedUserId) -> Requester {
+        Requester {
+            user_id: user.clone(),
+            device_id: None,
+            appservice: None,
+            is_admin: false,
+            is_guest: false,
+            token_hash: None,
+        }
+    }
+}
+
+fn text() -> Value {
+    json!({"msgtype": "m.text", "body": "x"})
+}
+
+#[tokio::test]
+async fn a_message_is_hidden_redacted_and_purged_and_its_key_destroyed() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    let said = ward.say(text()).await;
+    let round = core.retention_round().await.unwrap();
+    assert_eq!((round.expired, round.purged), (0, 0));
+    let first_end = round.next_ms.unwrap();
+    assert_eq!(first_end, core.now_ms() + LIFETIME_MS);
+
+    ward.world.advance_ms(LIFETIME_MS);
+    assert!(!core.load_event(&said).unwrap().unwrap().is_shown(core.now_ms()));
+    let round = core.retention_round().await.unwrap();
+    assert_eq!((round.expired, round.redacted, round.purged), (1, 0, 0));
+
+    ward.world.advance_ms(GRACE_MS / 2);
+    let round = core.retention_round().await.unwrap();
+    assert_eq!((round.redacted, round.purged), (1, 1));
+    assert!(ward.is_redacted(&said) && !ward.has_content(&said));
+    let living: Vec<u64> = core.keyring.buckets(ward.room.as_str()).into_iter().filter(|end| *end < super::WITHOUT_END).collect();
+    assert!(living.is_empty(), "{living:?}");
+    let entries = core.audit_entries(0, 100).unwrap();
+    assert!(entries.iter().any(|entry| matches!(
+        &entry.kind,
+        matron_policy::AuditKind::Deletion { events: 1, key_destroyed: true, .. }
+    )));
+    assert!(matches!(core.verify_audit().unwrap(), crate::governance::AuditCheck::Whole(_)));
+}
+
+#[tokio::test]
+async fn what_the_bot_redacts_is_purged_at_once() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    let said = ward.say(text()).await;
+    ward.world.advance_ms(LIFETIME_MS);
+    core.retention_round().await.unwrap();
+
+    let due = core.retention_due(&ward.requester(&ward.bot), 10).unwrap();
+    assert_eq!(due.events.iter().map(|event| event.event_id.clone()).collect::<Vec<_>>(), [said.clone()]);
+    assert!(core.retention_due(&ward.requester(&ward.nurse), 10).is_err());
+    let mut redaction = NewEvent::message(ward.room.clone(), ward.bot.clone(), "m.room.redaction", json!({}));
+    redaction.redacts = Some(said.clone());
+    core.redact_event(redaction).await.unwrap();
+    assert!(core.retention_due(&ward.requester(&ward.bot), 10).unwrap().events.is_empty());
+    let round = core.retention_round().await.unwrap();
+    assert_eq!((round.redacted, round.purged), (0, 1));
+}
+
+#[tokio::test]
+async fn without_anyone_to_redact_content_goes_when_the_grace_is_over() {
+    let ward = Ward::new(&[]).await;
+    let core = &ward.world.core;
+    let said = ward.say(text()).await;
+    core.leave_room(&ward.nurse, &ward.room, None).await.unwrap();
+    ward.world.advance_ms(LIFETIME_MS + GRACE_MS / 2);
+    let round = core.retention_round().await.unwrap();
+    assert_eq!((round.expired, round.redacted, round.purged), (1, 0, 0));
+    assert!(ward.has_content(&said));
+    ward.world.advance_ms(GRACE_MS / 2);
+    let round = core.retention_round().await.unwrap();
+    assert_eq!(round.purged, 1);
+    assert!(!ward.has_content(&said) && !ward.is_redacted(&said));
+    assert!(!core.load_event(&said).unwrap().unwrap().is_shown(core.now_ms()));
+}
+
+#[tokio::test]
+async fn a_sender_redacts_where_no_bot_has_the_power() {
+    let ward = Ward::new(&[]).await;
+    let said = ward.say(text()).await;
+    ward.world.advance_ms(LIFETIME_MS + GRACE_MS / 2);
+    let round = ward.world.core.retention_round().await.unwrap();
+    assert_eq!((round.redacted, round.purged), (1, 1));
+    assert!(ward.is_redacted(&said));
+}
+
+#[tokio::test]
+async fn an_encrypted_event_s_session_is_known_until_its_last_event_died() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    let encrypted = || json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": "S"});
+    ward.say(encrypted()).await;
+    ward.world.advance_ms(LIFETIME_MS / 2);
+    ward.say(encrypted()).await;
+    let row = || core.store.get(Table::Misc, super::life::session_key(&ward.room, "S").as_bytes()).unwrap();
+    ward.world.advance_ms(LIFETIME_MS / 2 + GRACE_MS / 2);
+    assert_eq!(core.retention_round().await.unwrap().purged, 1);
+    assert!(row().is_some());
+    ward.world.advance_ms(LIFETIME_MS);
+    assert_eq!(core.retention_round().await.unwrap().purged, 1);
+    assert!(row().is_none());
+}
+
+#[tokio::test]
+async fn nothing_is_left_in_the_index_after_the_last_round() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    for _ in 0..7 {
+        ward.say(text()).await;
+        ward.world.advance_ms(300);
+    }
+    ward.world.advance_ms(LIFETIME_MS + GRACE_MS);
+    core.retention_round().await.unwrap();
+    for table in [Table::EventExpiry, Table::EventRedactionDue] {
+        assert!(core.scan_all(table, &Key::new()).unwrap().is_empty(), "{table:?}");
+    }
+    assert_eq!(core.retention_round().await.unwrap().next_ms, None);
+}
