@@ -46,6 +46,8 @@ pub struct Settings {
     pub push_includes_content: bool,
     /// Media may be fetched at the deprecated paths, without an access token.
     pub unauthenticated_media: bool,
+    /// The server fetches pages that people link to, and so learns what they talk about.
+    pub url_previews: bool,
     /// Homeservers whose word is taken on the signing keys of servers that cannot be reached.
     pub key_notaries: Vec<ruma::OwnedServerName>,
 }
@@ -72,6 +74,7 @@ impl Default for Settings {
             policy: Policy::default(),
             user_directory_all_users: false,
             unauthenticated_media: false,
+            url_previews: false,
             key_notaries: Vec::new(),
             push_includes_content: false,
         }

@@ -34,9 +34,12 @@ impl Clock for TestClock {
 
 type Answers = Box<dyn FnMut(&FederationRequest) -> Result<PeerResponse, PeerError> + Send>;
 
+type OutsideAnswers = Box<dyn FnMut(&OutboundRequest) -> Result<PeerResponse, PeerError> + Send>;
+
 /// Other servers, as a closure.
 pub(crate) struct Peers {
     answers: Mutex<Answers>,
+    outside: Mutex<OutsideAnswers>,
     pub(crate) asked: Mutex<Vec<FederationRequest>>,
 }
 
@@ -56,8 +59,9 @@ impl Federation for Peers {
         })
     }
 
-    fn outbound(&self, _request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
-        Box::pin(async { Err(PeerError::Timeout) })
+    fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        let answer = (self.outside.lock())(&request);
+        Box::pin(async move { answer })
     }
 
     fn heard_from(&self, _server: &ServerName) {}
@@ -89,6 +93,7 @@ impl World {
     pub(crate) fn with(settings: Settings) -> Self {
         let peers = Arc::new(Peers {
             answers: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
+            outside: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
             asked: Mutex::default(),
         });
         let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
@@ -114,6 +119,13 @@ impl World {
         answers: impl FnMut(&FederationRequest) -> Result<PeerResponse, PeerError> + Send + 'static,
     ) {
         *self.peers.answers.lock() = Box::new(answers);
+    }
+
+    pub(crate) fn answer_outside(
+        &self,
+        answers: impl FnMut(&OutboundRequest) -> Result<PeerResponse, PeerError> + Send + 'static,
+    ) {
+        *self.peers.outside.lock() = Box::new(answers);
     }
 
     pub(crate) fn advance_ms(&self, ms: u64) {

@@ -5,6 +5,7 @@
 //!
 //! - [`upload`], [`pending`]: taking files from local users. [`metadata`]: taking place, time and person out of pictures.
 //! - [`download`], [`remote`], [`multipart`]: giving files, ours and others'. [`thumbnail`]: small pictures of large ones.
+//! - [`preview`]: what a page says of itself.
 //! - [`disk`]: sealed files, each content once per bucket. [`expiry`]: their death. [`mxc`]: their names.
 
 mod disk;
@@ -14,6 +15,7 @@ pub mod metadata;
 mod multipart;
 pub mod mxc;
 pub mod pending;
+pub mod preview;
 pub mod remote;
 pub mod thumbnail;
 pub mod upload;
@@ -98,6 +100,7 @@ pub struct State {
     arrived: Notify,
     /// One fetch per remote file at a time.
     fetching: Mutex<HashMap<Mxc, Weak<tokio::sync::Mutex<()>>>>,
+    previews: preview::Previews,
     /// Writers and removers of one file exclude each other, so that nobody removes what another just took over.
     stripes: Vec<tokio::sync::Mutex<()>>,
 }
@@ -109,6 +112,7 @@ impl Default for State {
             uploads: Arc::new(Semaphore::new(UPLOAD_BUDGET_KIB)),
             arrived: Notify::new(),
             fetching: Mutex::default(),
+            previews: preview::Previews::default(),
             stripes: std::iter::repeat_with(tokio::sync::Mutex::default).take(STRIPES).collect(),
         }
     }

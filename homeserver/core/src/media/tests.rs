@@ -361,3 +361,39 @@ fn names_cannot_lead_elsewhere() {
     }
     assert_eq!(Mxc::parse("mxc://a.example:8448/A_b-9").unwrap().to_string(), "mxc://a.example:8448/A_b-9");
 }
+
+#[tokio::test]
+async fn previews_are_off_unless_the_operator_allows_them() {
+    let world = World::new();
+    assert!(world.core.preview_url("https://a.example/").await.unwrap().is_empty());
+    for url in ["", "ftp://a.example/", "javascript:alert(1)", "https://"] {
+        assert!(matches!(world.core.preview_url(url).await, Err(Error::InvalidParam(_))), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_preview_brings_the_pages_words_and_its_picture() {
+    let world = World::with(Settings { url_previews: true, ..Settings::default() });
+    world.answer_outside(|request| {
+        assert!(!request.trusted, "a URL that a user chose never leads inside");
+        let (kind, body) = match request.url.as_str() {
+            "https://a.example/page" => ("text/html", Bytes::from_static(b"<meta property='og:title' content='T'><meta property='og:image' content='/p.png'>")),
+            "https://a.example/p.png" => ("image/png", picture(30, 20)),
+            other => panic!("{other}"),
+        };
+        Ok(PeerResponse {
+            status: 200,
+            content_type: Some(kind.to_owned()),
+            content_disposition: None,
+            location: None,
+            body,
+        })
+    });
+    let preview = world.core.preview_url("https://a.example/page").await.unwrap();
+    assert_eq!(preview["og:title"], "T");
+    assert_eq!((&preview["og:image:width"], &preview["og:image:height"]), (&json!(30), &json!(20)));
+    let mxc = Mxc::parse(preview["og:image"].as_str().unwrap()).unwrap();
+    assert_eq!(content_of(&world, &mxc).await.unwrap(), picture(30, 20));
+    world.answer_outside(|_| Err(PeerError::Timeout));
+    assert_eq!(world.core.preview_url("https://a.example/page").await.unwrap(), preview, "remembered");
+}

@@ -6,6 +6,7 @@
 mod config;
 mod download;
 mod legacy;
+mod preview;
 pub(crate) mod serve;
 mod thumbnail;
 mod upload;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Router<AppState> {
     for base in AUTHENTICATED {
         routes = routes
             .route(&format!("{base}/config"), get(config::get))
+            .route(&format!("{base}/preview_url"), get(preview::get))
             .route(&format!("{base}/download/{{server}}/{{id}}"), get(download::get))
             .route(&format!("{base}/download/{{server}}/{{id}}/{{file_name}}"), get(download::get_named))
             .route(&format!("{base}/thumbnail/{{server}}/{{id}}"), get(thumbnail::get));
@@ -42,6 +44,7 @@ pub(super) fn routes() -> Router<AppState> {
             .route(&format!("{base}/upload"), post(upload::post))
             .route(&format!("{base}/upload/{{server}}/{{id}}"), put(upload::put))
             .route(&format!("{base}/config"), get(config::get))
+            .route(&format!("{base}/preview_url"), get(preview::get))
             .route(&format!("{base}/download/{{server}}/{{id}}"), get(legacy::download))
             .route(&format!("{base}/download/{{server}}/{{id}}/{{file_name}}"), get(legacy::download_named))
             .route(&format!("{base}/thumbnail/{{server}}/{{id}}"), get(legacy::thumbnail));
