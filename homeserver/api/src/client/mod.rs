@@ -6,6 +6,7 @@ mod admin;
 mod backup;
 mod device;
 mod directory;
+mod events;
 mod keys;
 mod login;
 mod media;
@@ -35,6 +36,7 @@ pub fn routes() -> Router<AppState> {
         .merge(backup::routes())
         .merge(device::routes())
         .merge(directory::routes())
+        .merge(events::routes())
         .merge(keys::routes())
         .merge(login::routes())
         .merge(media::routes())

@@ -145,7 +145,7 @@ async fn deleting_a_device_needs_the_password_of_its_owner_for_that_device() {
         server.send(&alice.token, Method::DELETE, path, Some(json!({ "auth": auth }))).await
     };
     // Another's name, a wrong password, another device under the same session.
-    assert_eq!(with(&path, proof(&bob.id, session)).await.status, 401);
+    with(&path, proof(&bob.id, session)).await.refused(403, "M_FORBIDDEN");
     let mut wrong = proof("alice", session);
     wrong["password"] = json!("wrong");
     let wrong = with(&path, wrong).await;

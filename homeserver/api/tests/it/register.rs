@@ -99,6 +99,39 @@ async fn a_registration_token_is_used_up() {
 }
 
 #[tokio::test]
+async fn a_session_remembers_what_was_asked_and_answers_again() {
+    let server = Server::new();
+    let first = json!({ "username": "alice", "password": "p", "device_id": "WARD", "initial_device_display_name": "Ward" });
+    let session = server.post("", "/v3/register", first).await.body["session"].clone();
+    let auth = json!({ "auth": { "type": "m.login.dummy", "session": session } });
+    let alice = user_of(&server.post("", "/v3/register", auth.clone()).await.ok());
+    assert_eq!((alice.id.as_str(), alice.device.as_str()), ("@alice:us.example", "WARD"));
+    assert_eq!(server.get(&alice.token, "/v3/devices/WARD").await.ok()["display_name"], "Ward");
+    let again = user_of(&server.post("", "/v3/register", auth).await.ok());
+    assert_eq!(again.id, alice.id);
+    let quiet = json!({ "username": "bob", "inhibit_login": true });
+    let session = server.post("", "/v3/register", quiet).await.body["session"].clone();
+    let auth = json!({ "auth": { "type": "m.login.dummy", "session": session } });
+    assert_eq!(server.post("", "/v3/register", auth).await.ok()["access_token"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_guest_becomes_a_user() {
+    let registration = Registration { guests: true, mode: RegistrationMode::Open, ..Registration::default() };
+    let server = Server::with(Settings { registration, ..open_settings() }, Vec::new());
+    let guest = user_of(&server.post("", "/v3/register?kind=guest", json!({})).await.ok());
+    let name = guest.id.trim_start_matches('@').split(':').next().unwrap();
+    let mut body = json!({
+        "username": name, "password": "p", "guest_access_token": "wrong", "auth": { "type": "m.login.dummy" },
+    });
+    server.post("", "/v3/register", body.clone()).await.refused(401, "M_UNKNOWN_TOKEN");
+    body["guest_access_token"] = json!(guest.token);
+    let user = user_of(&server.post("", "/v3/register", body).await.ok());
+    assert_eq!(user.id, guest.id);
+    assert_eq!(server.get(&user.token, "/v3/account/whoami").await.ok()["is_guest"], false);
+}
+
+#[tokio::test]
 async fn of_many_who_want_one_name_one_gets_it() {
     let server = Server::new();
     let body = json!({ "username": "alice", "password": "p", "auth": { "type": "m.login.dummy" } });

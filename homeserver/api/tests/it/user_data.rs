@@ -96,5 +96,5 @@ async fn an_openid_token_proves_its_user_until_it_ends() {
     assert_eq!(server.get("", &info).await.ok(), json!({ "sub": alice.id }));
     server.advance_ms(2 * 60 * 60 * 1000);
     server.get("", &info).await.refused(401, "M_UNKNOWN_TOKEN");
-    server.get("", "/_matrix/federation/v1/openid/userinfo").await.refused(400, "M_MISSING_PARAM");
+    server.get("", "/_matrix/federation/v1/openid/userinfo").await.refused(401, "M_MISSING_TOKEN");
 }

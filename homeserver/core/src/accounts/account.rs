@@ -87,6 +87,14 @@ impl Core {
         Ok(self.account(user)?.is_some_and(|account| !account.deactivated))
     }
 
+    /// Whether a local user closed the account with the wish that what they said is hidden from those who were not there.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn is_erased(&self, user: &UserId) -> Result<bool, Error> {
+        Ok(self.is_local_user(user) && self.account(user)?.is_some_and(|account| account.erased))
+    }
+
     /// The account is stored, if the name was free; `extra` is written with it, in one batch.
     ///
     /// # Errors

@@ -72,6 +72,8 @@ pub struct State {
     ignored: Warm<Arc<BTreeSet<OwnedUserId>>>,
     /// Nonces of shared-secret registration.
     nonces: Mutex<shared_secret::Nonces>,
+    /// Registrations that wait for their authentication.
+    begun: Mutex<register::Begun>,
     /// For the user directory.
     open_rooms: directory::OpenRooms,
     /// Bounds the memory and cores that hashing may take.
@@ -87,6 +89,7 @@ impl Default for State {
             account_data: Warm::new(WARM),
             ignored: Warm::new(WARM),
             nonces: Mutex::default(),
+            begun: Mutex::new(register::Begun::new(register::MAX_BEGUN)),
             open_rooms: directory::OpenRooms::default(),
             hashing: Arc::new(tokio::sync::Semaphore::new(CONCURRENT_HASHES)),
         }

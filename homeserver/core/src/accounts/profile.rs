@@ -42,6 +42,10 @@ impl Core {
             self.fetch_profile(user, field).await?
         };
         let Some(field) = field else { return Ok(profile) };
+        if matches!(field, "displayname" | "avatar_url") && !profile.contains_key(field) {
+            // Every user has these two, if only unset: clients have always been given `{}`.
+            return Ok(Map::new());
+        }
         let value = profile.get(field).cloned().ok_or_else(|| Error::not_found("the profile has no such field"))?;
         Ok(Map::from_iter([(field.to_owned(), value)]))
     }

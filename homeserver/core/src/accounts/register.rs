@@ -1,12 +1,15 @@
 //! Registering: closed, by token, open, as a guest, by an application service.
 
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
 use matron_storage::Batch;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Account,
+    Account, Masquerade,
     token::{Issued, fresh_name},
     uia::{Challenge, DUMMY, REGISTRATION_TOKEN},
 };
@@ -34,8 +37,36 @@ pub struct Register {
     /// Whether the client can refresh tokens.
     #[serde(default)]
     pub refresh_token: bool,
+    /// A guest's token: the guest becomes this user.
+    pub guest_access_token: Option<String>,
     /// Interactive authentication.
     pub auth: Option<Value>,
+}
+
+/// Requests that wait for their authentication, by session: later requests of a session may leave out what the first
+/// said. Only a convenience, and holds passwords: never written anywhere.
+pub(super) type Begun = LruCache<String, Register>;
+
+/// How many of them are remembered.
+pub(super) const MAX_BEGUN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
+
+impl Register {
+    /// What this request leaves out is as in the first of its session.
+    fn complete_from(&mut self, first: Option<&Self>) {
+        let Some(first) = first else { return };
+        let keep = |own: &mut Option<String>, first: &Option<String>| {
+            if own.is_none() {
+                own.clone_from(first);
+            }
+        };
+        keep(&mut self.username, &first.username);
+        keep(&mut self.password, &first.password);
+        keep(&mut self.initial_device_display_name, &first.initial_device_display_name);
+        keep(&mut self.guest_access_token, &first.guest_access_token);
+        self.device_id = self.device_id.take().or_else(|| first.device_id.clone());
+        self.inhibit_login |= first.inhibit_login;
+        self.refresh_token |= first.refresh_token;
+    }
 }
 
 impl std::fmt::Debug for Register {
@@ -65,7 +96,11 @@ impl Core {
     /// # Errors
     /// `M_FORBIDDEN` where registration is closed; `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`; `M_WEAK_PASSWORD`;
     /// [`Error::Interactive`] until a flow is whole.
-    pub async fn register(&self, request: Register, appservice: Option<&Appservice>) -> Result<Registered, Error> {
+    pub async fn register(
+        &self,
+        mut request: Register,
+        appservice: Option<&Appservice>,
+    ) -> Result<Registered, Error> {
         if let Some(appservice) = appservice {
             return self.register_for_appservice(request, appservice).await;
         }
@@ -77,23 +112,67 @@ impl Core {
             RegistrationMode::Token => &[&[REGISTRATION_TOKEN]],
             RegistrationMode::Open => &[&[DUMMY]],
         };
-        let user = match &request.username {
-            Some(name) => self.free_user_id(name, None)?,
-            None => self.local_user(&fresh_name(12))?,
+        let session = request.auth.as_ref().and_then(|auth| auth.get("session")).and_then(Value::as_str);
+        let session = session.map(str::to_owned);
+        if let Some(session) = &session {
+            request.complete_from(self.accounts.begun.lock().get(session));
+            if let Some(user) = self.registered_in(session)? {
+                return self.first_session(user, request).await;
+            }
+        }
+        let guest = self.upgrading_guest(&request).await?;
+        let user = match (&guest, &request.username) {
+            (Some(guest), _) => guest.clone(),
+            (None, Some(name)) => self.free_user_id(name, None)?,
+            (None, None) => self.local_user(&fresh_name(12))?,
         };
         let challenge = Challenge { user: None, operation: "POST /register", flows };
-        let proof = self.challenge(&challenge, request.auth.as_ref()).await?;
+        let proof = match self.challenge(&challenge, request.auth.as_ref()).await {
+            Ok(proof) => proof,
+            Err(Error::Interactive(body)) => {
+                if let Some(session) = body.get("session").and_then(Value::as_str) {
+                    request.auth = None;
+                    self.accounts.begun.lock().put(session.to_owned(), request);
+                }
+                return Err(Error::Interactive(body));
+            }
+            Err(error) => return Err(error),
+        };
         let password_hash = match &request.password {
             Some(password) => Some(self.hash_password(password).await?),
             None => None,
         };
-        let account = Account { created_ms: self.now_ms(), password_hash, ..Account::default() };
         let mut batch = Batch::new();
-        if let Some(token) = proof.registration_token {
-            self.use_registration_token(&mut batch, &token)?;
+        if let Some(token) = &proof.registration_token {
+            self.use_registration_token(&mut batch, token)?;
         }
-        self.insert_account(&user, &account, batch).await?;
+        if let Some(session) = &proof.session {
+            self.note_registered(&mut batch, session, &user)?;
+            self.accounts.begun.lock().pop(session);
+        }
+        if guest.is_some() {
+            self.commit(batch).await?;
+            self.update_account(&user, |account| {
+                account.guest = false;
+                account.password_hash.clone_from(&password_hash);
+                Ok(())
+            })
+            .await?;
+        } else {
+            let account = Account { created_ms: self.now_ms(), password_hash, ..Account::default() };
+            self.insert_account(&user, &account, batch).await?;
+        }
         self.first_session(user, request).await
+    }
+
+    /// The guest who becomes a user, if the request shows a guest's token and name.
+    async fn upgrading_guest(&self, request: &Register) -> Result<Option<OwnedUserId>, Error> {
+        let (Some(token), Some(name)) = (&request.guest_access_token, &request.username) else { return Ok(None) };
+        let guest = self.authenticate(token, &Masquerade::default(), None).await?;
+        if !guest.is_guest || guest.user_id.localpart() != name {
+            return Err(Error::forbidden("the guest's token does not belong to this name"));
+        }
+        Ok(Some(guest.user_id))
     }
 
     /// SPEC: v1.19 Application Service API, "Server admin style permissions".

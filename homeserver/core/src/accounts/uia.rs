@@ -36,6 +36,8 @@ pub(super) struct Challenge<'a> {
 pub(super) struct Proof {
     /// The registration token, if that was a stage; it is not used up yet.
     pub(super) registration_token: Option<String>,
+    /// The session, if one was begun.
+    pub(super) session: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ struct Session {
     expires_at_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registration_token: Option<String>,
+    /// Who registered in this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registered: Option<OwnedUserId>,
 }
 
 /// The client's `auth` object.
@@ -124,10 +129,10 @@ impl Core {
             .iter()
             .any(|flow| flow.iter().all(|stage| session.completed.iter().any(|done| done == stage)));
         if whole && failure.is_none() {
-            if let Some(id) = auth.session {
-                self.write_session(&id, &session).await?;
+            if let Some(id) = &auth.session {
+                self.write_session(id, &session).await?;
             }
-            return Ok(Proof { registration_token: session.registration_token });
+            return Ok(Proof { registration_token: session.registration_token, session: auth.session });
         }
         Err(self.still_needed(challenge, auth.session, session, failure).await)
     }
@@ -149,6 +154,23 @@ impl Core {
             return Err(Error::forbidden("the session was begun for another operation"));
         }
         Ok(session)
+    }
+
+    /// Who registered in this session before: the answer was lost on its way.
+    pub(super) fn registered_in(&self, session: &str) -> Result<Option<OwnedUserId>, Error> {
+        let session = self.load::<Session>(Table::UiaSession, &Key::new().text(session))?;
+        let session = session.filter(|session| session.expires_at_ms > self.now_ms());
+        Ok(session.and_then(|session| session.registered))
+    }
+
+    /// Remembers who registered in this session.
+    pub(super) fn note_registered(&self, batch: &mut Batch, session: &str, user: &UserId) -> Result<(), Error> {
+        let key = Key::new().text(session);
+        if let Some(mut row) = self.load::<Session>(Table::UiaSession, &key)? {
+            row.registered = Some(user.to_owned());
+            batch.put(Table::UiaSession, key, to_json(&row)?);
+        }
+        Ok(())
     }
 
     async fn write_session(&self, id: &str, session: &Session) -> Result<(), Error> {
@@ -198,12 +220,15 @@ impl Core {
                     (None, Some(name)) => self.user_of_name(name),
                     (None, None) => Some(user.to_owned()),
                 };
+                if named.as_deref() != Some(user) {
+                    return Err(Error::forbidden("this must be confirmed by the user whose session it is"));
+                }
                 let Some(password) = &auth.password else {
                     return refuse("M_MISSING_PARAM", "the stage lacks the password");
                 };
                 let hash = self.account(user)?.and_then(|account| account.password_hash.clone());
                 let fits = self.verify_password(password, hash.as_deref()).await?;
-                if fits && named.as_deref() == Some(user) {
+                if fits {
                     return Ok(Ok(()));
                 }
                 refuse("M_FORBIDDEN", "the user name or password is wrong")

@@ -6,12 +6,18 @@ use serde_json::{Value, json};
 use crate::{Core, Error};
 
 impl Core {
+    /// Whether any application service asked for what is never stored.
+    #[must_use]
+    pub fn appservices_want_ephemeral(&self) -> bool {
+        self.appservices.services.iter().any(|service| service.registration.receive_ephemeral)
+    }
+
     /// Queues typing or receipts of a room for the services that have a user there or own the room.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub fn appservices_room_edu(&self, room: &RoomId, kind: &str, content: &Value) -> Result<(), Error> {
-        if !self.appservices.services.iter().any(|service| service.registration.receive_ephemeral) {
+        if !self.appservices_want_ephemeral() {
             return Ok(());
         }
         let Some(open) = self.find_room(room)? else { return Ok(()) };
@@ -29,7 +35,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn appservices_presence(&self, user: &UserId, content: &Value) -> Result<(), Error> {
-        if !self.appservices.services.iter().any(|service| service.registration.receive_ephemeral) {
+        if !self.appservices_want_ephemeral() {
             return Ok(());
         }
         let mut concerned = vec![false; self.appservices.services.len()];

@@ -179,6 +179,9 @@ impl Core {
             };
             wake.insert(user.clone());
             wake.extend(self.users_sharing_room(user)?);
+            if self.appservices_want_ephemeral() {
+                self.appservices_presence(user, &Value::Object(status.content(now_ms)))?;
+            }
             if self.is_local_user(user) {
                 batch.put(Table::UserPresence, Key::new().text(user), to_json(&status)?);
                 servers.extend(self.write_presence_edus(&mut batch, user, &status, now_ms)?);

@@ -128,6 +128,16 @@ impl Core {
                 self.unread_changed(&receipt.user, room.id());
             }
         }
+        if self.appservices_want_ephemeral() {
+            for receipt in told.iter().filter(|receipt| receipt.kind == "m.read") {
+                let mut data = serde_json::json!({ "ts": receipt.ts });
+                if let (Some(thread), Some(data)) = (&receipt.thread, data.as_object_mut()) {
+                    data.insert("thread_id".to_owned(), thread.as_str().into());
+                }
+                let content = serde_json::json!({ &receipt.event_id: { "m.read": { &receipt.user: data } } });
+                self.appservices_room_edu(room.id(), "m.receipt", &content)?;
+            }
+        }
         let joined = room.joined();
         self.notifier.wake_users(joined.iter().filter(|user| self.is_local_user(user)).map(|user| &**user));
         for destination in destinations {

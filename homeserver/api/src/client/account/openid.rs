@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use matron_core::{Core, accounts::OpenIdToken};
+use matron_core::{Core, Error, accounts::OpenIdToken};
 use ruma::OwnedUserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Deserialize)]
 pub(super) struct Params {
-    access_token: String,
+    access_token: Option<String>,
 }
 
 /// A token with which a third party can ask us who this is.
@@ -34,5 +34,6 @@ pub(super) async fn userinfo(
     _limited: Shown,
     Query(params): Query<Params>,
 ) -> Answer {
-    Ok(Json(json!({ "sub": core.openid_userinfo(&params.access_token)? })))
+    let token = params.access_token.ok_or(Error::MissingToken)?;
+    Ok(Json(json!({ "sub": core.openid_userinfo(&token)? })))
 }

@@ -1,6 +1,6 @@
 //! An event as one client sees it: the stored bytes, and around them what only this reader is told.
 
-use matron_room::{Unsigned, client_event, sync_event};
+use matron_room::{Membership, Unsigned, client_event, sync_event};
 use ruma::{DeviceId, UserId};
 use serde_json::value::RawValue;
 
@@ -40,6 +40,13 @@ impl Core {
         {
             unsigned.redacted_because = Some(client_event(&redaction.pdu, &Unsigned::default()));
         }
+        unsigned.relations = self.bundled(event, viewer, true)?;
+        unsigned.membership = self.membership_at(event, viewer)?;
+        // SPEC: v1.19 "Account erasure": who was not joined then sees what redaction would leave.
+        let was_there = unsigned.membership == Some(Membership::Join.as_str());
+        let erased = !was_there && !pdu.is_state() && self.is_erased(pdu.sender())?;
+        let skeleton = if erased { pdu.skeleton().ok() } else { None };
+        let pdu = skeleton.as_ref().unwrap_or(pdu);
         Ok(if with_room_id { client_event(pdu, &unsigned) } else { sync_event(pdu, &unsigned) })
     }
 
@@ -57,6 +64,15 @@ impl Core {
             unsigned.replaces_state = Some(replaced.id().to_owned());
         }
         Ok(())
+    }
+
+    /// The reader's membership when the event was sent; after it, if it is the event that sets it.
+    fn membership_at(&self, event: &StoredEvent, viewer: &UserId) -> Result<Option<&'static str>, Error> {
+        if event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(viewer.as_str()) {
+            return Ok(event.pdu.membership_state().map(Membership::as_str));
+        }
+        let before = self.load_state_group(event.record.state_before)?;
+        Ok(Some(self.membership_in(&before, viewer)?.as_str()))
     }
 
     /// The transaction id with which this device sent the event, as far as memory goes.

@@ -1,0 +1,75 @@
+//! `GET /_matrix/client/r0/events`, deprecated: the same stream as `/sync`, as one list of events.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, routing::get};
+use matron_core::{
+    Core, Requester,
+    sync::{SyncAnswer, SyncRequest, token::SyncToken},
+};
+use ruma::RoomId;
+use serde::Deserialize;
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use crate::{
+    Answer, AppState,
+    extract::{Auth, Query},
+    routing::{Routes, V3},
+};
+
+/// How long it waits unless told, ms.
+const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new().client(V3, "/events", get(events))
+}
+
+#[derive(Deserialize)]
+struct Params {
+    from: Option<String>,
+    timeout: Option<u64>,
+}
+
+/// What happened since the token; without one, what happens from now on.
+async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(params): Query<Params>) -> Answer {
+    let since: SyncToken = match params.from.as_deref().filter(|from| !from.is_empty()) {
+        Some(from) => from.parse()?,
+        None => SyncToken { stream: core.position(), ephemeral: core.ephemeral_serial(), ..SyncToken::default() },
+    };
+    let _present = core.begin_sync_presence(&requester.user_id, None).await?;
+    // Without a device nothing is acknowledged that this endpoint cannot tell.
+    let requester = Requester { device_id: None, ..requester };
+    let request = SyncRequest {
+        since: Some(since),
+        timeout_ms: params.timeout.unwrap_or(DEFAULT_TIMEOUT_MS),
+        ..SyncRequest::default()
+    };
+    let answer = core.sync(&requester, request).await?;
+    Ok(Json(json!({ "start": since.to_string(), "end": answer.next_batch, "chunk": flatten(&answer) })))
+}
+
+fn flatten(answer: &SyncAnswer) -> Vec<Box<RawValue>> {
+    let mut chunk: Vec<Box<RawValue>> = answer.presence.events.clone();
+    chunk.extend(answer.account_data.events.iter().cloned());
+    for (room, joined) in &answer.rooms.join {
+        let timeline = joined.timeline.events.iter();
+        let rest = joined.ephemeral.events.iter().chain(&joined.account_data.events);
+        chunk.extend(joined.state.events.iter().chain(timeline).chain(rest).filter_map(|event| in_room(event, room)));
+    }
+    for (room, invited) in &answer.rooms.invite {
+        chunk.extend(invited.invite_state.events.iter().filter_map(|event| in_room(event, room)));
+    }
+    for (room, left) in &answer.rooms.leave {
+        chunk.extend(left.timeline.events.iter().filter_map(|event| in_room(event, room)));
+    }
+    chunk
+}
+
+fn in_room(event: &RawValue, room: &RoomId) -> Option<Box<RawValue>> {
+    let mut event: Map<String, Value> = serde_json::from_str(event.get()).ok()?;
+    event.insert("room_id".to_owned(), room.as_str().into());
+    to_raw_value(&event).ok()
+}
