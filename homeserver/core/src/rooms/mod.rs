@@ -19,6 +19,7 @@ pub mod read;
 pub mod receipts;
 pub mod record;
 pub mod redact;
+pub mod report;
 pub mod room;
 pub mod send;
 pub mod state_map;
@@ -70,6 +71,8 @@ pub struct State {
     pub(crate) txns: Mutex<LruCache<Vec<u8>, OwnedEventId>>,
     /// Which transaction made an event, for the device that sent it.
     pub(crate) sent: Mutex<LruCache<OwnedEventId, send::Txn>>,
+    /// Events that nothing relates to, as of `generation`.
+    unrelated: Mutex<LruCache<OwnedEventId, ()>>,
     /// Which rooms changed lately, for incremental syncs.
     pub changes: Arc<ChangeLog>,
     /// Rooms that are being joined over federation, so that two joins share one handshake.
@@ -90,6 +93,7 @@ impl Default for State {
             users: cache(USER_CACHE),
             txns: cache(TXN_CACHE),
             sent: cache(TXN_CACHE),
+            unrelated: cache(EVENT_CACHE),
             changes: Arc::default(),
             joining: Mutex::default(),
         }
@@ -131,6 +135,25 @@ impl State {
     pub(crate) fn forget_event(&self, id: &EventId) {
         let mut events = self.events.lock();
         events.pop(id);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_known_unrelated(&self, id: &EventId) -> bool {
+        self.unrelated.lock().get(id).is_some()
+    }
+
+    /// Remembers that nothing relates to the event.
+    pub(crate) fn remember_unrelated(&self, generation: u64, id: &EventId) {
+        let mut unrelated = self.unrelated.lock();
+        if self.generation() == generation {
+            unrelated.put(id.to_owned(), ());
+        }
+    }
+
+    /// Something relates to the event now.
+    pub(crate) fn forget_unrelated(&self, id: &EventId) {
+        let mut unrelated = self.unrelated.lock();
+        unrelated.pop(id);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 

@@ -3,7 +3,13 @@
 mod client_event;
 pub mod context;
 mod filter;
+mod initial_sync;
 mod members;
 pub mod messages;
+pub mod relations;
+pub mod search;
+pub mod space;
 mod state;
+pub mod threads;
+mod timestamp;
 pub mod token;

@@ -1,0 +1,160 @@
+//! `GET /rooms/{roomId}/initialSync` and `GET /initialSync`: deprecated, and answered from what `/sync` uses.
+
+use std::sync::Arc;
+
+use matron_room::Membership;
+use ruma::RoomId;
+use serde_json::{Value, json};
+
+use super::{messages::MessagesRequest, token::Gap};
+use crate::{Core, Error, Requester, rooms::UserRoom, sync::SyncToken};
+
+/// How many messages of each room are told.
+const MAX_LIMIT: u64 = 100;
+
+impl Core {
+    /// A room in one answer: its state, its last messages, receipts and presence.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for anyone who never was in the room, unless it is world readable.
+    pub async fn room_initial_sync(
+        self: &Arc<Self>,
+        requester: &Requester,
+        room: &RoomId,
+        limit: Option<u64>,
+    ) -> Result<Value, Error> {
+        let user = &requester.user_id;
+        let request = MessagesRequest {
+            from: Some(Gap::after((1 << 63) | self.position().0).min(self.sight_of(user, room)?)),
+            limit: Some(limit.unwrap_or(10).min(MAX_LIMIT)),
+            ..MessagesRequest::default()
+        };
+        let mut messages = self.room_messages(requester, room, &request).await?;
+        messages.chunk.reverse();
+        // The old form names the oldest end `start`.
+        let (newest, oldest) = (messages.start.clone(), messages.end.clone().unwrap_or_else(|| "t0".to_owned()));
+        let state = self.room_state(user, room)?;
+        let standing = self.standing(user, room)?;
+        let joined = self.joined_members(room)?;
+        let presence: Vec<Value> = self
+            .presence_of_users(joined.iter().map(|member| &**member))
+            .into_iter()
+            .map(|update| {
+                let mut content = json!(update.content);
+                if let Value::Object(content) = &mut content {
+                    content.insert("user_id".to_owned(), json!(update.user_id));
+                }
+                json!({"type": "m.presence", "sender": update.user_id, "content": content})
+            })
+            .collect();
+        let ignored = self.ignored_users(user)?;
+        let receipts = self.receipts_between(user, room, matron_storage::StreamPos(0), self.position(), &ignored)?;
+        let listed = self.is_room_listed(room)?;
+        Ok(json!({
+            "room_id": room,
+            "membership": standing.map_or(Membership::Leave, |standing| standing.membership).as_str(),
+            "visibility": if listed { "public" } else { "private" },
+            "messages": {"chunk": messages.chunk, "start": oldest, "end": newest},
+            "state": self.for_client(requester, &state)?,
+            "presence": presence,
+            "receipts": receipts.into_iter().collect::<Vec<_>>(),
+            "account_data": self.account_data_of_room(requester, room)?,
+        }))
+    }
+
+    /// Every room in one answer.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn initial_sync(
+        self: &Arc<Self>,
+        requester: &Requester,
+        limit: Option<u64>,
+        archived: bool,
+    ) -> Result<Value, Error> {
+        let user = &requester.user_id;
+        let end = SyncToken { stream: self.position(), to_device: self.position(), ephemeral: self.ephemeral_serial() };
+        let mut rooms = Vec::new();
+        let mut receipts = Vec::new();
+        for (room_id, standing) in self.user_rooms(user)?.iter() {
+            if let Some(mut room) = self.initial_room(requester, room_id, standing, limit, archived).await? {
+                if let Value::Object(room) = &mut room {
+                    room.remove("presence");
+                    if let Some(Value::Array(own)) = room.remove("receipts") {
+                        receipts.extend(own.into_iter().map(|mut receipt| {
+                            if let Value::Object(receipt) = &mut receipt {
+                                receipt.insert("room_id".to_owned(), json!(room_id));
+                            }
+                            receipt
+                        }));
+                    }
+                }
+                rooms.push(room);
+            }
+        }
+        let sharing = self.users_sharing_room(user)?;
+        let presence: Vec<Value> = self
+            .presence_of_users(sharing.iter().map(|member| &**member))
+            .into_iter()
+            .map(|update| {
+                let mut content = json!(update.content);
+                if let Value::Object(content) = &mut content {
+                    content.insert("user_id".to_owned(), json!(update.user_id));
+                }
+                json!({"type": "m.presence", "sender": update.user_id, "content": content})
+            })
+            .collect();
+        let mut account_data = Vec::new();
+        for entry in self.account_data_since(user, None)?.into_iter().filter(|entry| entry.room_id.is_none()) {
+            account_data.push(json!({"type": entry.kind, "content": entry.content}));
+        }
+        Ok(json!({
+            "end": end.to_string(),
+            "rooms": rooms,
+            "presence": presence,
+            "receipts": receipts,
+            "account_data": account_data,
+        }))
+    }
+
+    async fn initial_room(
+        self: &Arc<Self>,
+        requester: &Requester,
+        room_id: &RoomId,
+        standing: &UserRoom,
+        limit: Option<u64>,
+        archived: bool,
+    ) -> Result<Option<Value>, Error> {
+        match standing.membership {
+            Membership::Join => self.room_initial_sync(requester, room_id, limit).await.map(Some),
+            Membership::Invite => {
+                let events = self.stripped_for(requester, room_id, false)?;
+                let invite = events.last();
+                Ok(Some(json!({
+                    "room_id": room_id,
+                    "membership": "invite",
+                    "inviter": standing.sender,
+                    "invite": invite,
+                    "invite_state": {"events": events},
+                })))
+            }
+            Membership::Leave | Membership::Ban if archived && !standing.forgotten => {
+                match self.room_initial_sync(requester, room_id, limit).await {
+                    Ok(room) => Ok(Some(room)),
+                    Err(Error::Forbidden(_)) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+            Membership::Leave | Membership::Ban | Membership::Knock => Ok(None),
+        }
+    }
+
+    fn account_data_of_room(&self, requester: &Requester, room: &RoomId) -> Result<Vec<Value>, Error> {
+        Ok(self
+            .account_data_since(&requester.user_id, None)?
+            .into_iter()
+            .filter(|entry| entry.room_id.as_deref() == Some(room))
+            .map(|entry| json!({"type": entry.kind, "content": entry.content}))
+            .collect())
+    }
+}
