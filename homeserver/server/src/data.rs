@@ -125,8 +125,15 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Core>, DataError> {
 /// # Errors
 /// [`DataError::Registration`] naming the file.
 fn registrations(config: &Config) -> Result<Vec<Registration>, DataError> {
+    let mut paths = config.server.appservices.clone();
+    if let Some(path) = &config.server.appservice_config {
+        let own = crate::service::prepare(path)?.registration;
+        if !paths.contains(&own) {
+            paths.push(own);
+        }
+    }
     let mut found: Vec<Registration> = Vec::new();
-    for path in &config.server.appservices {
+    for path in &paths {
         let refused = |what: String| DataError::Registration { path: path.clone(), what };
         let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.clone(), source })?;
         let registration = Registration::parse(&text).map_err(|error| refused(error.to_string()))?;

@@ -5,6 +5,7 @@
 //! - [`data`]: the data directory: keys, store, server name, opened together or not at all.
 //! - [`serve`]: the running server, from ready to stopped. [`listener`]: connections.
 //! - [`operator`]: what operators ask of a running server, over a socket in its data directory.
+//! - [`service`]: the application service, started in this process.
 //! - [`monitor`]: `/health` and `/metrics`. [`logging`]: log lines.
 
 mod cli;
@@ -17,6 +18,7 @@ mod logging;
 mod monitor;
 mod operator;
 mod serve;
+mod service;
 
 use std::process::ExitCode;
 

@@ -22,7 +22,7 @@ use crate::{
     data::{self, DataError},
     failure::Failure,
     listener::Prepared,
-    logging, monitor, operator,
+    logging, monitor, operator, service,
 };
 
 /// Serves until SIGINT or SIGTERM, then stops in order: no new connections, requests answered, workers
@@ -79,6 +79,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         "ready"
     );
     tell_supervisor("READY=1");
+    let service = match &config.server.appservice_config {
+        Some(path) => Some(tokio::spawn(service::run(service::prepare(path)?, listening.clone()))),
+        None => None,
+    };
 
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("stopping at SIGINT"),
@@ -92,6 +96,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
             let _ = listener.await;
         }
         let _ = operators.await;
+        if let Some(service) = service {
+            let _ = service.await;
+        }
         connections.close();
         if tokio::time::timeout(patience, connections.wait()).await.is_err() {
             tracing::warn!(open = connections.len(), "some requests were not answered in time");

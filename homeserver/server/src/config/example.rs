@@ -14,6 +14,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         Some("\"/etc/matron/signing.key\""),
     ),
     ("appservices", "Registration files (YAML or JSON) of application services.", None),
+    (
+        "appservice_config",
+        "Run Matron's own application service (governance bot, laboratory feeds) in this process, with this configuration; it is registered by itself.",
+        Some("\"/etc/matron/appservice.toml\""),
+    ),
     ("stop_timeout_ms", "How long a stop waits for requests that are being answered, ms.", None),
     ("default_room_version", "Version of new rooms when the client names none.", None),
     ("room_versions", "Room versions that may be created or joined here.", None),
@@ -45,16 +50,8 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         None,
     ),
     ("unauthenticated_media", "Give out media without a token too, as before Matrix 1.11.", None),
-    (
-        "url_previews",
-        "Fetch pages that people link to, for previews; the pages then see this server.",
-        None,
-    ),
-    (
-        "key_notaries",
-        "Servers to ask for the keys of servers that cannot be reached.",
-        None,
-    ),
+    ("url_previews", "Fetch pages that people link to, for previews; the pages then see this server.", None),
+    ("key_notaries", "Servers to ask for the keys of servers that cannot be reached.", None),
     ("user_directory_all_users", "The user directory finds all local users, not only those who share a room.", None),
     ("url_previews", "Fetch pages that people link to, for previews; the server learns what they talk about.", None),
     (
