@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Core, Error, Requester,
     accounts::EventFilter,
-    rooms::{EventRef, Room, StateKey, StateMap, state_map::difference},
+    rooms::{EventRef, Room, StateKey, StateMap},
 };
 
 /// Timeline events per room if the filter names no limit.
@@ -121,38 +121,36 @@ impl Core {
         then: Option<&StateMap>,
     ) -> Result<Vec<EventRef>, Error> {
         let filter = &span.request.filter.room.state;
-        let start = &window.state_at_start;
-        let in_timeline: BTreeSet<_> = window.events.iter().map(|event| event.id()).collect();
-        let mut keys: BTreeSet<StateKey> = match then {
-            None => start.keys().cloned().collect(),
-            Some(then) => difference(then, start)
-                .into_iter()
-                .filter(|(_, id)| id.is_some())
-                .map(|(key, _)| key)
-                .collect(),
-        };
+        let mut beside = window.state_beside(then);
         if filter.lazy_load_members {
+            let in_timeline: BTreeSet<_> = window.events.iter().map(|event| event.id()).collect();
             let mut wanted: BTreeSet<OwnedUserId> =
                 window.events.iter().map(|event| event.pdu.sender().to_owned()).collect();
-            if then.is_none() {
-                wanted.insert(requester.user_id.clone());
-            }
             let own = StateKey::new("m.room.member", requester.user_id.as_str());
-            let own_changed = then.is_some() && keys.contains(&own);
-            keys.retain(|key| &*key.kind != "m.room.member");
-            if own_changed {
+            if then.is_none() || beside.contains_key(&own) {
                 wanted.insert(requester.user_id.clone());
             }
-            for member in self.untold_members(requester, room.id(), filter, start, wanted) {
-                keys.insert(StateKey::new("m.room.member", member.as_str()));
+            // Members that changed in a gap are told, lazily or not: the client would never learn of it otherwise.
+            let changed: BTreeSet<OwnedUserId> = beside
+                .keys()
+                .filter(|key| then.is_some() && window.limited && &*key.kind == "m.room.member")
+                .filter_map(|key| OwnedUserId::try_from(&*key.key).ok())
+                .collect();
+            beside = beside.into_iter().filter(|(key, _)| &*key.kind != "m.room.member").collect();
+            let state = &window.state_at_start;
+            let mut told = self.untold_members(requester, room.id(), filter, state, wanted);
+            told.extend(changed);
+            for member in told {
+                let key = StateKey::new("m.room.member", member.as_str());
+                let id = window.state_at_end.get(&key).filter(|id| !in_timeline.contains(&****id)).or_else(|| state.get(&key));
+                if let Some(id) = id.filter(|id| !in_timeline.contains(&****id)) {
+                    beside.insert(key, Arc::clone(id));
+                }
             }
         }
-        let mut state = Vec::with_capacity(keys.len());
-        for key in keys {
-            let Some(id) = start.get(&key) else { continue };
-            if !in_timeline.contains(&***id) {
-                state.extend(self.load_event(id)?);
-            }
+        let mut state = Vec::with_capacity(beside.len());
+        for id in beside.values() {
+            state.extend(self.load_event(id)?);
         }
         Ok(state)
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Core, Error, Requester,
-    rooms::{UserRoom, state_map::difference},
+    rooms::UserRoom,
 };
 
 #[derive(Default, Deserialize)]
@@ -134,9 +134,8 @@ impl Core {
         // Who was never joined learns only of the own leaving.
         let may_see_state = was_joined || window.events.len() > 1 || span.since.is_none();
         if may_see_state {
-            let changed = difference(&state_then.filter(|_| was_joined).unwrap_or_default(), &window.state_at_start);
-            for (key, id) in changed {
-                let Some(id) = id else { continue };
+            let then = state_then.filter(|_| was_joined);
+            for (key, id) in window.state_beside(then.as_ref()) {
                 if !span.request.filter.room.state.allows_type(&key.kind) {
                     continue;
                 }

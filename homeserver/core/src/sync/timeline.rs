@@ -1,11 +1,13 @@
 //! A room's timeline between two positions, and the states at its ends.
 
+use std::sync::Arc;
+
 use matron_storage::{Key, KeyRange, KeyReader, Order, StreamPos, Table};
 use ruma::{OwnedEventId, RoomId};
 
 use crate::{
     Core, Error,
-    rooms::{EventRef, GroupId, StateMap},
+    rooms::{EventRef, GroupId, StateKey, StateMap, state_map::difference},
 };
 
 /// A row of `room_timeline`.
@@ -54,10 +56,38 @@ pub struct Window {
     pub events: Vec<EventRef>,
     /// Whether there is more between the start and these.
     pub limited: bool,
-    /// The timeline order of the oldest row that was looked at; what is before it was not told.
+    /// The timeline order of the oldest event shown, or else of the oldest row that was looked at.
     pub start: u64,
-    /// The state before that row.
+    /// The state before that.
     pub state_at_start: StateMap,
+    /// The state at the end of the span.
+    pub state_at_end: StateMap,
+}
+
+impl Window {
+    /// The state events that a client needs beside the timeline's own to follow the room from `then` to the end of
+    /// the span: of each key the newest, if the timeline does not hold it, else what was before the timeline.
+    pub(crate) fn state_beside(&self, then: Option<&StateMap>) -> StateMap {
+        let told = |id: &OwnedEventId| self.events.iter().any(|event| event.id() == id);
+        let keys: Vec<StateKey> = match then {
+            None => self.state_at_end.keys().chain(self.state_at_start.keys()).cloned().collect(),
+            Some(then) => difference(then, &self.state_at_end)
+                .into_iter()
+                .chain(difference(then, &self.state_at_start))
+                .map(|(key, _)| key)
+                .collect(),
+        };
+        let mut beside = StateMap::new();
+        for key in keys {
+            let newest = self.state_at_end.get(&key).filter(|id| !told(id));
+            let before = || self.state_at_start.get(&key).filter(|id| !told(id));
+            let known = then.and_then(|then| then.get(&key));
+            if let Some(id) = newest.or_else(before).filter(|id| Some(*id) != known) {
+                beside.insert(key, Arc::clone(id));
+            }
+        }
+        beside
+    }
 }
 
 impl Core {
@@ -133,19 +163,22 @@ impl Core {
                     && keep(&event)?
                 {
                     window.events.push(event);
+                    first = Some(row);
+                } else if window.events.is_empty() {
+                    window.start = row.timeline;
                 }
-                first = Some(row);
             }
             if !full {
                 break;
             }
         }
         window.events.reverse();
+        window.state_at_end = self.state_as_of(room, to)?;
         if let Some(first) = first {
             window.start = first.timeline;
             window.state_at_start = self.state_before_row(room, &first)?;
         } else {
-            window.state_at_start = self.state_as_of(room, to)?;
+            window.state_at_start = window.state_at_end.clone();
         }
         Ok(window)
     }

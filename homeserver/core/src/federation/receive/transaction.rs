@@ -44,7 +44,7 @@ impl Core {
     /// Every event of the transaction is judged and every ephemeral unit told; the same transaction gives the same answer.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for more than 50 events or 100 units; [`Error::Store`].
+    /// [`Error::InvalidParam`] for more than 50 events or 100 units; [`Error::Store`].
     pub async fn receive_transaction(
         self: &Arc<Self>,
         origin: &ServerName,
@@ -52,7 +52,7 @@ impl Core {
         transaction: Transaction,
     ) -> Result<Value, Error> {
         if transaction.pdus.len() > MAX_PDUS || transaction.edus.len() > MAX_EDUS {
-            return Err(Error::TooLarge("a transaction has at most 50 events and 100 ephemeral units".into()));
+            return Err(Error::invalid("a transaction has at most 50 events and 100 ephemeral units"));
         }
         self.heard_from_peer(origin);
         let key = Key::new().text(origin).text(txn_id);
