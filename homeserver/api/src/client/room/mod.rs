@@ -3,6 +3,7 @@
 mod aliases;
 mod context;
 mod create;
+mod initial_sync;
 mod join;
 mod joined_rooms;
 mod members;
@@ -10,8 +11,13 @@ mod membership;
 mod messages;
 mod receipts;
 mod redact;
+mod relations;
+mod report;
+mod search;
 mod send;
+mod space;
 mod state;
+mod timestamp;
 mod upgrade;
 
 use axum::{
@@ -19,7 +25,10 @@ use axum::{
     routing::{get, post, put},
 };
 
-use crate::{AppState, routing::{Routes, V3}};
+use crate::{AppState, routing::{Routes, V1, V3}};
+
+// MSC: 3266: Element asks here where the stable path is not advertised.
+const SUMMARY_UNSTABLE: &[&str] = &["unstable/im.nheko.summary"];
 
 /// The routes of this area.
 pub fn routes() -> Router<AppState> {
@@ -52,4 +61,19 @@ pub fn routes() -> Router<AppState> {
         .client(V3, "/rooms/{room_id}/event/{event_id}", get(context::get_event))
         .client(V3, "/rooms/{room_id}/receipt/{receipt_type}/{event_id}", post(receipts::post))
         .client(V3, "/rooms/{room_id}/read_markers", post(receipts::post_markers))
+        .client(V3, "/rooms/{room_id}/initialSync", get(initial_sync::get_room))
+        .client(V3, "/initialSync", get(initial_sync::get))
+        .client(V3, "/events", get(initial_sync::get_events))
+        .client(V3, "/search", post(search::post))
+        .client(V3, "/rooms/{room_id}/report", post(report::post_room))
+        .client(V3, "/rooms/{room_id}/report/{event_id}", post(report::post_event))
+        .client(V3, "/users/{user_id}/report", post(report::post_user))
+        .client(V1, "/rooms/{room_id}/relations/{event_id}", get(relations::get))
+        .client(V1, "/rooms/{room_id}/relations/{event_id}/{rel_type}", get(relations::get_by_type))
+        .client(V1, "/rooms/{room_id}/relations/{event_id}/{rel_type}/{event_type}", get(relations::get_by_kind))
+        .client(V1, "/rooms/{room_id}/threads", get(relations::get_threads))
+        .client(V1, "/rooms/{room_id}/timestamp_to_event", get(timestamp::get))
+        .client(V1, "/rooms/{room_id}/hierarchy", get(space::get_hierarchy))
+        .client(V1, "/room_summary/{room_id_or_alias}", get(space::get_summary))
+        .client(SUMMARY_UNSTABLE, "/rooms/{room_id_or_alias}/summary", get(space::get_summary))
 }

@@ -1,0 +1,49 @@
+//! `GET /_matrix/client/v3/initialSync`, `/rooms/{roomId}/initialSync` and `/events`: deprecated; older tools use them.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use matron_core::{Core, sync::SyncToken};
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{Answer, extract::{Auth, PathArgs, Query}};
+
+/// How much.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Window {
+    limit: Option<u64>,
+    archived: bool,
+}
+
+/// Answers every room of the user.
+///
+/// # Errors
+/// As [`Core::initial_sync`].
+pub async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(window): Query<Window>) -> Answer {
+    Ok(Json(core.initial_sync(&requester, window.limit, window.archived).await?))
+}
+
+/// Answers one room.
+///
+/// # Errors
+/// As [`Core::room_initial_sync`].
+pub async fn get_room(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    PathArgs(room): PathArgs<OwnedRoomId>,
+    Query(window): Query<Window>,
+) -> Answer {
+    Ok(Json(core.room_initial_sync(&requester, &room, window.limit).await?))
+}
+
+/// Answers no event, and where the stream stands: whoever wants events asks `/sync`.
+///
+/// # Errors
+/// Never.
+pub async fn get_events(State(core): State<Arc<Core>>, Auth(_): Auth) -> Answer {
+    let now = SyncToken { stream: core.position(), to_device: core.position(), ephemeral: core.ephemeral_serial() };
+    Ok(Json(json!({"chunk": [], "start": now.to_string(), "end": now.to_string()})))
+}

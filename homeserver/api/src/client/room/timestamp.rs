@@ -1,0 +1,33 @@
+//! `GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event`
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use matron_core::{Core, rooms::read::token::Direction};
+use ruma::OwnedRoomId;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{Answer, extract::{Auth, PathArgs, Query}};
+
+/// Which time, and on which side of it.
+#[derive(Debug, Deserialize)]
+pub struct Time {
+    ts: u64,
+    dir: String,
+}
+
+/// Answers the event that is closest to the time.
+///
+/// # Errors
+/// As [`Core::event_at_time`].
+pub async fn get(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    PathArgs(room): PathArgs<OwnedRoomId>,
+    Query(time): Query<Time>,
+) -> Answer {
+    let direction = Direction::parse(&time.dir)?;
+    let event = core.event_at_time(&requester.user_id, &room, time.ts, direction)?;
+    Ok(Json(json!({"event_id": event.id(), "origin_server_ts": event.pdu.origin_server_ts_ms()})))
+}
