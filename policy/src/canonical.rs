@@ -76,10 +76,7 @@ pub(crate) fn naming<T: serde::Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// single canonical form.
 pub fn parse(bytes: &[u8], limit_bytes: usize) -> Result<Value, CanonicalError> {
     if bytes.len() > limit_bytes {
-        return Err(CanonicalError::TooLarge {
-            size_bytes: bytes.len(),
-            limit_bytes,
-        });
+        return Err(CanonicalError::TooLarge { size_bytes: bytes.len(), limit_bytes });
     }
     let strict: Strict = serde_json::from_slice(bytes).map_err(CanonicalError::NotJson)?;
     Ok(strict.0)
@@ -94,12 +91,7 @@ enum Integers {
     All,
 }
 
-fn write_with(
-    value: &Value,
-    depth: usize,
-    out: &mut String,
-    integers: Integers,
-) -> Result<(), CanonicalError> {
+fn write_with(value: &Value, depth: usize, out: &mut String, integers: Integers) -> Result<(), CanonicalError> {
     if depth > MAX_DEPTH {
         return Err(CanonicalError::TooDeep);
     }
@@ -147,16 +139,8 @@ fn write_object(
     Ok(())
 }
 
-fn write_number(
-    number: &Number,
-    out: &mut String,
-    integers: Integers,
-) -> Result<(), CanonicalError> {
-    let limit = if integers == Integers::All {
-        u64::MAX
-    } else {
-        MAX_INTEGER
-    };
+fn write_number(number: &Number, out: &mut String, integers: Integers) -> Result<(), CanonicalError> {
+    let limit = if integers == Integers::All { u64::MAX } else { MAX_INTEGER };
     if let Some(positive) = number.as_u64().filter(|n| *n <= limit) {
         out.push_str(&positive.to_string());
         return Ok(());

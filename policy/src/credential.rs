@@ -179,11 +179,7 @@ impl Credential {
     ///
     /// # Errors
     /// [`CredentialError`] if a claim is malformed.
-    pub fn issue(
-        claims: CredentialClaims,
-        key_id: &str,
-        key: &SigningKey,
-    ) -> Result<Self, CredentialError> {
+    pub fn issue(claims: CredentialClaims, key_id: &str, key: &SigningKey) -> Result<Self, CredentialError> {
         let mut credential = Self {
             kind: CredentialType::Credential,
             user_id: claims.user_id,
@@ -207,8 +203,7 @@ impl Credential {
     /// # Errors
     /// [`CredentialError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, CredentialError> {
-        let value =
-            canonical::parse(bytes, MAX_CREDENTIAL_BYTES).map_err(CredentialError::Corrupt)?;
+        let value = canonical::parse(bytes, MAX_CREDENTIAL_BYTES).map_err(CredentialError::Corrupt)?;
         Self::from_value(&value)
     }
 
@@ -259,10 +254,7 @@ impl Credential {
         let Some(key) = register.credential_key(&self.organisation, &self.key_id) else {
             return unknown(Forgery::UnknownKey);
         };
-        if !self
-            .payload()
-            .is_ok_and(|payload| keys::verify(key, &payload, &self.signature))
-        {
+        if !self.payload().is_ok_and(|payload| keys::verify(key, &payload, &self.signature)) {
             return CredentialStatus::Forged(Forgery::BadSignature);
         }
         if let Some(revoked_at_ms) = revocations.revoked_at_ms(&self.organisation, &self.serial) {
@@ -272,13 +264,9 @@ impl Credential {
             return CredentialStatus::Forged(Forgery::FromTheFuture);
         }
         if now_ms >= self.expires_at_ms {
-            return CredentialStatus::Expired {
-                expired_at_ms: self.expires_at_ms,
-            };
+            return CredentialStatus::Expired { expired_at_ms: self.expires_at_ms };
         }
-        CredentialStatus::Valid {
-            credential: Box::new(self.clone()),
-        }
+        CredentialStatus::Valid { credential: Box::new(self.clone()) }
     }
 
     /// The state of whatever somebody shows as a credential.

@@ -17,12 +17,7 @@ pub fn decide(request: &Request, facts: &Facts, policies: &PolicySet) -> Verdict
 /// `policy` must come from [`PolicySet::effective`] with the very `facts.room.policy`.
 #[must_use]
 pub fn decide_with(request: &Request, facts: &Facts, policy: &EffectivePolicy) -> Verdict {
-    let case = Case {
-        request,
-        act: request.action.essence(),
-        facts,
-        policy,
-    };
+    let case = Case { request, act: request.action.essence(), facts, policy };
     let mut found = Findings::default();
     if let Some(finding) = rules::shortcut(&case) {
         found.add(finding);
@@ -75,8 +70,6 @@ impl Findings {
 fn strictest(mut obligations: Vec<Obligation>) -> Vec<Obligation> {
     // Sorted by kind and then by value, of which the smaller is the stricter in every kind.
     obligations.sort_unstable();
-    obligations.dedup_by(|later, earlier| {
-        std::mem::discriminant(later) == std::mem::discriminant(earlier)
-    });
+    obligations.dedup_by(|later, earlier| std::mem::discriminant(later) == std::mem::discriminant(earlier));
     obligations
 }

@@ -19,8 +19,7 @@ impl Explain for EffectivePolicy {
     fn explain(&self) -> String {
         let mut text = match self.room() {
             RoomPolicyState::Unreadable(_) => {
-                "The policy of this room cannot be read, so nothing but leaving is possible.\n"
-                    .to_owned()
+                "The policy of this room cannot be read, so nothing but leaving is possible.\n".to_owned()
             }
             RoomPolicyState::Present | RoomPolicyState::Absent => String::new(),
         };
@@ -43,10 +42,7 @@ impl Explain for PolicyLayer {
 fn people(layer: &PolicyLayer) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(codes) = &layer.organisations {
-        lines.push(format!(
-            "Only people of these organisations may be here: {}.",
-            list(codes)
-        ));
+        lines.push(format!("Only people of these organisations may be here: {}.", list(codes)));
     }
     if let Some(places) = &layer.jurisdictions {
         lines.push(format!("Their organisations must be in: {}.", list(places)));
@@ -63,22 +59,13 @@ fn people(layer: &PolicyLayer) -> Vec<String> {
         lines.push(format!("The credential must verify {verified}."));
     }
     if let Some(professions) = &layer.professions {
-        lines.push(format!(
-            "Professions that may join and speak: {}.",
-            list(professions)
-        ));
+        lines.push(format!("Professions that may join and speak: {}.", list(professions)));
     }
     if let Some(roles) = &layer.roles {
-        lines.push(format!(
-            "At least one of these roles is needed: {}.",
-            list(roles)
-        ));
+        lines.push(format!("At least one of these roles is needed: {}.", list(roles)));
     }
     if let Some(age_ms) = layer.credential_max_age_ms {
-        lines.push(format!(
-            "Credentials must have been checked within {}.",
-            span(age_ms)
-        ));
+        lines.push(format!("Credentials must have been checked within {}.", span(age_ms)));
     }
     if layer.unverified_may_read == Some(false) {
         lines.push("Reading needs a current credential too.".to_owned());
@@ -92,18 +79,12 @@ fn content(layer: &PolicyLayer) -> Vec<String> {
         lines.push("Messages must be end-to-end encrypted.".to_owned());
     }
     match (layer.max_lifetime_ms, layer.lifetime_required) {
-        (Some(ms), _) => lines.push(format!(
-            "Messages are destroyed after {} at the latest.",
-            span(ms)
-        )),
+        (Some(ms), _) => lines.push(format!("Messages are destroyed after {} at the latest.", span(ms))),
         (None, Some(true)) => lines.push("Messages must have a lifetime.".to_owned()),
         (None, _) => {}
     }
     if let Some(ms) = layer.redacted_content_kept_ms {
-        lines.push(format!(
-            "What is taken back is destroyed within {}.",
-            span(ms)
-        ));
+        lines.push(format!("What is taken back is destroyed within {}.", span(ms)));
     }
     if layer.governance_creates_rooms == Some(true) {
         lines.push("Rooms are created by the organisation's governance bot.".to_owned());
@@ -121,9 +102,5 @@ fn list(names: &BTreeSet<String>) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
-    names
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }

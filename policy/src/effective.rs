@@ -32,10 +32,7 @@ impl PolicySet {
     /// Whether the deployment has no layer that demands anything.
     #[must_use]
     pub fn is_ordinary(&self) -> bool {
-        [&self.floor, &self.organisation]
-            .into_iter()
-            .flatten()
-            .all(PolicyLayer::is_empty)
+        [&self.floor, &self.organisation].into_iter().flatten().all(PolicyLayer::is_empty)
     }
 
     /// What all layers demand together in a room with this policy. Worth keeping as long as neither changes.
@@ -49,11 +46,7 @@ impl PolicySet {
             Fact::Absent => RoomPolicyState::Absent,
             Fact::Unavailable(why) => RoomPolicyState::Unreadable(*why),
             Fact::Known(policy) => {
-                if let Some(template) = policy
-                    .template
-                    .as_ref()
-                    .and_then(|name| self.templates.get(name))
-                {
+                if let Some(template) = policy.template.as_ref().and_then(|name| self.templates.get(name)) {
                     layer = layer.meet(template);
                 }
                 layer = layer.meet(&policy.layer());
@@ -87,25 +80,14 @@ pub struct EffectivePolicy {
 }
 
 impl EffectivePolicy {
-    fn new(
-        layer: PolicyLayer,
-        room: RoomPolicyState,
-        deployment_is_ordinary: bool,
-        register_grace_ms: u64,
-    ) -> Self {
+    fn new(layer: PolicyLayer, room: RoomPolicyState, deployment_is_ordinary: bool, register_grace_ms: u64) -> Self {
         let named = serde_json::json!({
             "layer": layer,
             "register_grace_ms": register_grace_ms,
             "room": room,
         });
         let revision = Digest::of(&canonical::naming(&named));
-        Self {
-            layer,
-            room,
-            deployment_is_ordinary,
-            register_grace_ms,
-            revision,
-        }
+        Self { layer, room, deployment_is_ordinary, register_grace_ms, revision }
     }
 
     /// The stricter value of every field.

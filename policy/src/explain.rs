@@ -31,12 +31,7 @@ impl Explain for AuditEntry {
     fn explain(&self) -> String {
         let mut text = format!("{} at {}: ", self.decision_id, utc(self.at_ms));
         match &self.kind {
-            AuditKind::Decision {
-                request,
-                outcome,
-                reasons,
-                ..
-            } => {
+            AuditKind::Decision { request, outcome, reasons, .. } => {
                 tell_request(&mut text, request);
                 text.push('\n');
                 tell_outcome(&mut text, outcome, reasons);
@@ -46,12 +41,7 @@ impl Explain for AuditEntry {
         if let Some(revision) = &self.revision {
             let _ = write!(text, "\nPolicy revision {}.", revision.short());
         }
-        let _ = write!(
-            text,
-            "\nEntry {} of the audit log, hash {}.",
-            self.seq,
-            self.hash.short()
-        );
+        let _ = write!(text, "\nEntry {} of the audit log, hash {}.", self.seq, self.hash.short());
         text
     }
 }
@@ -95,13 +85,7 @@ fn tell_outcome(text: &mut String, outcome: &Outcome, reasons: &[Reason]) {
         Outcome::Undetermined => "Not decided, because something is not known yet:",
     });
     for reason in reasons {
-        let _ = write!(
-            text,
-            "\n- {} [{}: {}]",
-            reason.sentence,
-            word(&reason.rule),
-            word(&reason.code)
-        );
+        let _ = write!(text, "\n- {} [{}: {}]", reason.sentence, word(&reason.rule), word(&reason.code));
     }
     if let Outcome::Permit(obligations) = outcome {
         for obligation in obligations {
@@ -116,10 +100,7 @@ fn duty(obligation: &Obligation) -> String {
             format!("The message must be destroyed after {}.", span(*after_ms))
         }
         Obligation::SetLifetime { max_ms } => {
-            format!(
-                "The room must have a lifetime of {} at most.",
-                span(*max_ms)
-            )
+            format!("The room must have a lifetime of {} at most.", span(*max_ms))
         }
         Obligation::Encrypt => "The room must be encrypted.".to_owned(),
         Obligation::RotateKeys { every_ms } => {
@@ -127,10 +108,7 @@ fn duty(obligation: &Obligation) -> String {
         }
         Obligation::StayLocal => "The room must stay on this server.".to_owned(),
         Obligation::EraseRedacted { within_ms } => {
-            format!(
-                "What was taken back must be destroyed within {}.",
-                span(*within_ms)
-            )
+            format!("What was taken back must be destroyed within {}.", span(*within_ms))
         }
     }
 }
@@ -141,71 +119,26 @@ fn tell_act(text: &mut String, kind: &AuditKind) {
             tell_request(text, request);
             Ok(())
         }
-        AuditKind::Deletion {
-            room_id,
-            events,
-            media,
-            up_to_ms,
-            key_destroyed,
-        } => write!(
+        AuditKind::Deletion { room_id, events, media, up_to_ms, key_destroyed } => write!(
             text,
             "{events} message(s) and {media} file(s) of room {room_id} that expired up to {} were destroyed{}.",
             utc(*up_to_ms),
-            if *key_destroyed {
-                ", and the key to every copy of them"
-            } else {
-                ""
-            }
+            if *key_destroyed { ", and the key to every copy of them" } else { "" }
         ),
-        AuditKind::Eviction {
-            room_id,
-            user_id,
-            code,
-        } => {
-            write!(
-                text,
-                "{user_id} was removed from room {room_id} [{}].",
-                word(code)
-            )
+        AuditKind::Eviction { room_id, user_id, code } => {
+            write!(text, "{user_id} was removed from room {room_id} [{}].", word(code))
         }
-        AuditKind::Revocation {
-            organisation,
-            serial,
-        } => {
-            write!(
-                text,
-                "Organisation {organisation} took credential {serial} back."
-            )
+        AuditKind::Revocation { organisation, serial } => {
+            write!(text, "Organisation {organisation} took credential {serial} back.")
         }
         AuditKind::RegisterAccepted { version, digest } => {
-            write!(
-                text,
-                "Federation register version {version} ({}) came into use.",
-                digest.short()
-            )
+            write!(text, "Federation register version {version} ({}) came into use.", digest.short())
         }
-        AuditKind::PolicyChanged {
-            room_id,
-            to,
-            changed_by,
-            ..
-        } => match room_id {
-            Some(room_id) => write!(
-                text,
-                "{changed_by} changed the policy of room {room_id} to {}.",
-                to.short()
-            ),
-            None => write!(
-                text,
-                "{changed_by} changed this server's policy to {}.",
-                to.short()
-            ),
+        AuditKind::PolicyChanged { room_id, to, changed_by, .. } => match room_id {
+            Some(room_id) => write!(text, "{changed_by} changed the policy of room {room_id} to {}.", to.short()),
+            None => write!(text, "{changed_by} changed this server's policy to {}.", to.short()),
         },
-        AuditKind::OperatorAct {
-            operator,
-            act,
-            target,
-        } => match target {
+        AuditKind::OperatorAct { operator, act, target } => match target {
             Some(target) => write!(text, "Operator {operator}: {act} {target}."),
             None => write!(text, "Operator {operator}: {act}."),
         },
@@ -225,12 +158,7 @@ fn utc(ms: u64) -> String {
     let seconds = ms / 1000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
 }
 
 /// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
@@ -243,20 +171,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
         rest -= 365 + leap_day(year);
         year += 1;
     }
-    let lengths = [
-        31,
-        28 + leap_day(year),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
+    let lengths = [31, 28 + leap_day(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let mut month = 1;
     for length in lengths {
         if rest < length {

@@ -142,10 +142,7 @@ impl Facts {
         Self {
             now_ms,
             register: RegisterStatus::None,
-            person: PersonFacts {
-                organisation: Fact::Absent,
-                credential: CredentialStatus::Missing,
-            },
+            person: PersonFacts { organisation: Fact::Absent, credential: CredentialStatus::Missing },
             room: RoomFacts::none(),
             invitee: Fact::Absent,
         }
@@ -177,19 +174,13 @@ impl RoomFacts {
     /// The facts of a room without policy, encryption and lifetime, or of no room.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            policy: Fact::Absent,
-            encryption: Fact::Absent,
-            lifetime_ms: Fact::Absent,
-        }
+        Self { policy: Fact::Absent, encryption: Fact::Absent, lifetime_ms: Fact::Absent }
     }
 
     /// What the room's state says; `content_of` gives the content of the state event of a type with an empty key.
     pub fn from_state(content_of: impl Fn(&str) -> Fact<Value>) -> Self {
         Self {
-            policy: read(&content_of(ROOM_POLICY_TYPE), |content| {
-                RoomPolicy::parse(content).ok()
-            }),
+            policy: read(&content_of(ROOM_POLICY_TYPE), |content| RoomPolicy::parse(content).ok()),
             encryption: read(&content_of("m.room.encryption"), RoomEncryption::read),
             lifetime_ms: match content_of("m.room.retention") {
                 Fact::Known(content) => lifetime_of(&content),
@@ -215,10 +206,7 @@ impl Invitee {
     /// What the register says of an invited user.
     #[must_use]
     pub fn gather(user_id: &str, register: Option<&VerifiedRegister>) -> Self {
-        Self {
-            user_id: user_id.to_owned(),
-            organisation: organisation_of(user_id, register),
-        }
+        Self { user_id: user_id.to_owned(), organisation: organisation_of(user_id, register) }
     }
 }
 
@@ -241,9 +229,7 @@ impl VerifiedRegister {
 pub(crate) fn lifetime_of(content: &Value) -> Fact<u64> {
     match content.get("max_lifetime") {
         None | Some(Value::Null) => Fact::Absent,
-        Some(value) => value
-            .as_u64()
-            .map_or(Fact::Unavailable(Unavailable::Malformed), Fact::Known),
+        Some(value) => value.as_u64().map_or(Fact::Unavailable(Unavailable::Malformed), Fact::Known),
     }
 }
 
@@ -251,8 +237,7 @@ fn organisation_of(user_id: &str, register: Option<&VerifiedRegister>) -> Fact<O
     let Some(register) = register else {
         return Fact::Unavailable(Unavailable::NotLoaded);
     };
-    let organisation =
-        names::server_of(user_id).and_then(|server| register.organisation_of_server(server));
+    let organisation = names::server_of(user_id).and_then(|server| register.organisation_of_server(server));
     Fact::from_option(organisation.map(|organisation| OrganisationFact {
         code: organisation.code.clone(),
         name: organisation.name.clone(),
@@ -262,9 +247,7 @@ fn organisation_of(user_id: &str, register: Option<&VerifiedRegister>) -> Fact<O
 
 fn read<T>(content: &Fact<Value>, read: impl Fn(&Value) -> Option<T>) -> Fact<T> {
     match content {
-        Fact::Known(content) => {
-            read(content).map_or(Fact::Unavailable(Unavailable::Malformed), Fact::Known)
-        }
+        Fact::Known(content) => read(content).map_or(Fact::Unavailable(Unavailable::Malformed), Fact::Known),
         Fact::Absent => Fact::Absent,
         Fact::Unavailable(why) => Fact::Unavailable(*why),
     }

@@ -9,9 +9,7 @@ use thiserror::Error;
 /// Unpadded base64 as Matrix writes it; padding is tolerated when reading.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new().with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
 /// Why a text is no usable key.
@@ -35,11 +33,7 @@ pub enum KeyError {
 pub fn decode_verifying_key(text: &str) -> Result<VerifyingKey, KeyError> {
     let bytes = decode_32(text)?;
     let key = VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError::NotAKey)?;
-    if key.is_weak() {
-        Err(KeyError::NotAKey)
-    } else {
-        Ok(key)
-    }
+    if key.is_weak() { Err(KeyError::NotAKey) } else { Ok(key) }
 }
 
 /// The public key as unpadded base64.
@@ -77,8 +71,6 @@ pub(crate) fn verify(key: &VerifyingKey, message: &[u8], signature: &str) -> boo
 }
 
 fn decode_32(text: &str) -> Result<[u8; 32], KeyError> {
-    let bytes = BASE64
-        .decode(text.trim())
-        .map_err(|_| KeyError::NotBase64)?;
+    let bytes = BASE64.decode(text.trim()).map_err(|_| KeyError::NotBase64)?;
     bytes.try_into().map_err(|_| KeyError::WrongLength)
 }

@@ -73,9 +73,7 @@ pub enum LayerError {
     #[error("{0} is empty, which would let nobody in; leave it out to allow all")]
     Nobody(&'static str),
     /// A name that none can have.
-    #[error(
-        "{0} holds a name that is empty, too long or has other characters than letters, digits and ._:/+-"
-    )]
+    #[error("{0} holds a name that is empty, too long or has other characters than letters, digits and ._:/+-")]
     MalformedName(&'static str),
 }
 
@@ -86,43 +84,19 @@ impl PolicyLayer {
         Self {
             organisations: meet(&self.organisations, &other.organisations, both),
             jurisdictions: meet(&self.jurisdictions, &other.jurisdictions, both),
-            credential_required: meet(
-                &self.credential_required,
-                &other.credential_required,
-                either,
-            ),
+            credential_required: meet(&self.credential_required, &other.credential_required, either),
             minimum_level: meet(&self.minimum_level, &other.minimum_level, |a, b| *a.max(b)),
             professions: meet(&self.professions, &other.professions, both),
             roles: meet(&self.roles, &other.roles, both),
-            credential_max_age_ms: meet(
-                &self.credential_max_age_ms,
-                &other.credential_max_age_ms,
-                smaller,
-            ),
-            encryption_required: meet(
-                &self.encryption_required,
-                &other.encryption_required,
-                either,
-            ),
+            credential_max_age_ms: meet(&self.credential_max_age_ms, &other.credential_max_age_ms, smaller),
+            encryption_required: meet(&self.encryption_required, &other.encryption_required, either),
             lifetime_required: meet(&self.lifetime_required, &other.lifetime_required, either),
             max_lifetime_ms: meet(&self.max_lifetime_ms, &other.max_lifetime_ms, smaller),
-            governance_creates_rooms: meet(
-                &self.governance_creates_rooms,
-                &other.governance_creates_rooms,
-                either,
-            ),
+            governance_creates_rooms: meet(&self.governance_creates_rooms, &other.governance_creates_rooms, either),
             federate: meet(&self.federate, &other.federate, |a, b| *a && *b),
             media_max_bytes: meet(&self.media_max_bytes, &other.media_max_bytes, smaller),
-            redacted_content_kept_ms: meet(
-                &self.redacted_content_kept_ms,
-                &other.redacted_content_kept_ms,
-                smaller,
-            ),
-            unverified_may_read: meet(
-                &self.unverified_may_read,
-                &other.unverified_may_read,
-                |a, b| *a && *b,
-            ),
+            redacted_content_kept_ms: meet(&self.redacted_content_kept_ms, &other.redacted_content_kept_ms, smaller),
+            unverified_may_read: meet(&self.unverified_may_read, &other.unverified_may_read, |a, b| *a && *b),
         }
     }
 

@@ -63,27 +63,23 @@ mod rules;
 mod verdict;
 
 pub use audit::{
-    AuditDraft, AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId,
-    DecisionIdError, RequestSummary, append, verify_chain, verify_chain_from,
+    AuditDraft, AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId, DecisionIdError, RequestSummary,
+    append, verify_chain, verify_chain_from,
 };
 pub use credential::{
-    CREDENTIAL_FIELD, Credential, CredentialClaims, CredentialError, CredentialStatus, Forgery,
-    OFFICER_ROLE, VerificationLevel,
+    CREDENTIAL_FIELD, Credential, CredentialClaims, CredentialError, CredentialStatus, Forgery, OFFICER_ROLE,
+    VerificationLevel,
 };
 pub use decide::{decide, decide_with};
 pub use effective::{EffectivePolicy, PolicySet, RoomPolicyState};
 pub use explain::{Explain, explain};
 pub use facts::{
-    Fact, Facts, Invitee, OrganisationFact, PersonFacts, RegisterStatus, RoomEncryption, RoomFacts,
-    Unavailable,
+    Fact, Facts, Invitee, OrganisationFact, PersonFacts, RegisterStatus, RoomEncryption, RoomFacts, Unavailable,
 };
 pub use layer::{LayerError, PolicyLayer};
-pub use register::{
-    Organisation, Register, RegisterError, Revocation, SignedRegister, VerifiedRegister, accept,
-};
+pub use register::{Organisation, Register, RegisterError, Revocation, SignedRegister, VerifiedRegister, accept};
 pub use request::{
-    Action, Context, Principal, PrincipalKind, RedactTarget, Request, Resource, StateChange,
-    StateEffect,
+    Action, Context, Principal, PrincipalKind, RedactTarget, Request, Resource, StateChange, StateEffect,
 };
 pub use revision::{Digest, PolicyRevision};
 pub use revocation::{RevocationError, RevocationNotice, Revocations};

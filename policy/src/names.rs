@@ -21,21 +21,13 @@ pub fn is_server_name(name: &str) -> bool {
     let host = host_of(name);
     let port_is_sound = match name.get(host.len()..) {
         None | Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(|port| {
-            (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit())
-        }),
+        Some(rest) => rest
+            .strip_prefix(':')
+            .is_some_and(|port| (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit())),
     };
-    let host_is_sound = match host
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-    {
+    let host_is_sound = match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
-        }
+        None => !host.is_empty() && host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')),
     };
     name.len() <= 230 && host_is_sound && port_is_sound
 }
@@ -61,9 +53,7 @@ pub fn is_ip_literal(host: &str) -> bool {
 #[must_use]
 pub fn is_code(code: &str) -> bool {
     (1..=MAX_CODE_BYTES).contains(&code.len())
-        && code.bytes().all(|b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'+' | b'-')
-        })
+        && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'+' | b'-'))
 }
 
 /// Whether `user_id` is the one that `pattern` names. A `*` may end the local part: `@lab-*:trust.example`.

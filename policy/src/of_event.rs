@@ -23,19 +23,13 @@ impl Action {
             if event_type == "m.room.redaction" {
                 return Self::Redact(redacted);
             }
-            return Self::Send {
-                event_type: event_type.to_owned(),
-                encrypted: event_type == "m.room.encrypted",
-            };
+            return Self::Send { event_type: event_type.to_owned(), encrypted: event_type == "m.room.encrypted" };
         };
         match event_type {
             "m.room.member" => of_membership(sender, state_key, content),
-            "m.room.create" => Self::CreateRoom {
-                federates: content
-                    .get("m.federate")
-                    .and_then(Value::as_bool)
-                    .unwrap_or(true),
-            },
+            "m.room.create" => {
+                Self::CreateRoom { federates: content.get("m.federate").and_then(Value::as_bool).unwrap_or(true) }
+            }
             _ => Self::SendState(StateChange::of(event_type, state_key, content)),
         }
     }
@@ -51,30 +45,19 @@ impl StateChange {
     /// What a state event other than a membership would do.
     #[must_use]
     pub fn of(event_type: &str, state_key: &str, content: &Value) -> Self {
-        let effect = if state_key.is_empty() {
-            effect_of(event_type, content)
-        } else {
-            StateEffect::Other
-        };
-        Self {
-            event_type: event_type.to_owned(),
-            effect,
-        }
+        let effect = if state_key.is_empty() { effect_of(event_type, content) } else { StateEffect::Other };
+        Self { event_type: event_type.to_owned(), effect }
     }
 }
 
 fn of_membership(sender: &str, state_key: &str, content: &Value) -> Action {
     let own = sender == state_key;
     match content.get("membership").and_then(Value::as_str) {
-        Some("invite") => Action::Invite {
-            invitee: state_key.to_owned(),
-        },
+        Some("invite") => Action::Invite { invitee: state_key.to_owned() },
         Some("join") => Action::Join,
         Some("knock") => Action::Knock,
         Some("leave") if own => Action::Leave,
-        Some("leave" | "ban") => Action::Remove {
-            target: state_key.to_owned(),
-        },
+        Some("leave" | "ban") => Action::Remove { target: state_key.to_owned() },
         // No known membership: the authorisation rules refuse it; should they not, it counts as coming in.
         _ => Action::Join,
     }
@@ -98,9 +81,9 @@ fn effect_of(event_type: &str, content: &Value) -> StateEffect {
         "m.room.retention" => StateEffect::Retention(lifetime_of(content)),
         "m.room.join_rules" => StateEffect::JoinRule(text("join_rule")),
         "m.room.history_visibility" => StateEffect::HistoryVisibility(text("history_visibility")),
-        "m.room.guest_access" => StateEffect::GuestAccess(
-            content.get("guest_access").and_then(Value::as_str) == Some("can_join"),
-        ),
+        "m.room.guest_access" => {
+            StateEffect::GuestAccess(content.get("guest_access").and_then(Value::as_str) == Some("can_join"))
+        }
         "m.room.server_acl" | "m.room.policy" | "m.room.tombstone" => StateEffect::Guarded,
         _ => StateEffect::Other,
     }

@@ -40,11 +40,7 @@ impl Principal {
     #[must_use]
     pub fn new(user_id: &str, kind: PrincipalKind) -> Self {
         let server = names::server_of(user_id).unwrap_or_default().to_owned();
-        Self {
-            user_id: user_id.to_owned(),
-            server,
-            kind,
-        }
+        Self { user_id: user_id.to_owned(), server, kind }
     }
 }
 
@@ -143,10 +139,7 @@ impl Action {
     pub fn is_federated(&self) -> bool {
         matches!(
             self,
-            Self::FederatedInvite { .. }
-                | Self::FederatedJoin
-                | Self::FederatedKnock
-                | Self::FederatedEvent(_)
+            Self::FederatedInvite { .. } | Self::FederatedJoin | Self::FederatedKnock | Self::FederatedEvent(_)
         )
     }
 
@@ -254,12 +247,7 @@ impl Request {
     /// A request in a room, in no special circumstances.
     #[must_use]
     pub fn in_room(principal: Principal, action: Action, room_id: &str) -> Self {
-        Self {
-            principal,
-            action,
-            resource: Resource::Room(room_id.to_owned()),
-            context: Context::default(),
-        }
+        Self { principal, action, resource: Resource::Room(room_id.to_owned()), context: Context::default() }
     }
 
     /// The digest of the request, to which a permit is bound.

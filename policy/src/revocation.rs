@@ -118,14 +118,8 @@ impl RevocationNotice {
     /// A [`RevocationError`].
     pub fn check(&self, register: &VerifiedRegister) -> Result<(), RevocationError> {
         self.check_serials()?;
-        let key = register
-            .credential_key(&self.organisation, &self.key_id)
-            .ok_or(RevocationError::UnknownKey)?;
-        if keys::verify(key, &self.payload()?, &self.signature) {
-            Ok(())
-        } else {
-            Err(RevocationError::BadSignature)
-        }
+        let key = register.credential_key(&self.organisation, &self.key_id).ok_or(RevocationError::UnknownKey)?;
+        if keys::verify(key, &self.payload()?, &self.signature) { Ok(()) } else { Err(RevocationError::BadSignature) }
     }
 
     /// The notice in canonical JSON, to be kept or passed on.
@@ -138,11 +132,7 @@ impl RevocationNotice {
 
     fn check_serials(&self) -> Result<(), RevocationError> {
         let sound = self.revoked.keys().all(|serial| names::is_code(serial));
-        if sound && (1..=MAX_SERIALS).contains(&self.revoked.len()) {
-            Ok(())
-        } else {
-            Err(RevocationError::Serials)
-        }
+        if sound && (1..=MAX_SERIALS).contains(&self.revoked.len()) { Ok(()) } else { Err(RevocationError::Serials) }
     }
 
     fn payload(&self) -> Result<Vec<u8>, RevocationError> {
@@ -173,11 +163,7 @@ impl Revocations {
     /// Adds those that a register holds. Returns what is new.
     pub fn add_register(&mut self, register: &VerifiedRegister) -> Vec<Revocation> {
         let listed = &register.register().revocations;
-        listed
-            .iter()
-            .filter(|one| self.insert(&one.organisation, &one.serial, one.revoked_at_ms))
-            .cloned()
-            .collect()
+        listed.iter().filter(|one| self.insert(&one.organisation, &one.serial, one.revoked_at_ms)).cloned().collect()
     }
 
     /// Adds those of a notice, after verifying it. Returns what is new, for instance to evict and to pass on.
@@ -233,10 +219,7 @@ impl Revocations {
     }
 
     fn insert(&mut self, organisation: &str, serial: &str, at_ms: u64) -> bool {
-        let serials = self
-            .by_organisation
-            .entry(organisation.to_owned())
-            .or_default();
+        let serials = self.by_organisation.entry(organisation.to_owned()).or_default();
         if let Some(known) = serials.get_mut(serial) {
             *known = at_ms.min(*known);
             return false;

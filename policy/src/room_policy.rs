@@ -209,18 +209,14 @@ impl RoomPolicy {
     pub fn mirror(&self, register: &VerifiedRegister) -> Result<Mirror, MirrorError> {
         let mut servers = BTreeSet::new();
         for code in &self.organisations {
-            let organisation = register
-                .organisation(code)
-                .ok_or_else(|| MirrorError::UnknownOrganisation(code.clone()))?;
+            let organisation =
+                register.organisation(code).ok_or_else(|| MirrorError::UnknownOrganisation(code.clone()))?;
             servers.extend(organisation.server_names.iter().map(String::as_str));
         }
         // SPEC: v1.18 client-server API, m.room.server_acl: names are matched without their port.
         let hosts: BTreeSet<&str> = servers.iter().map(|name| names::host_of(name)).collect();
         let allow_ip_literals = hosts.iter().any(|host| names::is_ip_literal(host));
-        let rotation_period_ms = self
-            .max_lifetime_ms
-            .unwrap_or(u64::MAX)
-            .min(LONGEST_ROTATION_MS);
+        let rotation_period_ms = self.max_lifetime_ms.unwrap_or(u64::MAX).min(LONGEST_ROTATION_MS);
         Ok(Mirror {
             retention: self.max_lifetime_ms.map(|ms| json!({ "max_lifetime": ms })),
             server_acl: json!({ "allow": hosts, "deny": [], "allow_ip_literals": allow_ip_literals }),

@@ -205,18 +205,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn new(
-        outcome: Outcome,
-        reasons: Vec<Reason>,
-        revision: PolicyRevision,
-        request: Digest,
-    ) -> Self {
-        Self {
-            outcome,
-            reasons,
-            revision,
-            request,
-        }
+    pub(crate) fn new(outcome: Outcome, reasons: Vec<Reason>, revision: PolicyRevision, request: Digest) -> Self {
+        Self { outcome, reasons, revision, request }
     }
 
     /// Permit, deny or not yet.
@@ -267,22 +257,16 @@ impl Verdict {
     /// How long after sending the message dies, in milliseconds, if it does.
     #[must_use]
     pub fn expire_after_ms(&self) -> Option<u64> {
-        self.obligations()
-            .iter()
-            .find_map(|obligation| match obligation {
-                Obligation::Expire { after_ms } => Some(*after_ms),
-                _ => None,
-            })
+        self.obligations().iter().find_map(|obligation| match obligation {
+            Obligation::Expire { after_ms } => Some(*after_ms),
+            _ => None,
+        })
     }
 
     /// The reasons in one line, for the `error` of a refusal.
     #[must_use]
     pub fn sentence(&self) -> String {
-        self.reasons
-            .iter()
-            .map(|reason| reason.sentence.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.reasons.iter().map(|reason| reason.sentence.as_str()).collect::<Vec<_>>().join(" ")
     }
 
     /// The permit, which nothing else can make; or the refusal.
@@ -290,11 +274,7 @@ impl Verdict {
     /// # Errors
     /// The [`Refusal`], if it may not be done, now or at all.
     pub fn into_permit(self) -> Result<Permit, Refusal> {
-        if self.is_permit() {
-            Ok(Permit(self))
-        } else {
-            Err(Refusal(self))
-        }
+        if self.is_permit() { Ok(Permit(self)) } else { Err(Refusal(self)) }
     }
 }
 

@@ -8,6 +8,9 @@
 //! - [`clinician`]: a person with a real client. [`laboratory`]: a sender of HL7 over MLLP.
 //! - [`search`]: looking for bytes in the raw files of a server.
 
+// The futures of the client library are that deep.
+#![recursion_limit = "256"]
+
 mod authority;
 mod clinician;
 mod laboratory;

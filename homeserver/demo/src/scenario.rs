@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matron_appservice::{AppService, ClinicalRoomSpec, Config, Registration, Running};
 use matrix_sdk::{
     reqwest,
     ruma::{OwnedEventId, OwnedRoomId, RoomId},
 };
+use matron_appservice::{AppService, ClinicalRoomSpec, Config, Registration, Running};
 use serde_json::{Value, json};
 
 use crate::{
@@ -84,8 +84,10 @@ async fn tell(story: &mut Story, world: &mut World) -> Result<(), DemoError> {
     let room = story.held(create_room(story, world).await)?;
 
     story.step("Clinicians of both trusts join with ordinary Matrix clients");
-    let amira = story.held(Clinician::arrive(&world.north.plan.url(), "amira", &world.passwords[0], "Ward tablet").await)?;
-    let ben = story.held(Clinician::arrive(&world.river.plan.url(), "ben", &world.passwords[1], "Renal phone").await)?;
+    let amira =
+        story.held(Clinician::arrive(&world.north.plan.url(), "amira", &world.passwords[0], "Ward tablet").await)?;
+    let ben =
+        story.held(Clinician::arrive(&world.river.plan.url(), "ben", &world.passwords[1], "Renal phone").await)?;
     let chidi = story.held(Clinician::arrive(&world.river.plan.url(), "chidi", &world.passwords[2], "Office").await)?;
     for person in [&amira, &ben, &chidi] {
         story.held(person.wait_for_invite(&room).await)?;
@@ -141,12 +143,27 @@ async fn found(story: &Story, options: &Options) -> Step<World> {
     let run = |arguments: &[&str]| operate(&matron, None, arguments, None);
     let made = run(&["register", "new", &path(&register), "--key", &path(&register_key), "--name", "Demo federation"])?;
     let public_key = made.lines().last().unwrap_or_default().trim().to_owned();
-    for (code, name, server) in [("NGT", "Northgate Hospital Trust", NORTH), ("RVS", "Riverside Hospital Trust", RIVER)] {
+    for (code, name, server) in [("NGT", "Northgate Hospital Trust", NORTH), ("RVS", "Riverside Hospital Trust", RIVER)]
+    {
         let key = folder.join(server).join("credential.key");
         run(&[
-            "register", "add", &path(&register), "--code", code, "--name", name, "--server", server,
-            "--jurisdiction", "GB-ENG", "--credential-key", &path(&key),
-            "--governance", &format!("@{BOT}:{server}"), "--service", &format!("@lab-*:{server}"),
+            "register",
+            "add",
+            &path(&register),
+            "--code",
+            code,
+            "--name",
+            name,
+            "--server",
+            server,
+            "--jurisdiction",
+            "GB-ENG",
+            "--credential-key",
+            &path(&key),
+            "--governance",
+            &format!("@{BOT}:{server}"),
+            "--service",
+            &format!("@lab-*:{server}"),
         ])?;
     }
     run(&["register", "sign", &path(&register), "--key", &path(&register_key)])?;
@@ -263,10 +280,15 @@ async fn start_service(
 /// Accounts, and credentials for all but one; gives the serial of the one that will be revoked.
 fn verify_clinicians(story: &Story, world: &mut World) -> Step<String> {
     let mut revoked = String::new();
-    for (index, (localpart, profession)) in
-        [("amira", Some("doctor")), ("ben", Some("nurse")), ("chidi", Some("pharmacist")), ("uma", None), ("oscar", None)]
-            .into_iter()
-            .enumerate()
+    for (index, (localpart, profession)) in [
+        ("amira", Some("doctor")),
+        ("ben", Some("nurse")),
+        ("chidi", Some("pharmacist")),
+        ("uma", None),
+        ("oscar", None),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let password = format!("demo-{localpart}-{:016x}", rand::random::<u64>());
         let trust = match localpart {
@@ -284,7 +306,15 @@ fn verify_clinicians(story: &Story, world: &mut World) -> Step<String> {
         let organisation = if trust.plan.name == NORTH { "NGT" } else { "RVS" };
         let key = trust.plan.directory.join("credential.key").display().to_string();
         let credential = trust.operate_json(&[
-            "credential", "issue", &user_id, "--organisation", organisation, "--key", &key, "--profession", profession,
+            "credential",
+            "issue",
+            &user_id,
+            "--organisation",
+            organisation,
+            "--key",
+            &key,
+            "--profession",
+            profession,
             "--install",
         ])?;
         let serial = credential.get("serial").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -308,7 +338,8 @@ async fn create_room(story: &Story, world: &World) -> Step<OwnedRoomId> {
     let created = world.service.create_clinical_room(&spec).await?;
     let created = serde_json::to_value(&created)?;
     let Some(room) = created.get("room_id").and_then(Value::as_str) else { return fail("no room id was answered") };
-    story.evidence(format!("{room}: organisations NGT and RVS only, encrypted, messages live {} s", LIFETIME.as_secs()));
+    story
+        .evidence(format!("{room}: organisations NGT and RVS only, encrypted, messages live {} s", LIFETIME.as_secs()));
     if let Some(failed) = created.get("failed_invites").and_then(Value::as_array).filter(|failed| !failed.is_empty()) {
         return fail(format!("some invites failed: {failed:?}"));
     }
@@ -390,7 +421,8 @@ async fn outsider(story: &Story, world: &World, room: &RoomId) -> Step {
 async fn unverified(story: &Story, world: &World, room: &RoomId) -> Step {
     let amira = world.log_in(&world.north, "amira", 0).await?;
     let path = format!("/_matrix/client/v3/rooms/{}/invite", encode(room.as_str()));
-    let (invited, answer) = world.post(&world.north, &path, &amira, json!({"user_id": format!("@uma:{NORTH}")})).await?;
+    let (invited, answer) =
+        world.post(&world.north, &path, &amira, json!({"user_id": format!("@uma:{NORTH}")})).await?;
     story.tell(format!("@amira:{NORTH} invites @uma:{NORTH}: {invited} {}", sentence(&answer)));
     let uma = world.log_in(&world.north, "uma", 3).await?;
     let path = format!("/_matrix/client/v3/join/{}", encode(room.as_str()));
@@ -466,8 +498,11 @@ async fn die(
         }
     }
     for trust in [&world.north, &world.river] {
-        let needles: Vec<&[u8]> =
-            [SECRET, &ciphertext, "marker-9f1c64d2"].into_iter().filter(|text| !text.is_empty()).map(str::as_bytes).collect();
+        let needles: Vec<&[u8]> = [SECRET, &ciphertext, "marker-9f1c64d2"]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .map(str::as_bytes)
+            .collect();
         loop {
             let found = search(&trust.plan.data_dir(), &needles)?;
             if found.hits.is_empty() {
@@ -495,11 +530,8 @@ async fn die(
 }
 
 fn logs(story: &Story, world: &World, people: &[&Clinician]) -> Step {
-    let mut needles: Vec<String> = vec![
-        "marker-9f1c64d2".to_owned(),
-        "Hold the supplements".to_owned(),
-        "Test^Patient".to_owned(),
-    ];
+    let mut needles: Vec<String> =
+        vec!["marker-9f1c64d2".to_owned(), "Hold the supplements".to_owned(), "Test^Patient".to_owned()];
     needles.extend(world.passwords.iter().cloned());
     needles.extend(people.iter().map(|person| person.token()).filter(|token| !token.is_empty()));
     for name in [NORTH, RIVER, ELSEWHERE] {

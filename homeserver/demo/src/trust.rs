@@ -81,8 +81,7 @@ impl Trust {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let mut trust =
-            Self { plan, matron: matron.to_owned(), process: Some(process), ready_after: Duration::ZERO };
+        let mut trust = Self { plan, matron: matron.to_owned(), process: Some(process), ready_after: Duration::ZERO };
         let address = format!("127.0.0.1:{}", trust.plan.client_port);
         while tokio::net::TcpStream::connect(&address).await.is_err() {
             if let Some(status) = trust.process.as_mut().map(Child::try_wait).transpose()?.flatten() {

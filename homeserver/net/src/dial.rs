@@ -140,11 +140,9 @@ impl Dialer {
     async fn reachable(&self, route: &Route, place: &Place) -> Result<Vec<SocketAddr>, PeerError> {
         let found = match &place.host {
             Host::Address(address) => vec![*address],
-            Host::Name(name) => self
-                .network
-                .addresses(name)
-                .await
-                .map_err(|error| PeerError::Resolve(format!("DNS: {error}")))?,
+            Host::Name(name) => {
+                self.network.addresses(name).await.map_err(|error| PeerError::Resolve(format!("DNS: {error}")))?
+            }
         };
         if found.is_empty() {
             return Err(PeerError::Resolve("it has no address".to_owned()));

@@ -2,11 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names>.
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use matron_core::ports::{Clock, PeerError};

@@ -78,7 +78,13 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Dialer::dial`].
-    pub(crate) async fn lease(&self, dialer: &Dialer, key: &str, route: &Route, fresh: bool) -> Result<Lease, PeerError> {
+    pub(crate) async fn lease(
+        &self,
+        dialer: &Dialer,
+        key: &str,
+        route: &Route,
+        fresh: bool,
+    ) -> Result<Lease, PeerError> {
         let destination = self.destination(key);
         let permit = acquire(&destination.permits).await?;
         while !fresh && let Some(mut idle) = self.take_idle(&destination) {
@@ -124,10 +130,7 @@ impl Pool {
     fn destination(&self, key: &str) -> Arc<Destination> {
         let mut destinations = self.destinations.lock();
         let fresh = || {
-            Arc::new(Destination {
-                idle: Mutex::default(),
-                permits: Arc::new(Semaphore::new(self.per_destination)),
-            })
+            Arc::new(Destination { idle: Mutex::default(), permits: Arc::new(Semaphore::new(self.per_destination)) })
         };
         Arc::clone(destinations.get_or_insert_ref(key, fresh))
     }

@@ -2,12 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver>.
 
-use std::{
-    collections::HashMap,
-    num::NonZeroUsize,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, Method,
@@ -138,12 +133,9 @@ impl WellKnown {
                 expires_ms: now_ms.saturating_add(lifetime_ms),
                 failures: 0,
             },
-            Err(Miss::Answered) => Known {
-                delegated: None,
-                fetched_ms: now_ms,
-                expires_ms: now_ms.saturating_add(retry_ms),
-                failures,
-            },
+            Err(Miss::Answered) => {
+                Known { delegated: None, fetched_ms: now_ms, expires_ms: now_ms.saturating_add(retry_ms), failures }
+            }
             Err(Miss::Unreachable(error)) => {
                 tracing::debug!(peer.name = host, %error, "no answer to /.well-known/matrix/server");
                 let still_holds = |known: &Known| now_ms.saturating_sub(known.fetched_ms) < LONGEST_MS;
@@ -164,7 +156,8 @@ impl WellKnown {
 
 /// The delegation of a host and for how long it may be remembered, ms.
 async fn fetch(exchanger: &Exchanger, host: &str) -> Result<(OwnedServerName, u64), Miss> {
-    let mut url = Url::parse(&format!("https://{host}/.well-known/matrix/server")).map_err(|_invalid| Miss::Answered)?;
+    let mut url =
+        Url::parse(&format!("https://{host}/.well-known/matrix/server")).map_err(|_invalid| Miss::Answered)?;
     for _ in 0..=MAX_REDIRECTS {
         let (key, route, target) = target_of(&url, Trust::Homeserver).map_err(|_refused| Miss::Answered)?;
         let outgoing = Outgoing {
@@ -189,7 +182,12 @@ async fn fetch(exchanger: &Exchanger, host: &str) -> Result<(OwnedServerName, u6
                 let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok());
                 url = location.and_then(|location| url.join(location).ok()).ok_or(Miss::Answered)?;
             }
-            500.. => return Err(Miss::Unreachable(PeerError::Status { status: answer.status, body: serde_json::Value::Null })),
+            500.. => {
+                return Err(Miss::Unreachable(PeerError::Status {
+                    status: answer.status,
+                    body: serde_json::Value::Null,
+                }));
+            }
             _ => return Err(Miss::Answered),
         }
     }

@@ -49,10 +49,7 @@ impl From<Pdu> for AuthEvent {
 ///
 /// # Errors
 /// [`AuthError`]: the event is rejected.
-pub fn check_state_independent(
-    event: &Pdu,
-    find: impl Fn(&EventId) -> Option<AuthEvent>,
-) -> Result<(), AuthError> {
+pub fn check_state_independent(event: &Pdu, find: impl Fn(&EventId) -> Option<AuthEvent>) -> Result<(), AuthError> {
     check_create(event)?;
     let rejected = Cell::new(false);
     let lookup = |id: &EventId| match find(id)? {
@@ -65,20 +62,10 @@ pub fn check_state_independent(
     let rules = &event.room_version().rules.authorization;
     check_state_independent_auth_rules(rules, event, lookup).map_err(|sentence| {
         if rejected.get() {
-            return AuthError {
-                rule: "auth_events",
-                sentence: "an auth event was rejected".to_owned(),
-            };
+            return AuthError { rule: "auth_events", sentence: "an auth event was rejected".to_owned() };
         }
-        let rule = if event.kind() == "m.room.create" {
-            "create"
-        } else {
-            "auth_events"
-        };
-        AuthError {
-            rule,
-            sentence: presentable(sentence),
-        }
+        let rule = if event.kind() == "m.room.create" { "create" } else { "auth_events" };
+        AuthError { rule, sentence: presentable(sentence) }
     })?;
     if !rules.room_create_event_id_as_room_id || event.kind() == "m.room.create" {
         return Ok(());
@@ -87,10 +74,7 @@ pub fn check_state_independent(
     let create = crate::pdu::create_event_id_of(event.room_id()).and_then(|id| find(&id));
     match create {
         Some(AuthEvent::Accepted(create)) if create.is_state_of("m.room.create", "") => Ok(()),
-        _ => Err(AuthError {
-            rule: "auth_events",
-            sentence: "the room id names no create event".to_owned(),
-        }),
+        _ => Err(AuthError { rule: "auth_events", sentence: "the room id names no create event".to_owned() }),
     }
 }
 
@@ -99,12 +83,7 @@ fn check_create(event: &Pdu) -> Result<(), AuthError> {
     if event.kind() != "m.room.create" {
         return Ok(());
     }
-    let refuse = |sentence: &str| {
-        Err(AuthError {
-            rule: "create",
-            sentence: sentence.to_owned(),
-        })
-    };
+    let refuse = |sentence: &str| Err(AuthError { rule: "create", sentence: sentence.to_owned() });
     if event.state_key() != Some("") {
         return refuse("a create event needs an empty state key");
     }
@@ -131,49 +110,32 @@ pub fn check_auth(event: &Pdu, state: impl Fn(&str, &str) -> Option<Pdu>) -> Res
     }
     let rules = &event.room_version().rules.authorization;
     check_state_dependent_auth_rules(rules, event, |kind, key| state(&kind.to_string(), key))
-        .map_err(|sentence| AuthError {
-            rule: rule_of(event),
-            sentence: presentable(sentence),
-        })
+        .map_err(|sentence| AuthError { rule: rule_of(event), sentence: presentable(sentence) })
 }
 
 /// The verdict on events of which the rules ask only membership and power, from what is read once per state event.
 ///
 /// Almost all events are such, and a room of many may have a long list of users. `None` leaves the event to the full
 /// rules: those with rules of their own, and rooms whose create or power levels event is not entirely well-formed.
-fn check_plain(
-    event: &Pdu,
-    state: impl Fn(&str, &str) -> Option<Pdu>,
-) -> Option<Result<(), AuthError>> {
+fn check_plain(event: &Pdu, state: impl Fn(&str, &str) -> Option<Pdu>) -> Option<Result<(), AuthError>> {
     let rules = &event.room_version().rules.authorization;
     let plain = match event.kind() {
-        "m.room.create" | "m.room.member" | "m.room.power_levels" | "m.room.third_party_invite" => {
-            false
-        }
+        "m.room.create" | "m.room.member" | "m.room.power_levels" | "m.room.third_party_invite" => false,
         "m.room.aliases" => !rules.special_case_room_aliases,
         "m.room.redaction" => !rules.special_case_room_redaction,
         _ => true,
     };
     let create = state("m.room.create", "").filter(|_| plain)?;
     let power_levels = state("m.room.power_levels", "");
-    let readable = create.founding().well_formed
-        && power_levels
-            .as_ref()
-            .is_none_or(|event| event.levels().well_formed);
+    let readable =
+        create.founding().well_formed && power_levels.as_ref().is_none_or(|event| event.levels().well_formed);
     if !readable {
         return None;
     }
     let sender = event.sender();
-    let refuse = |sentence: &str| {
-        Some(Err(AuthError {
-            rule: "send",
-            sentence: sentence.to_owned(),
-        }))
-    };
+    let refuse = |sentence: &str| Some(Err(AuthError { rule: "send", sentence: sentence.to_owned() }));
     if !create.founding().federate && create.sender().server_name() != sender.server_name() {
-        return refuse(
-            "the room is not federated and the sender is of another server than its creator",
-        );
+        return refuse("the room is not federated and the sender is of another server than its creator");
     }
     let member = state("m.room.member", sender.as_str());
     if member.as_ref().and_then(Pdu::membership) != Some("join") {
@@ -183,10 +145,7 @@ fn check_plain(
     if !levels.can_send(sender, event.kind(), event.is_state()) {
         return refuse("the sender has not the power to send events of this type");
     }
-    if event
-        .state_key()
-        .is_some_and(|key| key.starts_with('@') && key != sender.as_str())
-    {
+    if event.state_key().is_some_and(|key| key.starts_with('@') && key != sender.as_str()) {
         return refuse("the state key is the id of another user");
     }
     Some(Ok(()))
@@ -213,10 +172,7 @@ fn rule_of(event: &Pdu) -> &'static str {
 
 /// The sentence without what it quotes from events: values, state keys and other people's names.
 fn presentable(sentence: String) -> String {
-    let end = [": ", ", got ", " for (", " with ("]
-        .iter()
-        .filter_map(|cut| sentence.find(cut))
-        .min();
+    let end = [": ", ", got ", " for (", " with ("].iter().filter_map(|cut| sentence.find(cut)).min();
     let sentence = end.and_then(|end| sentence.get(..end)).unwrap_or(&sentence);
     let pieces = sentence.split('`').enumerate();
     pieces.fold(String::new(), |mut out, (index, piece)| {
@@ -244,22 +200,13 @@ mod tests {
                 "sender does not have enough power to change `@p123:x`'s power level",
                 "sender does not have enough power to change a user's power level",
             ),
-            (
-                "duplicate auth event $id for (m.room.member, @p:x) pair",
-                "duplicate auth event $id",
-            ),
-            (
-                "unexpected format of `users`: invalid type: string \"x\"",
-                "unexpected format of `users`",
-            ),
+            ("duplicate auth event $id for (m.room.member, @p:x) pair", "duplicate auth event $id"),
+            ("unexpected format of `users`: invalid type: string \"x\"", "unexpected format of `users`"),
             (
                 "unexpected format of `token`, expected string, got \"x\"",
                 "unexpected format of `token`, expected string",
             ),
-            (
-                "cannot invite user that is banned",
-                "cannot invite user that is banned",
-            ),
+            ("cannot invite user that is banned", "cannot invite user that is banned"),
         ];
         for (sentence, expected) in cases {
             assert_eq!(presentable(sentence.to_owned()), expected);

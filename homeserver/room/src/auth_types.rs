@@ -51,10 +51,7 @@ pub fn auth_types_for(
             add("m.room.join_rules", "");
         }
         if membership == "invite"
-            && let Some(token) = content
-                .third_party_invite
-                .pointer("/signed/token")
-                .and_then(|token| token.as_str())
+            && let Some(token) = content.third_party_invite.pointer("/signed/token").and_then(|token| token.as_str())
         {
             add("m.room.third_party_invite", token);
         }

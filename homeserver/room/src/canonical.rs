@@ -4,9 +4,7 @@
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue,
-    canonical_json::{
-        CanonicalJsonError, RedactingSerializer, redact_in_place, to_canonical_value,
-    },
+    canonical_json::{CanonicalJsonError, RedactingSerializer, redact_in_place, to_canonical_value},
 };
 use serde::Serialize;
 use thiserror::Error;
@@ -46,9 +44,7 @@ pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Result<String, Canoni
 ///
 /// # Errors
 /// [`CanonicalError::NotCanonical`] for fractions and large integers.
-pub fn canonical_value<T: Serialize + ?Sized>(
-    value: &T,
-) -> Result<CanonicalJsonValue, CanonicalError> {
+pub fn canonical_value<T: Serialize + ?Sized>(value: &T) -> Result<CanonicalJsonValue, CanonicalError> {
     to_canonical_value(value).map_err(CanonicalError::NotCanonical)
 }
 
@@ -56,9 +52,7 @@ pub fn canonical_value<T: Serialize + ?Sized>(
 ///
 /// # Errors
 /// As [`canonical_value`], and [`CanonicalError::NotAnObject`].
-pub fn canonical_object<T: Serialize + ?Sized>(
-    value: &T,
-) -> Result<CanonicalJsonObject, CanonicalError> {
+pub fn canonical_object<T: Serialize + ?Sized>(value: &T) -> Result<CanonicalJsonObject, CanonicalError> {
     match canonical_value(value)? {
         CanonicalJsonValue::Object(object) => Ok(object),
         _ => Err(CanonicalError::NotAnObject),
@@ -78,10 +72,7 @@ pub fn parse_canonical(json: &str) -> Result<CanonicalJsonObject, CanonicalError
 }
 
 /// The event that a JSON text spells; before version 6 with numbers that canonical JSON cannot hold.
-pub(crate) fn parse_event(
-    json: &str,
-    version: &RoomVersion,
-) -> Result<CanonicalJsonObject, CanonicalError> {
+pub(crate) fn parse_event(json: &str, version: &RoomVersion) -> Result<CanonicalJsonObject, CanonicalError> {
     if !version.is_lenient() {
         return parse_canonical(json);
     }
@@ -117,24 +108,16 @@ pub(crate) fn print_event(
         printer = printer.rules(&version.rules.redaction);
     }
     let text = printer.serialize(event).map_err(CanonicalError::NotJson)?;
-    Ok(if version.is_lenient() {
-        lenient::restore(text)
-    } else {
-        text
-    })
+    Ok(if version.is_lenient() { lenient::restore(text) } else { text })
 }
 
 /// The event holds only what the room version's redaction algorithm keeps; its event id and signatures stay valid.
 ///
 /// # Errors
 /// [`CanonicalError::NotAnEvent`] when `type` is missing or `content` is not an object.
-pub fn redact_object(
-    event: &mut CanonicalJsonObject,
-    version: &RoomVersion,
-) -> Result<(), CanonicalError> {
+pub fn redact_object(event: &mut CanonicalJsonObject, version: &RoomVersion) -> Result<(), CanonicalError> {
     if !matches!(event.get("content"), Some(CanonicalJsonValue::Object(_))) {
         return Err(CanonicalError::NotAnEvent);
     }
-    redact_in_place(event, &version.rules.redaction, None)
-        .map_err(|_not_an_event| CanonicalError::NotAnEvent)
+    redact_in_place(event, &version.rules.redaction, None).map_err(|_not_an_event| CanonicalError::NotAnEvent)
 }

@@ -79,18 +79,11 @@ pub fn stripped_event(pdu: &Pdu) -> Box<RawValue> {
 /// The event in client form is appended to the text: keys sorted, content copied, nothing parsed.
 ///
 /// A redaction names its target both at the top level and in the content, whichever the room version uses.
-pub fn write_client_event(
-    out: &mut String,
-    pdu: &Pdu,
-    unsigned: &Unsigned,
-    room_id: Option<&RoomId>,
-) {
+pub fn write_client_event(out: &mut String, pdu: &Pdu, unsigned: &Unsigned, room_id: Option<&RoomId>) {
     let redacts = pdu.redacts();
     out.push_str("{\"content\":");
     match &redacts {
-        Some(target) if !pdu.content_has_redacts() => {
-            push_content_with_redacts(out, pdu.content_str(), target)
-        }
+        Some(target) if !pdu.content_has_redacts() => push_content_with_redacts(out, pdu.content_str(), target),
         _ => out.push_str(pdu.content_str()),
     }
     out.push_str(",\"event_id\":");

@@ -9,8 +9,8 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName,
-    UInt, room_version_rules::EventsReferenceFormatVersion,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName, UInt,
+    room_version_rules::EventsReferenceFormatVersion,
 };
 use serde_json::Value;
 use thiserror::Error;
@@ -106,12 +106,7 @@ pub struct DraftPdu {
 
 impl DraftPdu {
     /// A draft with nothing but what was said; graph, time and the rest are set by field.
-    pub fn new(
-        room_id: Option<OwnedRoomId>,
-        sender: OwnedUserId,
-        kind: impl Into<String>,
-        content: Value,
-    ) -> Self {
+    pub fn new(room_id: Option<OwnedRoomId>, sender: OwnedUserId, kind: impl Into<String>, content: Value) -> Self {
         Self {
             room_id,
             sender,
@@ -139,12 +134,7 @@ impl DraftPdu {
     ///
     /// # Errors
     /// [`SealError`], by what is wrong with the draft.
-    pub fn seal(
-        self,
-        version: &'static RoomVersion,
-        key: &SigningKey,
-        server: &ServerName,
-    ) -> Result<Pdu, SealError> {
+    pub fn seal(self, version: &'static RoomVersion, key: &SigningKey, server: &ServerName) -> Result<Pdu, SealError> {
         self.seal_with_references(version, key, server, &BTreeMap::new())
     }
 
@@ -185,10 +175,7 @@ impl DraftPdu {
         let founds_room_id = self.kind == "m.room.create" && version.has_hashed_room_id();
         if founds_room_id {
             let nonce = self.nonce.ok_or(SealError::NonceMissing)?;
-            content.insert(
-                NONCE_FIELD.to_owned(),
-                CanonicalJsonValue::String(URL_SAFE_NO_PAD.encode(nonce.0)),
-            );
+            content.insert(NONCE_FIELD.to_owned(), CanonicalJsonValue::String(URL_SAFE_NO_PAD.encode(nonce.0)));
         }
         let mut object = CanonicalJsonObject::new();
         if let Some(redacts) = &self.redacts {
@@ -205,34 +192,16 @@ impl DraftPdu {
             object.insert("state_key".to_owned(), text(state_key));
         }
         if let Some(unsigned) = &self.unsigned {
-            object.insert(
-                "unsigned".to_owned(),
-                CanonicalJsonValue::Object(event_object(unsigned, version)?),
-            );
+            object.insert("unsigned".to_owned(), CanonicalJsonValue::Object(event_object(unsigned, version)?));
         }
-        let create = self
-            .room_id
-            .as_ref()
-            .filter(|_| version.has_hashed_room_id());
+        let create = self.room_id.as_ref().filter(|_| version.has_hashed_room_id());
         let create = create.and_then(|room_id| crate::pdu::create_event_id_of(room_id));
-        let auth_events = self
-            .auth_events
-            .iter()
-            .filter(|id| create.as_ref() != Some(*id));
-        object.insert(
-            "auth_events".to_owned(),
-            references(auth_events, version, reference_hashes),
-        );
-        object.insert(
-            "prev_events".to_owned(),
-            references(self.prev_events.iter(), version, reference_hashes),
-        );
+        let auth_events = self.auth_events.iter().filter(|id| create.as_ref() != Some(*id));
+        object.insert("auth_events".to_owned(), references(auth_events, version, reference_hashes));
+        object.insert("prev_events".to_owned(), references(self.prev_events.iter(), version, reference_hashes));
         object.insert("content".to_owned(), CanonicalJsonValue::Object(content));
         object.insert("depth".to_owned(), number("depth", self.depth)?);
-        object.insert(
-            "origin_server_ts".to_owned(),
-            number("origin_server_ts", self.origin_server_ts_ms)?,
-        );
+        object.insert("origin_server_ts".to_owned(), number("origin_server_ts", self.origin_server_ts_ms)?);
         object.insert("sender".to_owned(), text(self.sender.as_str()));
         object.insert("type".to_owned(), text(&self.kind));
         Ok(object)
@@ -241,10 +210,7 @@ impl DraftPdu {
 
 impl fmt::Debug for DraftPdu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DraftPdu")
-            .field("room_id", &self.room_id)
-            .field("type", &self.kind)
-            .finish_non_exhaustive()
+        f.debug_struct("DraftPdu").field("room_id", &self.room_id).field("type", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -256,17 +222,14 @@ pub(crate) fn seal_object(
     server: &ServerName,
 ) -> Result<Pdu, SealError> {
     let hash = STANDARD_NO_PAD.encode(content_hash(&object, version)?);
-    let hashes =
-        CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
+    let hashes = CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
     object.insert("hashes".to_owned(), CanonicalJsonValue::Object(hashes));
     object.remove("signatures");
     sign::sign_event(&mut object, key, server, version)?;
     check_format(&object, version).map_err(SealError::Format)?;
     let json = print_event(&object, version, &[], false)?;
     if json.len() > MAX_PDU_BYTES {
-        return Err(SealError::TooLarge {
-            size_bytes: json.len(),
-        });
+        return Err(SealError::TooLarge { size_bytes: json.len() });
     }
     let event_id = event_id_of(&object, version).map_err(SealError::Format)?;
     Ok(Pdu::assemble(json, version, event_id)?)
@@ -293,10 +256,7 @@ fn references<'a>(
     let reference = |id: &OwnedEventId| match version.rules.events_reference_format {
         EventsReferenceFormatVersion::V1 => {
             let hash = hashes.get(id).map(|hash| ("sha256".to_owned(), text(hash)));
-            CanonicalJsonValue::Array(vec![
-                text(id.as_str()),
-                CanonicalJsonValue::Object(hash.into_iter().collect()),
-            ])
+            CanonicalJsonValue::Array(vec![text(id.as_str()), CanonicalJsonValue::Object(hash.into_iter().collect())])
         }
         _ => text(id.as_str()),
     };

@@ -61,17 +61,13 @@ pub enum FormatError {
 }
 
 /// The object is an event of this room version within the limits.
-pub(crate) fn check_format(
-    object: &CanonicalJsonObject,
-    version: &RoomVersion,
-) -> Result<(), FormatError> {
+pub(crate) fn check_format(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<(), FormatError> {
     let kind = required_text(object, "type")?;
     let sender = required_text(object, "sender")?;
     UserId::parse(sender).map_err(|_malformed| FormatError::Malformed { field: "sender" })?;
     optional_text(object, "state_key")?;
     match object.get("content") {
-        Some(CanonicalJsonValue::Object(content))
-            if !(version.is_lenient() && lenient::is_number(content)) => {}
+        Some(CanonicalJsonValue::Object(content)) if !(version.is_lenient() && lenient::is_number(content)) => {}
         Some(_) => return Err(FormatError::Malformed { field: "content" }),
         None => return Err(FormatError::Missing { field: "content" }),
     }
@@ -85,13 +81,7 @@ pub(crate) fn check_format(
     check_hashes(object)?;
     check_event_id(object, version)?;
     let room_id = check_room_id(object, kind, version)?;
-    check_references(
-        object,
-        "prev_events",
-        MAX_PREV_EVENTS,
-        version,
-        |_id| Ok(()),
-    )?;
+    check_references(object, "prev_events", MAX_PREV_EVENTS, version, |_id| Ok(()))?;
     let create = room_id.filter(|_| !version.rules.event_format.allow_room_create_in_auth_events);
     let create = create.and_then(|room_id| create_event_id_of(<&RoomId>::try_from(room_id).ok()?));
     check_references(object, "auth_events", MAX_AUTH_EVENTS, version, |id| {
@@ -165,15 +155,10 @@ fn check_references(
     }
     for entry in list {
         let id = match (version.rules.events_reference_format, entry) {
-            (EventsReferenceFormatVersion::V1, CanonicalJsonValue::Array(pair)) => {
-                match pair.as_slice() {
-                    [
-                        CanonicalJsonValue::String(id),
-                        CanonicalJsonValue::Object(_),
-                    ] => id,
-                    _ => return Err(malformed()),
-                }
-            }
+            (EventsReferenceFormatVersion::V1, CanonicalJsonValue::Array(pair)) => match pair.as_slice() {
+                [CanonicalJsonValue::String(id), CanonicalJsonValue::Object(_)] => id,
+                _ => return Err(malformed()),
+            },
             (EventsReferenceFormatVersion::V2, CanonicalJsonValue::String(id)) => id,
             _ => return Err(malformed()),
         };
@@ -186,10 +171,7 @@ fn check_references(
     Ok(())
 }
 
-fn optional_text<'a>(
-    object: &'a CanonicalJsonObject,
-    field: &'static str,
-) -> Result<Option<&'a str>, FormatError> {
+fn optional_text<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<Option<&'a str>, FormatError> {
     match object.get(field) {
         Some(CanonicalJsonValue::String(text)) if text.len() <= MAX_ID_BYTES => Ok(Some(text)),
         Some(CanonicalJsonValue::String(_)) => Err(FormatError::TooLong { field }),
@@ -198,9 +180,6 @@ fn optional_text<'a>(
     }
 }
 
-fn required_text<'a>(
-    object: &'a CanonicalJsonObject,
-    field: &'static str,
-) -> Result<&'a str, FormatError> {
+fn required_text<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<&'a str, FormatError> {
     optional_text(object, field)?.ok_or(FormatError::Missing { field })
 }

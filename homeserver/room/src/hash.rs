@@ -18,10 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// [`CanonicalError::NotJson`] if the object cannot be printed.
-pub fn content_hash(
-    event: &CanonicalJsonObject,
-    version: &RoomVersion,
-) -> Result<[u8; 32], CanonicalError> {
+pub fn content_hash(event: &CanonicalJsonObject, version: &RoomVersion) -> Result<[u8; 32], CanonicalError> {
     let text = print_event(event, version, &["hashes", "signatures", "unsigned"], false)?;
     Ok(Sha256::digest(text.as_bytes()).into())
 }
@@ -30,10 +27,7 @@ pub fn content_hash(
 ///
 /// # Errors
 /// [`CanonicalError::NotAnEvent`] when `type` is missing.
-pub fn reference_hash(
-    event: &CanonicalJsonObject,
-    version: &RoomVersion,
-) -> Result<String, CanonicalError> {
+pub fn reference_hash(event: &CanonicalJsonObject, version: &RoomVersion) -> Result<String, CanonicalError> {
     let text = print_event(event, version, &["signatures", "unsigned"], true)?;
     let digest = Sha256::digest(text.as_bytes());
     Ok(match version.rules.event_id_format {

@@ -6,9 +6,7 @@ use std::fmt;
 
 use base64::{
     Engine, alphabet,
-    engine::{
-        DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD,
-    },
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
 };
 use ed25519_dalek::Signer as _;
 use sha2::{Digest, Sha256};
@@ -58,10 +56,7 @@ impl SigningKey {
         if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
             return Err(KeyError::Name);
         }
-        Ok(Self {
-            key_id: format!("ed25519:{name}"),
-            key: ed25519_dalek::SigningKey::from_bytes(seed),
-        })
+        Ok(Self { key_id: format!("ed25519:{name}"), key: ed25519_dalek::SigningKey::from_bytes(seed) })
     }
 
     /// A fresh key from 32 random bytes, named after its public half (`a_` and eight hex digits).
@@ -69,15 +64,8 @@ impl SigningKey {
         let key = ed25519_dalek::SigningKey::from_bytes(&random);
         random.zeroize();
         let digest = Sha256::digest(key.verifying_key().as_bytes());
-        let name: String = digest
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Self {
-            key_id: format!("ed25519:a_{name}"),
-            key,
-        }
+        let name: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Self { key_id: format!("ed25519:a_{name}"), key }
     }
 
     /// The key that a key file of the form `ed25519 <name> <base64 seed>` holds; blank lines around it are ignored.
@@ -85,31 +73,18 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError`], by what is wrong with the line.
     pub fn from_key_file(text: &str) -> Result<Self, KeyError> {
-        let line = text
-            .lines()
-            .map(str::trim)
-            .find(|line| !line.is_empty())
-            .ok_or(KeyError::NotAKeyLine)?;
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty()).ok_or(KeyError::NotAKeyLine)?;
         let mut words = line.split_ascii_whitespace();
-        let (Some(algorithm), Some(name), Some(seed), None) =
-            (words.next(), words.next(), words.next(), words.next())
+        let (Some(algorithm), Some(name), Some(seed), None) = (words.next(), words.next(), words.next(), words.next())
         else {
             return Err(KeyError::NotAKeyLine);
         };
         if algorithm != "ed25519" {
             return Err(KeyError::Algorithm);
         }
-        let bytes = Zeroizing::new(
-            LENIENT
-                .decode(seed)
-                .map_err(|_undecodable| KeyError::Length)?,
-        );
-        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(
-            bytes
-                .as_slice()
-                .try_into()
-                .map_err(|_wrong_length| KeyError::Length)?,
-        );
+        let bytes = Zeroizing::new(LENIENT.decode(seed).map_err(|_undecodable| KeyError::Length)?);
+        let seed: Zeroizing<[u8; 32]> =
+            Zeroizing::new(bytes.as_slice().try_into().map_err(|_wrong_length| KeyError::Length)?);
         Self::from_seed(name, &seed)
     }
 
@@ -139,9 +114,7 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("key_id", &self.key_id)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("key_id", &self.key_id).finish_non_exhaustive()
     }
 }
 
@@ -160,15 +133,8 @@ impl VerifyKey {
     /// # Errors
     /// [`KeyError::Length`].
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
-        let bytes = LENIENT
-            .decode(text)
-            .map_err(|_undecodable| KeyError::Length)?;
-        Ok(Self(
-            bytes
-                .as_slice()
-                .try_into()
-                .map_err(|_wrong_length| KeyError::Length)?,
-        ))
+        let bytes = LENIENT.decode(text).map_err(|_undecodable| KeyError::Length)?;
+        Ok(Self(bytes.as_slice().try_into().map_err(|_wrong_length| KeyError::Length)?))
     }
 
     /// The key in unpadded base64, as in `/_matrix/key/v2/server`.
@@ -192,8 +158,7 @@ impl VerifyKey {
         let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(&self.0) else {
             return false;
         };
-        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&bytes))
-            .is_ok()
+        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&bytes)).is_ok()
     }
 }
 

@@ -48,10 +48,7 @@ fn subtree(raw: &RawValue, depth: usize) -> Result<CanonicalJsonValue, Canonical
         }
         Some(b'[') => {
             let list: Vec<&RawValue> = read(text)?;
-            let list: Result<_, _> = list
-                .into_iter()
-                .map(|value| subtree(value, depth))
-                .collect();
+            let list: Result<_, _> = list.into_iter().map(|value| subtree(value, depth)).collect();
             CanonicalJsonValue::Array(list?)
         }
         Some(b'"') => CanonicalJsonValue::String(read(text)?),
@@ -71,23 +68,14 @@ fn too_deep() -> CanonicalError {
 
 /// A number in the tree: itself where canonical JSON can hold it, else the placeholder.
 fn number(text: &str) -> Result<CanonicalJsonValue, CanonicalError> {
-    if let Some(integer) = text
-        .parse()
-        .ok()
-        .and_then(|integer: i64| Int::try_from(integer).ok())
-    {
+    if let Some(integer) = text.parse().ok().and_then(|integer: i64| Int::try_from(integer).ok()) {
         return Ok(CanonicalJsonValue::Integer(integer));
     }
     if text.parse().is_ok_and(|float: f64| float.is_infinite()) && text.contains(['e', 'E', '.']) {
-        return Err(CanonicalError::NotJson(serde::de::Error::custom(
-            "number out of range",
-        )));
+        return Err(CanonicalError::NotJson(serde::de::Error::custom("number out of range")));
     }
     let spelled = CanonicalJsonValue::String(spell(text));
-    Ok(CanonicalJsonValue::Object(CanonicalJsonObject::from([(
-        RESERVED.to_owned(),
-        spelled,
-    )])))
+    Ok(CanonicalJsonValue::Object(CanonicalJsonObject::from([(RESERVED.to_owned(), spelled)])))
 }
 
 /// Whether what looks like an object stands for a number.
@@ -130,11 +118,7 @@ fn spell(text: &str) -> String {
         return format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs());
     }
     let fixed = format!("{float}");
-    if fixed.contains('.') {
-        fixed
-    } else {
-        format!("{fixed}.0")
-    }
+    if fixed.contains('.') { fixed } else { format!("{fixed}.0") }
 }
 
 #[cfg(test)]
@@ -153,10 +137,7 @@ mod tests {
             ("0.0001", "0.0001"),
             ("-2.5e300", "-2.5e+300"),
             ("9007199254740993", "9007199254740993"),
-            (
-                "123456789012345678901234567890",
-                "123456789012345678901234567890",
-            ),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
             ("9.002222222222221e+76", "9.002222222222221e+76"),
             ("0.1e-6", "1e-07"),
         ];

@@ -29,10 +29,7 @@ mod wire;
 pub use self::{
     auth::{AuthError, AuthEvent, check_auth, check_state_independent},
     auth_types::auth_types_for,
-    canonical::{
-        CanonicalError, canonical_json, canonical_object, canonical_value, parse_canonical,
-        redact_object,
-    },
+    canonical::{CanonicalError, canonical_json, canonical_object, canonical_value, parse_canonical, redact_object},
     client::{Unsigned, client_event, stripped_event, sync_event, write_client_event},
     draft::{CreateNonce, DraftPdu, SealError},
     format::{FormatError, MAX_AUTH_EVENTS, MAX_ID_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS},

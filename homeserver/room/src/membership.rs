@@ -119,11 +119,7 @@ mod tests {
             (Joined, Some(Membership::Ban), true, false),
         ];
         for (visibility, at_event, joined_since, expected) in cases {
-            assert_eq!(
-                visibility.allows(at_event, joined_since),
-                expected,
-                "{visibility} {at_event:?}"
-            );
+            assert_eq!(visibility.allows(at_event, joined_since), expected, "{visibility} {at_event:?}");
         }
     }
 }

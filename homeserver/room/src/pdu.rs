@@ -6,8 +6,8 @@ use std::{
 };
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
-    OwnedRoomId, RoomId, UserId, events::TimelineEventType, state_res::Event,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId,
+    UserId, events::TimelineEventType, state_res::Event,
 };
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -69,11 +69,7 @@ impl Pdu {
     ///
     /// # Errors
     /// [`PduError`] when the bytes are not an event: the store is damaged.
-    pub fn from_stored(
-        json: &str,
-        version: &'static RoomVersion,
-        event_id: OwnedEventId,
-    ) -> Result<Self, PduError> {
+    pub fn from_stored(json: &str, version: &'static RoomVersion, event_id: OwnedEventId) -> Result<Self, PduError> {
         Self::assemble(json.to_owned(), version, event_id)
     }
 
@@ -191,11 +187,7 @@ impl Pdu {
 
     /// The content as canonical text.
     pub fn content_str(&self) -> &str {
-        self.0
-            .json
-            .get()
-            .get(self.0.fields.content.clone())
-            .unwrap_or("{}")
+        self.0.json.get().get(self.0.fields.content.clone()).unwrap_or("{}")
     }
 
     /// The content as the caller's type.
@@ -239,10 +231,7 @@ impl Pdu {
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
     pub fn reference_hash(&self) -> Result<String, PduError> {
-        Ok(crate::hash::reference_hash(
-            &self.to_object()?,
-            self.0.version,
-        )?)
+        Ok(crate::hash::reference_hash(&self.to_object()?, self.0.version)?)
     }
 
     /// The size of the federation form, in bytes.
@@ -262,9 +251,7 @@ impl Pdu {
 
     /// What this says about power as a create event; read once.
     pub(crate) fn founding(&self) -> &Arc<Founding> {
-        self.0
-            .founding
-            .get_or_init(|| Arc::new(Founding::read(self)))
+        self.0.founding.get_or_init(|| Arc::new(Founding::read(self)))
     }
 
     /// What this says as a power levels event; read once.
@@ -287,29 +274,17 @@ impl Pdu {
     pub fn skeleton(&self) -> Result<Self, PduError> {
         let mut object = self.to_object()?;
         redact_object(&mut object, self.0.version)?;
-        Self::assemble(
-            print_event(&object, self.0.version, &[], false)?,
-            self.0.version,
-            self.0.event_id.clone(),
-        )
+        Self::assemble(print_event(&object, self.0.version, &[], false)?, self.0.version, self.0.event_id.clone())
     }
 
     /// The same event with our signature added under the server's name, for restricted joins, invites and policy servers.
     ///
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
-    pub fn with_signature(
-        &self,
-        key: &SigningKey,
-        server: &ruma::ServerName,
-    ) -> Result<Self, PduError> {
+    pub fn with_signature(&self, key: &SigningKey, server: &ruma::ServerName) -> Result<Self, PduError> {
         let mut object = self.to_object()?;
         sign::sign_event(&mut object, key, server, self.0.version)?;
-        Self::assemble(
-            print_event(&object, self.0.version, &[], false)?,
-            self.0.version,
-            self.0.event_id.clone(),
-        )
+        Self::assemble(print_event(&object, self.0.version, &[], false)?, self.0.version, self.0.event_id.clone())
     }
 
     /// The same event with a signature that another server or a policy server gave for it.
@@ -318,19 +293,10 @@ impl Pdu {
     ///
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
-    pub fn with_foreign_signature(
-        &self,
-        entity: &str,
-        key_id: &str,
-        signature: &str,
-    ) -> Result<Self, PduError> {
+    pub fn with_foreign_signature(&self, entity: &str, key_id: &str, signature: &str) -> Result<Self, PduError> {
         let mut object = self.to_object()?;
         sign::insert_signature(&mut object, entity, key_id, signature)?;
-        Self::assemble(
-            print_event(&object, self.0.version, &[], false)?,
-            self.0.version,
-            self.0.event_id.clone(),
-        )
+        Self::assemble(print_event(&object, self.0.version, &[], false)?, self.0.version, self.0.event_id.clone())
     }
 
     /// Our signature over the event, in base64, without changing it.
@@ -338,11 +304,7 @@ impl Pdu {
     /// # Errors
     /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
     pub fn signature_by(&self, key: &SigningKey) -> Result<String, PduError> {
-        Ok(
-            key.sign_bytes(
-                sign::event_signing_text(&self.to_object()?, self.0.version)?.as_bytes(),
-            ),
-        )
+        Ok(key.sign_bytes(sign::event_signing_text(&self.to_object()?, self.0.version)?.as_bytes()))
     }
 }
 

@@ -91,10 +91,7 @@ impl Founding {
                 None => well_formed = false,
             }
         }
-        if let Some(more) = content
-            .additional_creators
-            .filter(|_| rules.additional_room_creators)
-        {
+        if let Some(more) = content.additional_creators.filter(|_| rules.additional_room_creators) {
             let more = more.as_array().map(Vec::as_slice).unwrap_or_else(|| {
                 well_formed = false;
                 &[]
@@ -110,12 +107,7 @@ impl Founding {
                 true
             }
         };
-        Self {
-            creators,
-            creators_infinite: rules.explicitly_privilege_room_creators,
-            federate,
-            well_formed,
-        }
+        Self { creators, creators_infinite: rules.explicitly_privilege_room_creators, federate, well_formed }
     }
 }
 
@@ -124,31 +116,17 @@ impl Levels {
     fn absent(founding: &Founding) -> Self {
         let users = match founding.creators_infinite {
             true => BTreeMap::new(),
-            false => founding
-                .creators
-                .iter()
-                .map(|creator| (creator.clone(), 100))
-                .collect(),
+            false => founding.creators.iter().map(|creator| (creator.clone(), 100)).collect(),
         };
-        Self {
-            users,
-            ..Self::of_content(&Map::new(), true)
-        }
+        Self { users, ..Self::of_content(&Map::new(), true) }
     }
 
     /// Reads a power levels event.
     pub(crate) fn read(event: &Pdu) -> Self {
-        let strict = event
-            .room_version()
-            .rules
-            .authorization
-            .integer_power_levels;
+        let strict = event.room_version().rules.authorization.integer_power_levels;
         match event.content_as::<Map<String, Value>>() {
             Ok(content) => Self::of_content(&content, strict),
-            Err(_malformed) => Self {
-                well_formed: false,
-                ..Self::of_content(&Map::new(), strict)
-            },
+            Err(_malformed) => Self { well_formed: false, ..Self::of_content(&Map::new(), strict) },
         }
     }
 
@@ -158,8 +136,7 @@ impl Levels {
             well_formed.set(well_formed.get() && is_plain(value));
             level(value, strict)
         };
-        let number =
-            |field: &str, default: i64| content.get(field).and_then(level).unwrap_or(default);
+        let number = |field: &str, default: i64| content.get(field).and_then(level).unwrap_or(default);
         let numbers = |field: &str| -> BTreeMap<String, i64> {
             let Some(value) = content.get(field) else {
                 return BTreeMap::new();
@@ -168,18 +145,13 @@ impl Levels {
                 well_formed.set(false);
                 return BTreeMap::new();
             };
-            entries
-                .iter()
-                .filter_map(|(key, value)| Some((key.clone(), level(value)?)))
-                .collect()
+            entries.iter().filter_map(|(key, value)| Some((key.clone(), level(value)?))).collect()
         };
-        let users = numbers("users").into_iter().filter_map(|(user, value)| {
-            match OwnedUserId::try_from(user) {
-                Ok(user) => Some((user, value)),
-                Err(_malformed) => {
-                    well_formed.set(false);
-                    None
-                }
+        let users = numbers("users").into_iter().filter_map(|(user, value)| match OwnedUserId::try_from(user) {
+            Ok(user) => Some((user, value)),
+            Err(_malformed) => {
+                well_formed.set(false);
+                None
             }
         });
         Self {
@@ -219,13 +191,7 @@ impl PowerLevels {
         if self.founding.creators_infinite && self.founding.creators.contains(user) {
             return UserLevel::Infinite;
         }
-        UserLevel::Level(
-            self.levels
-                .users
-                .get(user)
-                .copied()
-                .unwrap_or(self.levels.users_default),
-        )
+        UserLevel::Level(self.levels.users.get(user).copied().unwrap_or(self.levels.users_default))
     }
 
     /// The users with a level of their own, creators of version 12 not among them.
@@ -235,11 +201,7 @@ impl PowerLevels {
 
     /// The level that sending an event of this type needs.
     pub fn needed_for(&self, kind: &str, is_state: bool) -> i64 {
-        let default = if is_state {
-            self.levels.state_default
-        } else {
-            self.levels.events_default
-        };
+        let default = if is_state { self.levels.state_default } else { self.levels.events_default };
         self.levels.events.get(kind).copied().unwrap_or(default)
     }
 
@@ -298,8 +260,7 @@ impl PowerLevels {
     /// Servers apply a redaction when either holds; whether the redaction event may be sent is another question, see
     /// [`PowerLevels::can_send`].
     pub fn can_redact(&self, user: &UserId, event_sender: &UserId) -> bool {
-        user.server_name() == event_sender.server_name()
-            || self.user(user).reaches(self.levels.redact)
+        user.server_name() == event_sender.server_name() || self.user(user).reaches(self.levels.redact)
     }
 
     /// Whether the user may notify with this key, such as `room`.
@@ -323,7 +284,5 @@ fn level(value: &Value, strict: bool) -> Option<i64> {
 
 /// Whether a level is an integer in the range of canonical JSON, which every version reads alike.
 fn is_plain(value: &Value) -> bool {
-    value
-        .as_i64()
-        .is_some_and(|level| ruma::Int::try_from(level).is_ok())
+    value.as_i64().is_some_and(|level| ruma::Int::try_from(level).is_ok())
 }

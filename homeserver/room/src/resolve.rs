@@ -51,36 +51,17 @@ pub fn resolve(
         .iter()
         .map(|set| {
             set.iter()
-                .map(|((kind, key), id)| {
-                    (
-                        (StateEventType::from(kind.as_str()), key.clone()),
-                        id.clone(),
-                    )
-                })
+                .map(|((kind, key), id)| ((StateEventType::from(kind.as_str()), key.clone()), id.clone()))
                 .collect()
         })
         .collect();
-    let chains = auth_chains
-        .into_iter()
-        .map(|chain| chain.into_iter().collect())
-        .collect();
-    let resolved = state_res::resolve(
-        &version.rules.authorization,
-        rules,
-        &maps,
-        chains,
-        &fetch,
-        |conflicted| {
-            let conflicted: BTreeSet<OwnedEventId> =
-                conflicted.values().flatten().cloned().collect();
-            Some(conflicted_subgraph(&conflicted, &fetch))
-        },
-    )
+    let chains = auth_chains.into_iter().map(|chain| chain.into_iter().collect()).collect();
+    let resolved = state_res::resolve(&version.rules.authorization, rules, &maps, chains, &fetch, |conflicted| {
+        let conflicted: BTreeSet<OwnedEventId> = conflicted.values().flatten().cloned().collect();
+        Some(conflicted_subgraph(&conflicted, &fetch))
+    })
     .map_err(ResolveError::Events)?;
-    Ok(resolved
-        .into_iter()
-        .map(|((kind, key), id)| ((kind.to_string(), key), id))
-        .collect())
+    Ok(resolved.into_iter().map(|((kind, key), id)| ((kind.to_string(), key), id)).collect())
 }
 
 /// The events on the auth paths between any two conflicted events, these included.
@@ -93,8 +74,7 @@ fn conflicted_subgraph(
     // Walked from conflicted events only, so whatever is visited lies below one; what remains is whether it lies
     // above one. An explicit stack: auth chains are as deep as a room is old.
     let mut reaches: HashMap<OwnedEventId, bool> = HashMap::new();
-    let mut stack: Vec<(OwnedEventId, bool)> =
-        conflicted.iter().map(|id| (id.clone(), false)).collect();
+    let mut stack: Vec<(OwnedEventId, bool)> = conflicted.iter().map(|id| (id.clone(), false)).collect();
     while let Some((id, children_done)) = stack.pop() {
         if reaches.contains_key(&id) && !children_done {
             continue;
@@ -105,10 +85,7 @@ fn conflicted_subgraph(
         };
         if children_done {
             let reaching = conflicted.contains(&id)
-                || event
-                    .auth_events()
-                    .iter()
-                    .any(|parent| reaches.get(parent).copied().unwrap_or(false));
+                || event.auth_events().iter().any(|parent| reaches.get(parent).copied().unwrap_or(false));
             reaches.insert(id, reaching);
             continue;
         }
@@ -116,17 +93,10 @@ fn conflicted_subgraph(
         reaches.insert(id.clone(), false);
         stack.push((id, true));
         stack.extend(
-            event
-                .auth_events()
-                .iter()
-                .filter(|parent| !reaches.contains_key(*parent))
-                .map(|p| (p.clone(), false)),
+            event.auth_events().iter().filter(|parent| !reaches.contains_key(*parent)).map(|p| (p.clone(), false)),
         );
     }
-    reaches
-        .into_iter()
-        .filter_map(|(id, reaching)| reaching.then_some(id))
-        .collect()
+    reaches.into_iter().filter_map(|(id, reaching)| reaching.then_some(id)).collect()
 }
 
 #[cfg(test)]
@@ -144,9 +114,7 @@ mod tests {
         draft.auth_events = auth.iter().map(|pdu| pdu.event_id().to_owned()).collect();
         draft.depth = auth.iter().map(|pdu| pdu.depth()).max().unwrap_or(0) + 1;
         let version = RoomVersion::find("11").unwrap();
-        draft
-            .seal(version, &SigningKey::generate([1; 32]), server_name!("x"))
-            .unwrap()
+        draft.seal(version, &SigningKey::generate([1; 32]), server_name!("x")).unwrap()
     }
 
     #[test]
@@ -157,23 +125,13 @@ mod tests {
         let above = event(&[&middle]);
         let aside = event(&[&root, &above]);
         let all = [&root, &below, &middle, &above, &aside];
-        let fetch = |id: &EventId| {
-            all.iter()
-                .find(|pdu| pdu.event_id() == id)
-                .map(|pdu| (*pdu).clone())
-        };
+        let fetch = |id: &EventId| all.iter().find(|pdu| pdu.event_id() == id).map(|pdu| (*pdu).clone());
         let subgraph = |conflicted: &[&Pdu]| -> BTreeSet<OwnedEventId> {
-            let conflicted = conflicted
-                .iter()
-                .map(|pdu| pdu.event_id().to_owned())
-                .collect();
-            conflicted_subgraph(&conflicted, fetch)
-                .into_iter()
-                .collect()
+            let conflicted = conflicted.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+            conflicted_subgraph(&conflicted, fetch).into_iter().collect()
         };
-        let ids = |pdus: &[&Pdu]| -> BTreeSet<OwnedEventId> {
-            pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect()
-        };
+        let ids =
+            |pdus: &[&Pdu]| -> BTreeSet<OwnedEventId> { pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect() };
         assert_eq!(subgraph(&[&below, &above]), ids(&[&below, &middle, &above]));
         assert_eq!(subgraph(&[&above, &below]), ids(&[&below, &middle, &above]));
         assert_eq!(subgraph(&[&root, &aside]), ids(&all));
@@ -188,15 +146,10 @@ mod tests {
             let next = event(&[chain.last().unwrap()]);
             chain.push(next);
         }
-        let by_id: HashMap<OwnedEventId, Pdu> = chain
-            .iter()
-            .map(|pdu| (pdu.event_id().to_owned(), pdu.clone()))
-            .collect();
+        let by_id: HashMap<OwnedEventId, Pdu> =
+            chain.iter().map(|pdu| (pdu.event_id().to_owned(), pdu.clone())).collect();
         let ends = [chain.first().unwrap(), chain.last().unwrap()];
         let ends = ends.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        assert_eq!(
-            conflicted_subgraph(&ends, |id| by_id.get(id).cloned()).len(),
-            chain.len()
-        );
+        assert_eq!(conflicted_subgraph(&ends, |id| by_id.get(id).cloned()).len(), chain.len());
     }
 }

@@ -16,17 +16,13 @@ use crate::{
 type Conflicts = BTreeMap<StateKey, Vec<Pdu>>;
 
 /// The resolved state of version 1. Conflicting events that `fetch` does not find have no say.
-pub(crate) fn resolve(
-    state_sets: &[StateMap],
-    fetch: impl Fn(&EventId) -> Option<Pdu>,
-) -> StateMap {
+pub(crate) fn resolve(state_sets: &[StateMap], fetch: impl Fn(&EventId) -> Option<Pdu>) -> StateMap {
     let (mut resolved, mut conflicts) = separate(state_sets, &fetch);
 
     for kind in ["m.room.power_levels", "m.room.join_rules", "m.room.member"] {
         // Members are judged by the state before the pass, not by each other: the order of keys must not matter.
         let settled = resolved.clone();
-        let (of_kind, rest): (Conflicts, Conflicts) =
-            conflicts.into_iter().partition(|(key, _)| key.0 == kind);
+        let (of_kind, rest): (Conflicts, Conflicts) = conflicts.into_iter().partition(|(key, _)| key.0 == kind);
         conflicts = rest;
         for (key, events) in of_kind {
             if let Some(winner) = last_allowed(events, &settled, &fetch) {
@@ -45,10 +41,7 @@ pub(crate) fn resolve(
 
 /// The keys on which the states do not disagree, and the events of those on which they do. A key that only some states
 /// have is no disagreement.
-fn separate(
-    state_sets: &[StateMap],
-    fetch: impl Fn(&EventId) -> Option<Pdu>,
-) -> (StateMap, Conflicts) {
+fn separate(state_sets: &[StateMap], fetch: impl Fn(&EventId) -> Option<Pdu>) -> (StateMap, Conflicts) {
     let mut candidates: BTreeMap<&StateKey, BTreeSet<&OwnedEventId>> = BTreeMap::new();
     for (key, id) in state_sets.iter().flatten() {
         candidates.entry(key).or_default().insert(id);
@@ -61,10 +54,7 @@ fn separate(
                 agreed.insert(key.clone(), (*id).clone());
             }
             _ => {
-                conflicts.insert(
-                    key.clone(),
-                    ids.into_iter().filter_map(|id| fetch(id)).collect(),
-                );
+                conflicts.insert(key.clone(), ids.into_iter().filter_map(|id| fetch(id)).collect());
             }
         }
     }
@@ -111,9 +101,6 @@ fn deepest_allowed(
 ) -> Option<OwnedEventId> {
     sort_oldest_first(&mut events);
     let state = |kind: &str, key: &str| fetch(settled.get(&(kind.to_owned(), key.to_owned()))?);
-    let allowed = events
-        .iter()
-        .rev()
-        .find(|event| check_auth(event, state).is_ok());
+    let allowed = events.iter().rev().find(|event| check_auth(event, state).is_ok());
     Some(allowed.or(events.first())?.event_id().to_owned())
 }

@@ -4,10 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
-    canonical_json::RedactingSerializer,
-};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, canonical_json::RedactingSerializer};
 use thiserror::Error;
 
 use crate::{
@@ -52,49 +49,24 @@ pub trait KeySource {
     /// The server's key of this id, if it is known and was valid at that time.
     ///
     /// `valid_at_ms` is milliseconds since 1970; `None` when the room version ignores validity (1 to 4).
-    fn find_key(
-        &self,
-        server: &ServerName,
-        key_id: &str,
-        valid_at_ms: Option<u64>,
-    ) -> Option<VerifyKey>;
+    fn find_key(&self, server: &ServerName, key_id: &str, valid_at_ms: Option<u64>) -> Option<VerifyKey>;
 }
 
 impl KeySource for BTreeMap<OwnedServerName, BTreeMap<String, VerifyKey>> {
-    fn find_key(
-        &self,
-        server: &ServerName,
-        key_id: &str,
-        _valid_at_ms: Option<u64>,
-    ) -> Option<VerifyKey> {
+    fn find_key(&self, server: &ServerName, key_id: &str, _valid_at_ms: Option<u64>) -> Option<VerifyKey> {
         self.get(server)?.get(key_id).copied()
     }
 }
 
 impl KeySource for ruma::signatures::PublicKeyMap {
-    fn find_key(
-        &self,
-        server: &ServerName,
-        key_id: &str,
-        _valid_at_ms: Option<u64>,
-    ) -> Option<VerifyKey> {
-        let bytes = self
-            .get(server.as_str())?
-            .get(key_id)?
-            .as_bytes()
-            .try_into()
-            .ok()?;
+    fn find_key(&self, server: &ServerName, key_id: &str, _valid_at_ms: Option<u64>) -> Option<VerifyKey> {
+        let bytes = self.get(server.as_str())?.get(key_id)?.as_bytes().try_into().ok()?;
         Some(VerifyKey::from_bytes(bytes))
     }
 }
 
 impl<K: KeySource + ?Sized> KeySource for &K {
-    fn find_key(
-        &self,
-        server: &ServerName,
-        key_id: &str,
-        valid_at_ms: Option<u64>,
-    ) -> Option<VerifyKey> {
+    fn find_key(&self, server: &ServerName, key_id: &str, valid_at_ms: Option<u64>) -> Option<VerifyKey> {
         (**self).find_key(server, key_id, valid_at_ms)
     }
 }
@@ -103,18 +75,9 @@ impl<K: KeySource + ?Sized> KeySource for &K {
 ///
 /// # Errors
 /// [`CanonicalError::NotAnObject`] when `signatures` is not an object of objects.
-pub fn sign_json(
-    object: &mut CanonicalJsonObject,
-    key: &SigningKey,
-    entity: &str,
-) -> Result<(), CanonicalError> {
+pub fn sign_json(object: &mut CanonicalJsonObject, key: &SigningKey, entity: &str) -> Result<(), CanonicalError> {
     let text = json_signing_text(object)?;
-    insert_signature(
-        object,
-        entity,
-        key.key_id(),
-        &key.sign_bytes(text.as_bytes()),
-    )
+    insert_signature(object, entity, key.key_id(), &key.sign_bytes(text.as_bytes()))
 }
 
 /// The entity signed the object with one of these keys (key id to base64), and no signature by any of them is wrong.
@@ -128,8 +91,7 @@ pub fn verify_json_signature(
 ) -> Result<(), SignatureError> {
     let text = json_signing_text(object)?;
     verify_entity(object, entity, text.as_bytes(), |key_id| {
-        keys.get(key_id)
-            .and_then(|key| VerifyKey::from_base64(key).ok())
+        keys.get(key_id).and_then(|key| VerifyKey::from_base64(key).ok())
     })
 }
 
@@ -138,11 +100,7 @@ impl SigningKey {
     ///
     /// # Errors
     /// [`CanonicalError::NotAnObject`] when `signatures` is not an object of objects.
-    pub fn sign_json(
-        &self,
-        object: &mut CanonicalJsonObject,
-        entity: &str,
-    ) -> Result<(), CanonicalError> {
+    pub fn sign_json(&self, object: &mut CanonicalJsonObject, entity: &str) -> Result<(), CanonicalError> {
         sign_json(object, self, entity)
     }
 }
@@ -155,12 +113,7 @@ pub(crate) fn sign_event(
     version: &RoomVersion,
 ) -> Result<(), CanonicalError> {
     let text = event_signing_text(event, version)?;
-    insert_signature(
-        event,
-        server.as_str(),
-        key.key_id(),
-        &key.sign_bytes(text.as_bytes()),
-    )
+    insert_signature(event, server.as_str(), key.key_id(), &key.sign_bytes(text.as_bytes()))
 }
 
 /// What is signed of a JSON object: all but `signatures` and `unsigned`.
@@ -172,10 +125,7 @@ fn json_signing_text(object: &CanonicalJsonObject) -> Result<String, CanonicalEr
 }
 
 /// What is signed of an event: the redacted form without `signatures` and `unsigned`.
-pub(crate) fn event_signing_text(
-    event: &CanonicalJsonObject,
-    version: &RoomVersion,
-) -> Result<String, CanonicalError> {
+pub(crate) fn event_signing_text(event: &CanonicalJsonObject, version: &RoomVersion) -> Result<String, CanonicalError> {
     print_event(event, version, &["signatures", "unsigned"], true)
 }
 
@@ -187,20 +137,13 @@ pub(crate) fn insert_signature(
     signature: &str,
 ) -> Result<(), CanonicalError> {
     let empty = || CanonicalJsonValue::Object(CanonicalJsonObject::new());
-    let CanonicalJsonValue::Object(signatures) =
-        object.entry("signatures".to_owned()).or_insert_with(empty)
-    else {
+    let CanonicalJsonValue::Object(signatures) = object.entry("signatures".to_owned()).or_insert_with(empty) else {
         return Err(CanonicalError::NotAnObject);
     };
-    let CanonicalJsonValue::Object(of_entity) =
-        signatures.entry(entity.to_owned()).or_insert_with(empty)
-    else {
+    let CanonicalJsonValue::Object(of_entity) = signatures.entry(entity.to_owned()).or_insert_with(empty) else {
         return Err(CanonicalError::NotAnObject);
     };
-    of_entity.insert(
-        key_id.to_owned(),
-        CanonicalJsonValue::String(signature.to_owned()),
-    );
+    of_entity.insert(key_id.to_owned(), CanonicalJsonValue::String(signature.to_owned()));
     Ok(())
 }
 
@@ -236,20 +179,13 @@ pub(crate) fn verify_entity(
             continue;
         };
         if !signature.is_some_and(|signature| key.verifies(message, signature)) {
-            return Err(SignatureError::Invalid {
-                server: entity.to_owned(),
-                key_id: key_id.to_owned(),
-            });
+            return Err(SignatureError::Invalid { server: entity.to_owned(), key_id: key_id.to_owned() });
         }
         verified = true;
     }
     match (signed, verified) {
         (_, true) => Ok(()),
-        (true, false) => Err(SignatureError::UnknownKey {
-            server: entity.to_owned(),
-        }),
-        (false, false) => Err(SignatureError::Missing {
-            server: entity.to_owned(),
-        }),
+        (true, false) => Err(SignatureError::UnknownKey { server: entity.to_owned() }),
+        (false, false) => Err(SignatureError::Missing { server: entity.to_owned() }),
     }
 }

@@ -72,9 +72,7 @@ impl DraftPdu {
         let mut object = self.to_object(version, &BTreeMap::new())?;
         for field in ["auth_events", "prev_events"] {
             match template.get(field) {
-                Some(list @ CanonicalJsonValue::Array(_)) => {
-                    object.insert(field.to_owned(), list.clone())
-                }
+                Some(list @ CanonicalJsonValue::Array(_)) => object.insert(field.to_owned(), list.clone()),
                 _ => return Err(TemplateError::Mismatch { field }),
             };
         }
@@ -85,22 +83,14 @@ impl DraftPdu {
             _ => return Err(TemplateError::Mismatch { field: "depth" }),
         }
 
-        let offered = template
-            .get("content")
-            .and_then(CanonicalJsonValue::as_object);
+        let offered = template.get("content").and_then(CanonicalJsonValue::as_object);
         if let Some(CanonicalJsonValue::Object(content)) = object.get_mut("content") {
             let membership = offered.and_then(|offered| offered.get("membership"));
             if membership != content.get("membership") {
-                return Err(TemplateError::Mismatch {
-                    field: "content.membership",
-                });
+                return Err(TemplateError::Mismatch { field: "content.membership" });
             }
-            if let Some(via) =
-                offered.and_then(|offered| offered.get("join_authorised_via_users_server"))
-            {
-                content
-                    .entry("join_authorised_via_users_server".to_owned())
-                    .or_insert_with(|| via.clone());
+            if let Some(via) = offered.and_then(|offered| offered.get("join_authorised_via_users_server")) {
+                content.entry("join_authorised_via_users_server".to_owned()).or_insert_with(|| via.clone());
             }
         }
         if version.has_event_id_field() {

@@ -8,8 +8,7 @@ use std::{
 };
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, RoomId,
-    ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId,
 };
 use serde_json::value::RawValue;
 
@@ -62,9 +61,7 @@ impl UncheckedPdu {
     pub fn parse_str(json: &str, version: &'static RoomVersion) -> Result<Self, FormatError> {
         // Canonical form can be shorter than what was sent (spaces, escapes), but not without end.
         if json.len() > MAX_PDU_BYTES.saturating_mul(8) {
-            return Err(FormatError::TooLarge {
-                size_bytes: json.len(),
-            });
+            return Err(FormatError::TooLarge { size_bytes: json.len() });
         }
         Self::parse_object(parse_event(json, version)?, version)
     }
@@ -73,10 +70,7 @@ impl UncheckedPdu {
     ///
     /// # Errors
     /// [`FormatError`]: the event is dropped.
-    pub fn parse_object(
-        mut object: CanonicalJsonObject,
-        version: &'static RoomVersion,
-    ) -> Result<Self, FormatError> {
+    pub fn parse_object(mut object: CanonicalJsonObject, version: &'static RoomVersion) -> Result<Self, FormatError> {
         let size_bytes = print_event(&object, version, &[], false)?.len();
         if size_bytes > MAX_PDU_BYTES {
             return Err(FormatError::TooLarge { size_bytes });
@@ -84,12 +78,8 @@ impl UncheckedPdu {
         check_format(&object, version)?;
         object.remove("unsigned");
         let event_id = event_id_of(&object, version)?;
-        let pdu = Pdu::assemble(
-            print_event(&object, version, &[], false)?,
-            version,
-            event_id,
-        )
-        .map_err(|_malformed| FormatError::Malformed { field: "event" })?;
+        let pdu = Pdu::assemble(print_event(&object, version, &[], false)?, version, event_id)
+            .map_err(|_malformed| FormatError::Malformed { field: "event" })?;
         Ok(Self { object, pdu })
     }
 
@@ -118,10 +108,7 @@ impl UncheckedPdu {
     /// Spec: <https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events>.
     pub fn required_servers(&self) -> BTreeSet<OwnedServerName> {
         let rules = &self.pdu.room_version().rules.signatures;
-        let content = self
-            .object
-            .get("content")
-            .and_then(CanonicalJsonValue::as_object);
+        let content = self.object.get("content").and_then(CanonicalJsonValue::as_object);
         let is_member = self.pdu.kind() == "m.room.member";
         let by_third_party = is_member
             && self.pdu.membership() == Some("invite")
@@ -139,11 +126,8 @@ impl UncheckedPdu {
         if rules.check_join_authorised_via_users_server
             && is_member
             && self.pdu.membership() == Some("join")
-            && let Some(user) =
-                content.and_then(|content| content.get("join_authorised_via_users_server"))
-            && let Some(user) = user
-                .as_str()
-                .and_then(|user| <&UserId>::try_from(user).ok())
+            && let Some(user) = content.and_then(|content| content.get("join_authorised_via_users_server"))
+            && let Some(user) = user.as_str().and_then(|user| <&UserId>::try_from(user).ok())
         {
             servers.insert(user.server_name().to_owned());
         }
@@ -153,23 +137,14 @@ impl UncheckedPdu {
     /// The keys to have at hand before [`UncheckedPdu::verify`]: per server that must sign, the key ids that it used.
     pub fn required_key_ids(&self) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
         let key_ids = |server: &ServerName| {
-            sign::signing_key_ids(&self.object, server.as_str())
-                .map(|(key_id, _)| key_id.to_owned())
-                .collect()
+            sign::signing_key_ids(&self.object, server.as_str()).map(|(key_id, _)| key_id.to_owned()).collect()
         };
-        self.required_servers()
-            .into_iter()
-            .map(|server| (server.clone(), key_ids(&server)))
-            .collect()
+        self.required_servers().into_iter().map(|server| (server.clone(), key_ids(&server))).collect()
     }
 
     /// The time at which keys must have been valid, in milliseconds; `None` where the version ignores it.
     pub fn keys_valid_at_ms(&self) -> Option<u64> {
-        self.pdu
-            .room_version()
-            .rules
-            .enforce_key_validity
-            .then(|| self.pdu.origin_server_ts_ms())
+        self.pdu.room_version().rules.enforce_key_validity.then(|| self.pdu.origin_server_ts_ms())
     }
 
     /// Every server that must sign has signed; an event whose content hash is wrong has become its redacted form.
@@ -186,34 +161,20 @@ impl UncheckedPdu {
             })?;
         }
         if content_hash_matches(&self.object, version) {
-            return Ok(SignedPdu {
-                pdu: self.pdu,
-                content: ContentState::Intact,
-            });
+            return Ok(SignedPdu { pdu: self.pdu, content: ContentState::Intact });
         }
         let mut object = self.object;
         redact_object(&mut object, version)?;
-        let pdu = Pdu::assemble(
-            print_event(&object, version, &[], false)?,
-            version,
-            self.pdu.event_id().to_owned(),
-        )
-        .map_err(|_malformed| SignatureError::Malformed)?;
-        Ok(SignedPdu {
-            pdu,
-            content: ContentState::Redacted,
-        })
+        let pdu = Pdu::assemble(print_event(&object, version, &[], false)?, version, self.pdu.event_id().to_owned())
+            .map_err(|_malformed| SignatureError::Malformed)?;
+        Ok(SignedPdu { pdu, content: ContentState::Redacted })
     }
 
     /// This server has signed it with a known key, whether or not it had to.
     ///
     /// # Errors
     /// [`SignatureError`], by what fails.
-    pub fn verify_server(
-        &self,
-        server: &ServerName,
-        keys: &(impl KeySource + ?Sized),
-    ) -> Result<(), SignatureError> {
+    pub fn verify_server(&self, server: &ServerName, keys: &(impl KeySource + ?Sized)) -> Result<(), SignatureError> {
         let text = sign::event_signing_text(&self.object, self.pdu.room_version())?;
         verify_entity(&self.object, server.as_str(), text.as_bytes(), |key_id| {
             keys.find_key(server, key_id, self.keys_valid_at_ms())
@@ -250,18 +211,11 @@ impl SignedPdu {
 }
 
 /// The event's id by the rules of the version.
-pub(crate) fn event_id_of(
-    object: &CanonicalJsonObject,
-    version: &RoomVersion,
-) -> Result<OwnedEventId, FormatError> {
+pub(crate) fn event_id_of(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<OwnedEventId, FormatError> {
     let malformed = FormatError::Malformed { field: "event_id" };
     if version.has_event_id_field() {
-        let id = object
-            .get("event_id")
-            .and_then(CanonicalJsonValue::as_str)
-            .ok_or(malformed)?;
-        return EventId::parse(id)
-            .map_err(|_malformed| FormatError::Malformed { field: "event_id" });
+        let id = object.get("event_id").and_then(CanonicalJsonValue::as_str).ok_or(malformed)?;
+        return EventId::parse(id).map_err(|_malformed| FormatError::Malformed { field: "event_id" });
     }
     EventId::parse(format!("${}", reference_hash(object, version)?)).map_err(|_malformed| malformed)
 }

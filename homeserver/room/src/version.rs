@@ -15,54 +15,18 @@ pub struct RoomVersion {
 }
 
 static SUPPORTED: [RoomVersion; 12] = [
-    RoomVersion {
-        id: RoomVersionId::V1,
-        rules: RoomVersionRules::V1,
-    },
-    RoomVersion {
-        id: RoomVersionId::V2,
-        rules: RoomVersionRules::V2,
-    },
-    RoomVersion {
-        id: RoomVersionId::V3,
-        rules: RoomVersionRules::V3,
-    },
-    RoomVersion {
-        id: RoomVersionId::V4,
-        rules: RoomVersionRules::V4,
-    },
-    RoomVersion {
-        id: RoomVersionId::V5,
-        rules: RoomVersionRules::V5,
-    },
-    RoomVersion {
-        id: RoomVersionId::V6,
-        rules: RoomVersionRules::V6,
-    },
-    RoomVersion {
-        id: RoomVersionId::V7,
-        rules: RoomVersionRules::V7,
-    },
-    RoomVersion {
-        id: RoomVersionId::V8,
-        rules: RoomVersionRules::V8,
-    },
-    RoomVersion {
-        id: RoomVersionId::V9,
-        rules: RoomVersionRules::V9,
-    },
-    RoomVersion {
-        id: RoomVersionId::V10,
-        rules: RoomVersionRules::V10,
-    },
-    RoomVersion {
-        id: RoomVersionId::V11,
-        rules: RoomVersionRules::V11,
-    },
-    RoomVersion {
-        id: RoomVersionId::V12,
-        rules: RoomVersionRules::V12,
-    },
+    RoomVersion { id: RoomVersionId::V1, rules: RoomVersionRules::V1 },
+    RoomVersion { id: RoomVersionId::V2, rules: RoomVersionRules::V2 },
+    RoomVersion { id: RoomVersionId::V3, rules: RoomVersionRules::V3 },
+    RoomVersion { id: RoomVersionId::V4, rules: RoomVersionRules::V4 },
+    RoomVersion { id: RoomVersionId::V5, rules: RoomVersionRules::V5 },
+    RoomVersion { id: RoomVersionId::V6, rules: RoomVersionRules::V6 },
+    RoomVersion { id: RoomVersionId::V7, rules: RoomVersionRules::V7 },
+    RoomVersion { id: RoomVersionId::V8, rules: RoomVersionRules::V8 },
+    RoomVersion { id: RoomVersionId::V9, rules: RoomVersionRules::V9 },
+    RoomVersion { id: RoomVersionId::V10, rules: RoomVersionRules::V10 },
+    RoomVersion { id: RoomVersionId::V11, rules: RoomVersionRules::V11 },
+    RoomVersion { id: RoomVersionId::V12, rules: RoomVersionRules::V12 },
 ];
 
 /// The last entry of `SUPPORTED`, without an index that could be out of bounds.

@@ -78,9 +78,8 @@ impl Fields {
         let mut membership = None;
         match wire.kind.as_ref() {
             "m.room.redaction" => {
-                content_redacts = serde_json::from_str::<RedactsInContent>(content_text)
-                    .ok()
-                    .and_then(|content| content.redacts);
+                content_redacts =
+                    serde_json::from_str::<RedactsInContent>(content_text).ok().and_then(|content| content.redacts);
             }
             "m.room.member" => {
                 membership = serde_json::from_str::<MembershipInContent>(content_text)
@@ -91,12 +90,9 @@ impl Fields {
             _ => {}
         }
         let redacts = if version.has_redacts_in_content() {
-            content_redacts
-                .as_ref()
-                .and_then(|value| value.as_str()?.try_into().ok())
+            content_redacts.as_ref().and_then(|value| value.as_str()?.try_into().ok())
         } else {
-            wire.redacts
-                .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            wire.redacts.and_then(|raw| serde_json::from_str(raw.get()).ok())
         };
 
         Ok(Self {

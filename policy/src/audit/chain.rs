@@ -51,10 +51,7 @@ pub enum BrokenLink {
 
 impl ChainHead {
     /// The head of an empty log.
-    pub const GENESIS: Self = Self {
-        next_seq: 0,
-        hash: Digest::ZERO,
-    };
+    pub const GENESIS: Self = Self { next_seq: 0, hash: Digest::ZERO };
 }
 
 impl Default for ChainHead {
@@ -67,10 +64,7 @@ impl AuditEntry {
     /// Where the chain stands after this entry.
     #[must_use]
     pub fn head(&self) -> ChainHead {
-        ChainHead {
-            next_seq: self.seq.saturating_add(1),
-            hash: self.hash,
-        }
+        ChainHead { next_seq: self.seq.saturating_add(1), hash: self.hash }
     }
 
     /// The entry's canonical bytes, for storage.
@@ -132,9 +126,7 @@ pub fn append(head: &ChainHead, draft: AuditDraft) -> AuditEntry {
 ///
 /// # Errors
 /// The first entry that does not fit.
-pub fn verify_chain<E: Borrow<AuditEntry>>(
-    entries: impl IntoIterator<Item = E>,
-) -> Result<ChainHead, BrokenChain> {
+pub fn verify_chain<E: Borrow<AuditEntry>>(entries: impl IntoIterator<Item = E>) -> Result<ChainHead, BrokenChain> {
     verify_chain_from(ChainHead::GENESIS, entries)
 }
 
@@ -149,10 +141,7 @@ pub fn verify_chain_from<E: Borrow<AuditEntry>>(
     let mut head = head;
     for entry in entries {
         let entry = entry.borrow();
-        let broken = |what| BrokenChain {
-            seq: head.next_seq,
-            what,
-        };
+        let broken = |what| BrokenChain { seq: head.next_seq, what };
         if entry.seq != head.next_seq {
             return Err(broken(BrokenLink::WrongPlace { found: entry.seq }));
         }

@@ -10,8 +10,8 @@ use crate::revision::Digest;
 
 /// Crockford's alphabet: no I, L, O or U.
 const ALPHABET: [char; 32] = [
-    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'J',
-    'K', 'M', 'N', 'P', 'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'J', 'K', 'M', 'N', 'P',
+    'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
 ];
 const SYMBOLS: usize = 12;
 const MASK: u64 = (1 << 60) - 1;
@@ -35,11 +35,7 @@ impl DecisionId {
     /// The id made of a digest: equal digests have equal ids.
     #[must_use]
     pub fn from_digest(digest: &Digest) -> Self {
-        let number = digest
-            .as_bytes()
-            .iter()
-            .take(8)
-            .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+        let number = digest.as_bytes().iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
         Self(number & MASK)
     }
 
@@ -57,10 +53,7 @@ impl fmt::Display for DecisionId {
                 f.write_str("-")?;
             }
             let symbol = (self.0 >> (5 * (SYMBOLS - 1 - place))) & 31;
-            let symbol = usize::try_from(symbol)
-                .ok()
-                .and_then(|index| ALPHABET.get(index))
-                .copied();
+            let symbol = usize::try_from(symbol).ok().and_then(|index| ALPHABET.get(index)).copied();
             write!(f, "{}", symbol.unwrap_or('0'))?;
         }
         Ok(())
@@ -86,21 +79,14 @@ impl FromStr for DecisionId {
                 'I' | 'L' => '1',
                 other => other,
             };
-            let value = ALPHABET
-                .iter()
-                .position(|symbol| *symbol == meant)
-                .ok_or(DecisionIdError)?;
+            let value = ALPHABET.iter().position(|symbol| *symbol == meant).ok_or(DecisionIdError)?;
             count += 1;
             if count > SYMBOLS {
                 return Err(DecisionIdError);
             }
             number = (number << 5) | u64::try_from(value).map_err(|_| DecisionIdError)?;
         }
-        if count == SYMBOLS {
-            Ok(Self(number))
-        } else {
-            Err(DecisionIdError)
-        }
+        if count == SYMBOLS { Ok(Self(number)) } else { Err(DecisionIdError) }
     }
 }
 
@@ -112,8 +98,6 @@ impl Serialize for DecisionId {
 
 impl<'de> Deserialize<'de> for DecisionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

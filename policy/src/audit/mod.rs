@@ -166,46 +166,27 @@ impl RequestSummary {
 impl AuditDraft {
     /// The entry of a decision.
     #[must_use]
-    pub fn decision(
-        request: &Request,
-        verdict: &Verdict,
-        at_ms: u64,
-        decision_id: DecisionId,
-    ) -> Self {
+    pub fn decision(request: &Request, verdict: &Verdict, at_ms: u64, decision_id: DecisionId) -> Self {
         let kind = AuditKind::Decision {
             request: RequestSummary::of(request),
             request_digest: verdict.request_digest(),
             outcome: verdict.outcome().clone(),
             reasons: verdict.reasons().to_vec(),
         };
-        Self {
-            at_ms,
-            decision_id,
-            kind,
-            revision: Some(verdict.revision()),
-        }
+        Self { at_ms, decision_id, kind, revision: Some(verdict.revision()) }
     }
 
     /// The entry of something that was done.
     #[must_use]
     pub fn act(kind: AuditKind, at_ms: u64, decision_id: DecisionId) -> Self {
-        Self {
-            at_ms,
-            decision_id,
-            kind,
-            revision: None,
-        }
+        Self { at_ms, decision_id, kind, revision: None }
     }
 }
 
 fn printable(text: &str) -> String {
     let mut out = String::new();
     for character in text.chars() {
-        let shown = if character.is_control() {
-            '\u{fffd}'
-        } else {
-            character
-        };
+        let shown = if character.is_control() { '\u{fffd}' } else { character };
         if out.len() + shown.len_utf8() > MAX_ID_BYTES {
             break;
         }

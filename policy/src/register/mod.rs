@@ -142,9 +142,7 @@ pub enum RegisterError {
         expired_at_ms: u64,
     },
     /// It was made in the future.
-    #[error(
-        "the register is issued in the future, at {issued_at_ms} ms since 1970; check this machine's clock"
-    )]
+    #[error("the register is issued in the future, at {issued_at_ms} ms since 1970; check this machine's clock")]
     NotYetValid {
         /// When.
         issued_at_ms: u64,
@@ -153,9 +151,7 @@ pub enum RegisterError {
     #[error("the register expires before it is issued")]
     NeverValid,
     /// It is older than the one in use.
-    #[error(
-        "the register has version {offered}; version {current} is in use, and a register is never rolled back"
-    )]
+    #[error("the register has version {offered}; version {current} is in use, and a register is never rolled back")]
     RolledBack {
         /// Version in use.
         current: u64,
@@ -221,9 +217,7 @@ pub enum RegisterError {
         organisation: String,
     },
     /// A revocation names an organisation that is not in the register, or a malformed serial.
-    #[error(
-        "revocation number {position} names no organisation of the register, or a malformed serial"
-    )]
+    #[error("revocation number {position} names no organisation of the register, or a malformed serial")]
     MalformedRevocation {
         /// Place in the list, from 1.
         position: usize,

@@ -24,28 +24,18 @@ impl SignedRegister {
     /// Whatever would make the register useless to its readers: see [`RegisterError`].
     pub fn sign(register: &Register, signers: &[&SigningKey]) -> Result<Self, RegisterError> {
         register.check_consistency()?;
-        let Value::Object(mut document) =
-            serde_json::to_value(register).map_err(RegisterError::Unreadable)?
-        else {
+        let Value::Object(mut document) = serde_json::to_value(register).map_err(RegisterError::Unreadable)? else {
             return Err(RegisterError::NotARegister);
         };
         let payload = canonical::of(&document).map_err(RegisterError::Corrupt)?;
         let signatures: BTreeMap<String, String> = signers
             .iter()
-            .map(|signer| {
-                (
-                    keys::self_named_key_id(&signer.verifying_key()),
-                    keys::sign(signer, &payload),
-                )
-            })
+            .map(|signer| (keys::self_named_key_id(&signer.verifying_key()), keys::sign(signer, &payload)))
             .collect();
         if signatures.is_empty() {
             return Err(RegisterError::Unsigned);
         }
-        document.insert(
-            "signatures".to_owned(),
-            serde_json::to_value(signatures).map_err(RegisterError::Unreadable)?,
-        );
+        document.insert("signatures".to_owned(), serde_json::to_value(signatures).map_err(RegisterError::Unreadable)?);
         Ok(Self { document })
     }
 
@@ -63,12 +53,8 @@ impl SignedRegister {
     ///
     /// # Errors
     /// A [`RegisterError`] that says whether the document is corrupt, unsigned, foreign, altered or inconsistent.
-    pub fn verify(
-        bytes: &[u8],
-        trusted: &[VerifyingKey],
-    ) -> Result<VerifiedRegister, RegisterError> {
-        let document =
-            canonical::parse(bytes, MAX_REGISTER_BYTES).map_err(RegisterError::Corrupt)?;
+    pub fn verify(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<VerifiedRegister, RegisterError> {
+        let document = canonical::parse(bytes, MAX_REGISTER_BYTES).map_err(RegisterError::Corrupt)?;
         let Value::Object(mut document) = document else {
             return Err(RegisterError::NotARegister);
         };
@@ -101,19 +87,10 @@ fn check_signatures(
         let Some(signature) = signatures.get(&key_id) else {
             continue;
         };
-        if !signature
-            .as_str()
-            .is_some_and(|text| keys::verify(key, payload, text))
-        {
+        if !signature.as_str().is_some_and(|text| keys::verify(key, payload, text)) {
             return Err(RegisterError::BadSignature { key_id });
         }
         vouched = true;
     }
-    if vouched {
-        Ok(())
-    } else {
-        Err(RegisterError::Foreign {
-            named: signatures.len(),
-        })
-    }
+    if vouched { Ok(()) } else { Err(RegisterError::Foreign { named: signatures.len() }) }
 }

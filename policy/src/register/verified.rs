@@ -36,23 +36,15 @@ impl VerifiedRegister {
                 by_server.insert(server.clone(), index);
             }
             for (key_id, text) in &organisation.credential_keys {
-                let key = keys::decode_verifying_key(text).map_err(|source| {
-                    RegisterError::MalformedKey {
-                        organisation: organisation.code.clone(),
-                        key_id: key_id.clone(),
-                        source,
-                    }
+                let key = keys::decode_verifying_key(text).map_err(|source| RegisterError::MalformedKey {
+                    organisation: organisation.code.clone(),
+                    key_id: key_id.clone(),
+                    source,
                 })?;
                 credential_keys.insert((organisation.code.clone(), key_id.clone()), key);
             }
         }
-        Ok(Self {
-            register,
-            digest,
-            by_code,
-            by_server,
-            credential_keys,
-        })
+        Ok(Self { register, digest, by_code, by_server, credential_keys })
     }
 
     /// The document.
@@ -82,43 +74,33 @@ impl VerifiedRegister {
     /// The organisation to which this server belongs.
     #[must_use]
     pub fn organisation_of_server(&self, server_name: &str) -> Option<&Organisation> {
-        self.register
-            .organisations
-            .get(*self.by_server.get(server_name)?)
+        self.register.organisations.get(*self.by_server.get(server_name)?)
     }
 
     /// All server names of the register, with the code of their organisation, in order.
     pub fn servers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.by_server.iter().filter_map(|(server, index)| {
-            Some((
-                server.as_str(),
-                self.register.organisations.get(*index)?.code.as_str(),
-            ))
+            Some((server.as_str(), self.register.organisations.get(*index)?.code.as_str()))
         })
     }
 
     /// The key with which an organisation signs credentials.
     #[must_use]
     pub fn credential_key(&self, organisation: &str, key_id: &str) -> Option<&VerifyingKey> {
-        self.credential_keys
-            .get(&(organisation.to_owned(), key_id.to_owned()))
+        self.credential_keys.get(&(organisation.to_owned(), key_id.to_owned()))
     }
 
     /// Whether the user governs rooms in its organisation's name.
     #[must_use]
     pub fn is_governance(&self, user_id: &str) -> bool {
-        self.home_of(user_id)
-            .is_some_and(|home| home.governance_users.iter().any(|named| named == user_id))
+        self.home_of(user_id).is_some_and(|home| home.governance_users.iter().any(|named| named == user_id))
     }
 
     /// Whether the user is one of its organisation's machines.
     #[must_use]
     pub fn is_service(&self, user_id: &str) -> bool {
-        self.home_of(user_id).is_some_and(|home| {
-            home.service_users
-                .iter()
-                .any(|named| names::user_matches(named, user_id))
-        })
+        self.home_of(user_id)
+            .is_some_and(|home| home.service_users.iter().any(|named| names::user_matches(named, user_id)))
     }
 
     /// Whether the register holds at this time.
@@ -127,14 +109,10 @@ impl VerifiedRegister {
     /// [`RegisterError::Expired`], or [`RegisterError::NotYetValid`] if it is issued more than five minutes ahead.
     pub fn check_current(&self, now_ms: u64) -> Result<(), RegisterError> {
         if self.register.issued_at_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS) {
-            return Err(RegisterError::NotYetValid {
-                issued_at_ms: self.register.issued_at_ms,
-            });
+            return Err(RegisterError::NotYetValid { issued_at_ms: self.register.issued_at_ms });
         }
         if now_ms >= self.register.expires_at_ms {
-            return Err(RegisterError::Expired {
-                expired_at_ms: self.register.expires_at_ms,
-            });
+            return Err(RegisterError::Expired { expired_at_ms: self.register.expires_at_ms });
         }
         Ok(())
     }
@@ -143,12 +121,8 @@ impl VerifiedRegister {
     #[must_use]
     pub fn status(&self, now_ms: u64) -> RegisterStatus {
         match self.check_current(now_ms) {
-            Ok(()) => RegisterStatus::Fresh {
-                version: self.register.version,
-            },
-            Err(RegisterError::Expired { expired_at_ms }) => {
-                RegisterStatus::Stale { expired_at_ms }
-            }
+            Ok(()) => RegisterStatus::Fresh { version: self.register.version },
+            Err(RegisterError::Expired { expired_at_ms }) => RegisterStatus::Stale { expired_at_ms },
             Err(_) => RegisterStatus::None,
         }
     }
@@ -173,12 +147,7 @@ pub fn accept(
     match offered.version().cmp(&current.version()) {
         Ordering::Greater => Ok(offered),
         Ordering::Equal if offered.digest == current.digest => Ok(offered),
-        Ordering::Equal => Err(RegisterError::Conflict {
-            version: offered.version(),
-        }),
-        Ordering::Less => Err(RegisterError::RolledBack {
-            current: current.version(),
-            offered: offered.version(),
-        }),
+        Ordering::Equal => Err(RegisterError::Conflict { version: offered.version() }),
+        Ordering::Less => Err(RegisterError::RolledBack { current: current.version(), offered: offered.version() }),
     }
 }

@@ -26,11 +26,7 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
     }
     if case.is_organisations_machine() {
         return Finding::Pass(
-            reason(
-                RULE,
-                ReasonCode::CredentialNotNeeded,
-                "The organisation answers for its own bots and machines.",
-            ),
+            reason(RULE, ReasonCode::CredentialNotNeeded, "The organisation answers for its own bots and machines."),
             Vec::new(),
         );
     }
@@ -46,9 +42,9 @@ fn stays(status: &CredentialStatus) -> Finding {
     match status {
         CredentialStatus::Revoked { .. } | CredentialStatus::Forged(_) => refuse_status(status),
         CredentialStatus::Unverifiable => unverifiable(),
-        CredentialStatus::Valid { .. }
-        | CredentialStatus::Expired { .. }
-        | CredentialStatus::Missing => Finding::Silent,
+        CredentialStatus::Valid { .. } | CredentialStatus::Expired { .. } | CredentialStatus::Missing => {
+            Finding::Silent
+        }
     }
 }
 
@@ -68,40 +64,23 @@ fn fits(case: &Case<'_>, credential: &Credential) -> Finding {
     {
         return refuse(
             ReasonCode::CredentialTooOld,
-            format!(
-                "This person's credential was last checked more than {} ago.",
-                span(limit)
-            ),
+            format!("This person's credential was last checked more than {} ago.", span(limit)),
         );
     }
-    if layer
-        .minimum_level
-        .is_some_and(|least| credential.level < least)
-    {
+    if layer.minimum_level.is_some_and(|least| credential.level < least) {
         return refuse(
             ReasonCode::LevelTooLow,
             "This person's credential does not verify as much as this room asks for.".to_owned(),
         );
     }
-    if layer
-        .professions
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&credential.profession))
-    {
+    if layer.professions.as_ref().is_some_and(|allowed| !allowed.contains(&credential.profession)) {
         return refuse(
             ReasonCode::ProfessionNotAllowed,
             "This room is for other professions than this person's.".to_owned(),
         );
     }
-    if layer
-        .roles
-        .as_ref()
-        .is_some_and(|allowed| allowed.is_disjoint(&credential.roles))
-    {
-        return refuse(
-            ReasonCode::RoleNotAllowed,
-            "This person holds none of the roles of this room.".to_owned(),
-        );
+    if layer.roles.as_ref().is_some_and(|allowed| allowed.is_disjoint(&credential.roles)) {
+        return refuse(ReasonCode::RoleNotAllowed, "This person holds none of the roles of this room.".to_owned());
     }
     let left_ms = credential.expires_at_ms.saturating_sub(case.facts.now_ms);
     Finding::Pass(
@@ -119,21 +98,16 @@ fn fits(case: &Case<'_>, credential: &Credential) -> Finding {
 
 fn refuse_status(status: &CredentialStatus) -> Finding {
     let (code, sentence) = match status {
-        CredentialStatus::Missing => (
-            ReasonCode::CredentialMissing,
-            "This person has shown no credential of an organisation.",
-        ),
-        CredentialStatus::Expired { .. } => (
-            ReasonCode::CredentialExpired,
-            "This person's credential has expired and must be renewed.",
-        ),
-        CredentialStatus::Revoked { .. } => (
-            ReasonCode::CredentialRevoked,
-            "This person's organisation has taken the credential back.",
-        ),
-        CredentialStatus::Forged(forgery) => {
-            (ReasonCode::CredentialForged, forgery_sentence(*forgery))
+        CredentialStatus::Missing => {
+            (ReasonCode::CredentialMissing, "This person has shown no credential of an organisation.")
         }
+        CredentialStatus::Expired { .. } => {
+            (ReasonCode::CredentialExpired, "This person's credential has expired and must be renewed.")
+        }
+        CredentialStatus::Revoked { .. } => {
+            (ReasonCode::CredentialRevoked, "This person's organisation has taken the credential back.")
+        }
+        CredentialStatus::Forged(forgery) => (ReasonCode::CredentialForged, forgery_sentence(*forgery)),
         CredentialStatus::Valid { .. } | CredentialStatus::Unverifiable => return unverifiable(),
     };
     Finding::Refuse(because(code, sentence.to_owned()))
@@ -142,18 +116,12 @@ fn refuse_status(status: &CredentialStatus) -> Finding {
 fn forgery_sentence(forgery: Forgery) -> &'static str {
     match forgery {
         Forgery::Unreadable => "The credential that this person has shown cannot be read.",
-        Forgery::OtherPerson => {
-            "The credential that this person has shown was issued to somebody else."
-        }
+        Forgery::OtherPerson => "The credential that this person has shown was issued to somebody else.",
         Forgery::OtherOrganisation => {
             "The credential was issued by an organisation to which this person's server does not belong."
         }
-        Forgery::UnknownOrganisation => {
-            "The credential was issued by an organisation that is not in the federation."
-        }
-        Forgery::UnknownKey => {
-            "The credential was signed with a key that its organisation does not have."
-        }
+        Forgery::UnknownOrganisation => "The credential was issued by an organisation that is not in the federation.",
+        Forgery::UnknownKey => "The credential was signed with a key that its organisation does not have.",
         Forgery::BadSignature => "The credential was altered: its signature does not fit.",
         Forgery::FromTheFuture => "The credential says that it was checked in the future.",
     }

@@ -17,19 +17,10 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
     }
     match case.act {
         Action::CreateRoom { .. } => Finding::Pass(
-            because(
-                ReasonCode::MessageEncrypted,
-                "The room will be encrypted from its first message on.",
-            ),
-            [Obligation::Encrypt]
-                .into_iter()
-                .chain(rotation(case))
-                .collect(),
+            because(ReasonCode::MessageEncrypted, "The room will be encrypted from its first message on."),
+            [Obligation::Encrypt].into_iter().chain(rotation(case)).collect(),
         ),
-        Action::Send {
-            event_type,
-            encrypted,
-        } => message(case, event_type, *encrypted),
+        Action::Send { event_type, encrypted } => message(case, event_type, *encrypted),
         Action::SendState(change) => match &change.effect {
             StateEffect::Encryption(encryption) => state(case, encryption),
             _ => Finding::Silent,
@@ -52,13 +43,9 @@ fn message(case: &Case<'_>, event_type: &str, encrypted: bool) -> Finding {
             ReasonCode::EncryptionTooWeak,
             "This room is encrypted in a way that is not recognised as safe.",
         )),
-        Fact::Known(_) if encrypted || is_never_encrypted(event_type) => Finding::Pass(
-            because(
-                ReasonCode::MessageEncrypted,
-                "The message is end-to-end encrypted.",
-            ),
-            Vec::new(),
-        ),
+        Fact::Known(_) if encrypted || is_never_encrypted(event_type) => {
+            Finding::Pass(because(ReasonCode::MessageEncrypted, "The message is end-to-end encrypted."), Vec::new())
+        }
         Fact::Known(_) => Finding::Refuse(because(
             ReasonCode::MessageNotEncrypted,
             "Messages in this room must be end-to-end encrypted, and this one is not.",
@@ -71,17 +58,12 @@ fn state(case: &Case<'_>, encryption: &Fact<RoomEncryption>) -> Finding {
         Fact::Known(encryption) if encryption.algorithm == MEGOLM => {
             let wanted = rotation(case);
             let soon_enough = match (wanted, encryption.rotation_period_ms) {
-                (Some(Obligation::RotateKeys { every_ms }), Some(period_ms)) => {
-                    period_ms <= every_ms
-                }
+                (Some(Obligation::RotateKeys { every_ms }), Some(period_ms)) => period_ms <= every_ms,
                 (Some(_), None) => false,
                 _ => true,
             };
             Finding::Pass(
-                because(
-                    ReasonCode::MessageEncrypted,
-                    "The room is end-to-end encrypted.",
-                ),
+                because(ReasonCode::MessageEncrypted, "The room is end-to-end encrypted."),
                 wanted.filter(|_| !soon_enough).into_iter().collect(),
             )
         }
@@ -94,10 +76,7 @@ fn state(case: &Case<'_>, encryption: &Fact<RoomEncryption>) -> Finding {
 
 /// Keys live no longer than messages.
 fn rotation(case: &Case<'_>) -> Option<Obligation> {
-    case.policy
-        .layer()
-        .max_lifetime_ms
-        .map(|every_ms| Obligation::RotateKeys { every_ms })
+    case.policy.layer().max_lifetime_ms.map(|every_ms| Obligation::RotateKeys { every_ms })
 }
 
 fn is_never_encrypted(event_type: &str) -> bool {

@@ -24,11 +24,7 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
     }
     match case.act {
         Action::CreateRoom { .. } => Finding::Pass(
-            reason(
-                RuleId::FederationScope,
-                ReasonCode::CreatorAllowed,
-                "The room is created for this server alone.",
-            ),
+            reason(RuleId::FederationScope, ReasonCode::CreatorAllowed, "The room is created for this server alone."),
             vec![Obligation::StayLocal],
         ),
         _ => Finding::Silent,

@@ -22,18 +22,12 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
 fn message(case: &Case<'_>) -> Finding {
     let required = case.policy.requires_lifetime();
     match case.lifetime_ms() {
-        Err(()) if required || case.policy.layer().max_lifetime_ms.is_some() => {
-            Finding::Unclear(because(
-                ReasonCode::LifetimeUnavailable,
-                "It cannot be told at the moment how long messages in this room may live."
-                    .to_owned(),
-            ))
-        }
+        Err(()) if required || case.policy.layer().max_lifetime_ms.is_some() => Finding::Unclear(because(
+            ReasonCode::LifetimeUnavailable,
+            "It cannot be told at the moment how long messages in this room may live.".to_owned(),
+        )),
         Ok(Some(after_ms)) => Finding::Pass(
-            because(
-                ReasonCode::LifetimeSet,
-                format!("The message is destroyed after {}.", span(after_ms)),
-            ),
+            because(ReasonCode::LifetimeSet, format!("The message is destroyed after {}.", span(after_ms))),
             vec![Obligation::Expire { after_ms }],
         ),
         Ok(None) if required => Finding::Refuse(because(
@@ -50,10 +44,7 @@ fn creation(case: &Case<'_>) -> Finding {
         Some(after_ms) => Finding::Pass(
             because(
                 ReasonCode::LifetimeSet,
-                format!(
-                    "Messages in the room will be destroyed after {}.",
-                    span(after_ms)
-                ),
+                format!("Messages in the room will be destroyed after {}.", span(after_ms)),
             ),
             vec![Obligation::SetLifetime { max_ms: after_ms }],
         ),
@@ -64,27 +55,18 @@ fn creation(case: &Case<'_>) -> Finding {
 fn retention(case: &Case<'_>, lifetime: &Fact<u64>) -> Finding {
     let limit = case.policy.layer().max_lifetime_ms;
     match (lifetime, limit) {
-        (Fact::Known(0), _) => Finding::Refuse(because(
-            ReasonCode::LifetimeZero,
-            "A lifetime of no time is none.".to_owned(),
-        )),
+        (Fact::Known(0), _) => {
+            Finding::Refuse(because(ReasonCode::LifetimeZero, "A lifetime of no time is none.".to_owned()))
+        }
         (Fact::Known(lifetime), Some(limit)) if *lifetime > limit => Finding::Refuse(because(
             ReasonCode::LifetimeTooLong,
-            format!(
-                "Messages in this room may live for {} at most.",
-                span(limit)
-            ),
+            format!("Messages in this room may live for {} at most.", span(limit)),
         )),
         (Fact::Known(lifetime), _) => Finding::Pass(
-            because(
-                ReasonCode::LifetimeSet,
-                format!("Messages are destroyed after {}.", span(*lifetime)),
-            ),
+            because(ReasonCode::LifetimeSet, format!("Messages are destroyed after {}.", span(*lifetime))),
             Vec::new(),
         ),
-        (Fact::Absent | Fact::Unavailable(_), None) if !case.policy.requires_lifetime() => {
-            Finding::Silent
-        }
+        (Fact::Absent | Fact::Unavailable(_), None) if !case.policy.requires_lifetime() => Finding::Silent,
         (Fact::Absent | Fact::Unavailable(_), _) => Finding::Refuse(because(
             ReasonCode::LifetimeMissing,
             "Messages in this room must have a lifetime, and this would take it away.".to_owned(),

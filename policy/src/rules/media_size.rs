@@ -20,8 +20,5 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
             format!("The file has {size_bytes} bytes; {limit_bytes} are allowed."),
         ));
     }
-    Finding::Pass(
-        reason(RULE, ReasonCode::MediaFits, "The file is small enough."),
-        Vec::new(),
-    )
+    Finding::Pass(reason(RULE, ReasonCode::MediaFits, "The file is small enough."), Vec::new())
 }

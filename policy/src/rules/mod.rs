@@ -58,26 +58,16 @@ pub(crate) const ALL: [fn(&Case<'_>) -> Finding; 10] = [
 
 /// The rules that end the matter: a way out, and the ordinary room.
 pub(crate) fn shortcut(case: &Case<'_>) -> Option<Finding> {
-    [way_out::check(case), ordinary_room::check(case)]
-        .into_iter()
-        .find(|finding| *finding != Finding::Silent)
+    [way_out::check(case), ordinary_room::check(case)].into_iter().find(|finding| *finding != Finding::Silent)
 }
 
 /// No rule is about this act.
 pub(crate) fn nothing_to_say() -> Reason {
-    reason(
-        RuleId::OrdinaryRoom,
-        ReasonCode::ChangeIsHarmless,
-        "No rule of this room is about this.",
-    )
+    reason(RuleId::OrdinaryRoom, ReasonCode::ChangeIsHarmless, "No rule of this room is about this.")
 }
 
 pub(crate) fn reason(rule: RuleId, code: ReasonCode, sentence: impl Into<String>) -> Reason {
-    Reason {
-        rule,
-        code,
-        sentence: sentence.into(),
-    }
+    Reason { rule, code, sentence: sentence.into() }
 }
 
 impl Case<'_> {
@@ -97,18 +87,13 @@ impl Case<'_> {
 
     /// Speaking: the acts by which a member says or changes something.
     pub(crate) fn is_speech(&self) -> bool {
-        matches!(
-            self.act,
-            Action::Send { .. } | Action::SendState(_) | Action::Redact(_)
-        )
+        matches!(self.act, Action::Send { .. } | Action::SendState(_) | Action::Redact(_))
     }
 
     /// Whether the organisation's bot or machine asks, and the organisation is known.
     pub(crate) fn is_organisations_machine(&self) -> bool {
-        matches!(
-            self.request.principal.kind,
-            PrincipalKind::Bot | PrincipalKind::AppService
-        ) && self.facts.person.organisation.known().is_some()
+        matches!(self.request.principal.kind, PrincipalKind::Bot | PrincipalKind::AppService)
+            && self.facts.person.organisation.known().is_some()
     }
 
     /// Whether the asker may change the policy state: a governance bot, or a person whose valid credential says so.
@@ -136,28 +121,15 @@ impl Case<'_> {
 
 /// A span of time for people: the two largest units.
 pub(crate) fn span(ms: u64) -> String {
-    let units = [
-        (86_400_000, "day"),
-        (3_600_000, "hour"),
-        (60_000, "minute"),
-        (1_000, "second"),
-        (1, "millisecond"),
-    ];
+    let units = [(86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"), (1, "millisecond")];
     let mut rest = ms;
     let mut parts = Vec::new();
     for (size, name) in units {
         let count = rest / size;
         rest %= size;
         if count > 0 && parts.len() < 2 {
-            parts.push(format!(
-                "{count} {name}{}",
-                if count == 1 { "" } else { "s" }
-            ));
+            parts.push(format!("{count} {name}{}", if count == 1 { "" } else { "s" }));
         }
     }
-    if parts.is_empty() {
-        "no time".to_owned()
-    } else {
-        parts.join(" and ")
-    }
+    if parts.is_empty() { "no time".to_owned() } else { parts.join(" and ") }
 }

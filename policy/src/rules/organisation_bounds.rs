@@ -23,11 +23,7 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
         Err(place) => return place.of_asker(),
     };
     if let Action::Invite { .. } | Action::FederatedInvite { .. } = case.act {
-        let known = case
-            .facts
-            .invitee
-            .known()
-            .filter(|invitee| Some(invitee.user_id.as_str()) == case.act.target());
+        let known = case.facts.invitee.known().filter(|invitee| Some(invitee.user_id.as_str()) == case.act.target());
         let Some(invitee) = known else {
             return Place::Unclear.of_invitee();
         };
@@ -39,10 +35,7 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
         reason(
             RULE,
             ReasonCode::OrganisationBelongs,
-            format!(
-                "{} ({}) is one of the organisations of this room.",
-                asker.name, asker.code
-            ),
+            format!("{} ({}) is one of the organisations of this room.", asker.name, asker.code),
         ),
         Vec::new(),
     )
@@ -56,28 +49,17 @@ enum Place {
     OutsideJurisdiction(String),
 }
 
-fn locate<'a>(
-    case: &Case<'_>,
-    organisation: &'a Fact<OrganisationFact>,
-) -> Result<&'a OrganisationFact, Place> {
+fn locate<'a>(case: &Case<'_>, organisation: &'a Fact<OrganisationFact>) -> Result<&'a OrganisationFact, Place> {
     let layer = case.policy.layer();
     let organisation = match organisation {
         Fact::Known(organisation) => organisation,
         Fact::Absent => return Err(Place::OutsideFederation),
         Fact::Unavailable(_) => return Err(Place::Unclear),
     };
-    if layer
-        .organisations
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&organisation.code))
-    {
+    if layer.organisations.as_ref().is_some_and(|allowed| !allowed.contains(&organisation.code)) {
         return Err(Place::OutsideRoom(organisation.code.clone()));
     }
-    if layer
-        .jurisdictions
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&organisation.jurisdiction))
-    {
+    if layer.jurisdictions.as_ref().is_some_and(|allowed| !allowed.contains(&organisation.jurisdiction)) {
         return Err(Place::OutsideJurisdiction(organisation.code.clone()));
     }
     Ok(organisation)
@@ -88,8 +70,7 @@ impl Place {
         match self {
             Self::Unclear => Finding::Unclear(because(
                 ReasonCode::OrganisationUnavailable,
-                "It cannot be told at the moment to which organisation this person belongs."
-                    .to_owned(),
+                "It cannot be told at the moment to which organisation this person belongs.".to_owned(),
             )),
             Self::OutsideFederation => Finding::Refuse(because(
                 ReasonCode::OutsideFederation,
@@ -97,15 +78,11 @@ impl Place {
             )),
             Self::OutsideRoom(code) => Finding::Refuse(because(
                 ReasonCode::OutsideRoom,
-                format!(
-                    "This person's organisation ({code}) is not one of the organisations of this room."
-                ),
+                format!("This person's organisation ({code}) is not one of the organisations of this room."),
             )),
             Self::OutsideJurisdiction(code) => Finding::Refuse(because(
                 ReasonCode::OutsideJurisdiction,
-                format!(
-                    "This person's organisation ({code}) is in a jurisdiction that is not allowed here."
-                ),
+                format!("This person's organisation ({code}) is in a jurisdiction that is not allowed here."),
             )),
         }
     }
@@ -114,25 +91,19 @@ impl Place {
         match self {
             Self::Unclear => Finding::Unclear(because(
                 ReasonCode::InviteeUnavailable,
-                "It cannot be told at the moment to which organisation the invited person belongs."
-                    .to_owned(),
+                "It cannot be told at the moment to which organisation the invited person belongs.".to_owned(),
             )),
             Self::OutsideFederation => Finding::Refuse(because(
                 ReasonCode::InviteeOutsideFederation,
-                "The invited person's server belongs to no organisation of the federation."
-                    .to_owned(),
+                "The invited person's server belongs to no organisation of the federation.".to_owned(),
             )),
             Self::OutsideRoom(code) => Finding::Refuse(because(
                 ReasonCode::InviteeOutsideRoom,
-                format!(
-                    "The invited person's organisation ({code}) is not one of the organisations of this room."
-                ),
+                format!("The invited person's organisation ({code}) is not one of the organisations of this room."),
             )),
             Self::OutsideJurisdiction(code) => Finding::Refuse(because(
                 ReasonCode::InviteeOutsideJurisdiction,
-                format!(
-                    "The invited person's organisation ({code}) is in a jurisdiction that is not allowed here."
-                ),
+                format!("The invited person's organisation ({code}) is in a jurisdiction that is not allowed here."),
             )),
         }
     }

@@ -21,13 +21,7 @@ const PROTECTED: [&str; 6] = [
     "m.room.tombstone",
 ];
 /// Join rules under which nobody enters unasked.
-const CLOSED_JOIN_RULES: [&str; 5] = [
-    "invite",
-    "knock",
-    "restricted",
-    "knock_restricted",
-    "private",
-];
+const CLOSED_JOIN_RULES: [&str; 5] = ["invite", "knock", "restricted", "knock_restricted", "private"];
 /// Histories that members alone read.
 const CLOSED_HISTORIES: [&str; 3] = ["joined", "invited", "shared"];
 
@@ -51,15 +45,9 @@ fn set(case: &Case<'_>, change: &StateChange) -> Finding {
             ReasonCode::PolicyMalformed,
             "The new room policy cannot be read, so nobody could keep it.",
         )),
-        StateEffect::RoomPolicy(Fact::Known(_)) | StateEffect::Guarded => {
-            first_or_by_governance(case, false)
-        }
-        StateEffect::Encryption(_) => {
-            first_or_by_governance(case, matches!(case.facts.room.encryption, Fact::Absent))
-        }
-        StateEffect::Retention(_) => {
-            first_or_by_governance(case, matches!(case.facts.room.lifetime_ms, Fact::Absent))
-        }
+        StateEffect::RoomPolicy(Fact::Known(_)) | StateEffect::Guarded => first_or_by_governance(case, false),
+        StateEffect::Encryption(_) => first_or_by_governance(case, matches!(case.facts.room.encryption, Fact::Absent)),
+        StateEffect::Retention(_) => first_or_by_governance(case, matches!(case.facts.room.lifetime_ms, Fact::Absent)),
         StateEffect::JoinRule(rule) => one_of(
             rule,
             &CLOSED_JOIN_RULES,
@@ -72,32 +60,23 @@ fn set(case: &Case<'_>, change: &StateChange) -> Finding {
             ReasonCode::HistoryWouldBeOpen,
             "This would let anybody read the room's history.",
         ),
-        StateEffect::GuestAccess(true) => Finding::Refuse(because(
-            ReasonCode::GuestsWouldEnter,
-            "Guests may not enter this room.",
-        )),
+        StateEffect::GuestAccess(true) => {
+            Finding::Refuse(because(ReasonCode::GuestsWouldEnter, "Guests may not enter this room."))
+        }
         StateEffect::GuestAccess(false) | StateEffect::Other => harmless(),
     }
 }
 
 fn first_or_by_governance(case: &Case<'_>, is_first: bool) -> Finding {
     // The word of another server that a room is only just being created would open every room.
-    let is_created_here =
-        case.request.context.room_being_created && !case.request.action.is_federated();
-    if is_first || is_created_here {
-        harmless()
-    } else {
-        by_governance(case)
-    }
+    let is_created_here = case.request.context.room_being_created && !case.request.action.is_federated();
+    if is_first || is_created_here { harmless() } else { by_governance(case) }
 }
 
 fn by_governance(case: &Case<'_>) -> Finding {
     if case.is_governance() {
         return Finding::Pass(
-            because(
-                ReasonCode::ChangedByGovernance,
-                "The room's governance may change this.",
-            ),
+            because(ReasonCode::ChangedByGovernance, "The room's governance may change this."),
             Vec::new(),
         );
     }
@@ -116,10 +95,7 @@ fn one_of(value: &Fact<String>, allowed: &[&str], code: ReasonCode, sentence: &s
 
 fn harmless() -> Finding {
     Finding::Pass(
-        because(
-            ReasonCode::ChangeIsHarmless,
-            "The change takes nothing away from the room's protection.",
-        ),
+        because(ReasonCode::ChangeIsHarmless, "The change takes nothing away from the room's protection."),
         Vec::new(),
     )
 }

@@ -10,12 +10,9 @@ use crate::verdict::{ReasonCode, RuleId};
 
 pub(super) fn check(case: &Case<'_>) -> Finding {
     let layer = case.policy.layer();
-    let asks_the_register = layer.organisations.is_some()
-        || layer.jurisdictions.is_some()
-        || case.policy.requires_credential();
-    let concerns_people = case.is_admission()
-        || case.is_speech()
-        || matches!(case.act, Action::Remain | Action::Read);
+    let asks_the_register =
+        layer.organisations.is_some() || layer.jurisdictions.is_some() || case.policy.requires_credential();
+    let concerns_people = case.is_admission() || case.is_speech() || matches!(case.act, Action::Remain | Action::Read);
     if !asks_the_register || !concerns_people {
         return Finding::Silent;
     }
@@ -38,10 +35,7 @@ fn stale(case: &Case<'_>, expired_at_ms: u64) -> Finding {
             reason(
                 RuleId::RegisterCurrent,
                 ReasonCode::RegisterGrace,
-                format!(
-                    "The federation register expired {} ago; members may still speak.",
-                    span(age_ms)
-                ),
+                format!("The federation register expired {} ago; members may still speak.", span(age_ms)),
             ),
             Vec::new(),
         );
@@ -49,9 +43,6 @@ fn stale(case: &Case<'_>, expired_at_ms: u64) -> Finding {
     Finding::Unclear(reason(
         RuleId::RegisterCurrent,
         ReasonCode::RegisterStale,
-        format!(
-            "The federation register expired {} ago and has to be renewed first.",
-            span(age_ms)
-        ),
+        format!("The federation register expired {} ago and has to be renewed first.", span(age_ms)),
     ))
 }

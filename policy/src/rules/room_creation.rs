@@ -18,11 +18,7 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
     }
     if case.is_governance() {
         return Finding::Pass(
-            reason(
-                RULE,
-                ReasonCode::CreatorAllowed,
-                "The organisation's governance creates the room.",
-            ),
+            reason(RULE, ReasonCode::CreatorAllowed, "The organisation's governance creates the room."),
             Vec::new(),
         );
     }

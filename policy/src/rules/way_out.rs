@@ -10,23 +10,15 @@ use crate::verdict::{Obligation, ReasonCode, RuleId};
 pub(super) fn check(case: &Case<'_>) -> Finding {
     let (sentence, obligations) = match case.act {
         Action::Leave => ("Everybody may leave a room at any time.", Vec::new()),
-        Action::Remove { .. } => (
-            "Removing somebody from a room is always possible.",
-            Vec::new(),
-        ),
+        Action::Remove { .. } => ("Removing somebody from a room is always possible.", Vec::new()),
         Action::Redact(RedactTarget::Message | RedactTarget::Unknown) => {
             let kept = case.policy.layer().redacted_content_kept_ms;
             (
                 "Taking a message back is always possible.",
-                kept.map(|within_ms| Obligation::EraseRedacted { within_ms })
-                    .into_iter()
-                    .collect(),
+                kept.map(|within_ms| Obligation::EraseRedacted { within_ms }).into_iter().collect(),
             )
         }
         _ => return Finding::Silent,
     };
-    Finding::Pass(
-        reason(RuleId::WayOut, ReasonCode::AlwaysPossible, sentence),
-        obligations,
-    )
+    Finding::Pass(reason(RuleId::WayOut, ReasonCode::AlwaysPossible, sentence), obligations)
 }

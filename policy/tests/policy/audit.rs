@@ -1,8 +1,8 @@
 //! The log cannot be altered unseen.
 
 use matron_policy::{
-    Action, AuditDraft, AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId,
-    Digest, ReasonCode, append, verify_chain, verify_chain_from,
+    Action, AuditDraft, AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId, Digest, ReasonCode,
+    append, verify_chain, verify_chain_from,
 };
 use proptest::prelude::*;
 
@@ -57,14 +57,8 @@ fn whole_log_verifies_at_once_and_by_pages() {
     assert_eq!(head, log[8].head());
     assert_eq!(head.next_seq, 9);
     let middle = verify_chain(&log[..4]).unwrap();
-    assert_eq!(
-        verify_chain_from(middle, log[4..].iter().cloned()).unwrap(),
-        head
-    );
-    assert_eq!(
-        verify_chain(Vec::<AuditEntry>::new()).unwrap(),
-        ChainHead::GENESIS
-    );
+    assert_eq!(verify_chain_from(middle, log[4..].iter().cloned()).unwrap(), head);
+    assert_eq!(verify_chain(Vec::<AuditEntry>::new()).unwrap(), ChainHead::GENESIS);
 }
 
 #[test]
@@ -81,43 +75,19 @@ fn missing_doubled_swapped_and_replaced_entries_are_found() {
     let whole = log(6);
     let mut missing = whole.clone();
     missing.remove(2);
-    assert_eq!(
-        verify_chain(&missing),
-        Err(BrokenChain {
-            seq: 2,
-            what: BrokenLink::WrongPlace { found: 3 }
-        })
-    );
+    assert_eq!(verify_chain(&missing), Err(BrokenChain { seq: 2, what: BrokenLink::WrongPlace { found: 3 } }));
     let mut doubled = whole.clone();
     doubled.insert(3, whole[2].clone());
-    assert_eq!(
-        verify_chain(&doubled),
-        Err(BrokenChain {
-            seq: 3,
-            what: BrokenLink::WrongPlace { found: 2 }
-        })
-    );
+    assert_eq!(verify_chain(&doubled), Err(BrokenChain { seq: 3, what: BrokenLink::WrongPlace { found: 2 } }));
     let mut swapped = whole.clone();
     swapped.swap(1, 2);
     assert_eq!(verify_chain(&swapped).unwrap_err().seq, 1);
     let mut replaced = whole.clone();
     replaced[2] = append(&replaced[1].head(), draft(100));
-    assert_eq!(
-        verify_chain(&replaced),
-        Err(BrokenChain {
-            seq: 3,
-            what: BrokenLink::Unlinked
-        })
-    );
+    assert_eq!(verify_chain(&replaced), Err(BrokenChain { seq: 3, what: BrokenLink::Unlinked }));
     let mut altered = whole.clone();
     altered[4].at_ms += 1;
-    assert_eq!(
-        verify_chain(&altered),
-        Err(BrokenChain {
-            seq: 4,
-            what: BrokenLink::Altered
-        })
-    );
+    assert_eq!(verify_chain(&altered), Err(BrokenChain { seq: 4, what: BrokenLink::Altered }));
     // A log cut short is whole in itself; the head kept elsewhere tells.
     assert_ne!(verify_chain(&whole[..5]).unwrap(), whole[5].head());
 }
@@ -128,14 +98,9 @@ fn log_keeps_no_overlong_or_unprintable_ids() {
     let request = request(AMIRA, Action::Invite { invitee: hostile });
     let verdict = judge(AMIRA, request.action.clone(), &facts(AMIRA));
     let draft = AuditDraft::decision(&request, &verdict, NOW_MS, DecisionId::from_random([0; 8]));
-    let AuditKind::Decision { request, .. } = draft.kind else {
-        panic!("a decision")
-    };
+    let AuditKind::Decision { request, .. } = draft.kind else { panic!("a decision") };
     let target = request.target.unwrap();
-    assert!(
-        target.len() <= 255 && !target.chars().any(char::is_control),
-        "{target}"
-    );
+    assert!(target.len() <= 255 && !target.chars().any(char::is_control), "{target}");
 }
 
 #[test]
@@ -147,13 +112,7 @@ fn decision_ids_are_read_as_people_write_them() {
     let zeros = DecisionId::from_random([0; 8]);
     assert_eq!(zeros.to_string(), "0000-0000-0000");
     assert_eq!("OOOO-oooo-0000".parse(), Ok(zeros));
-    for bad in [
-        "",
-        "7K3F",
-        "7K3F-9QXM-2B4T-0",
-        "7K3F-9QXM-2B4U",
-        "7K3F-9QXM-2B4é",
-    ] {
+    for bad in ["", "7K3F", "7K3F-9QXM-2B4T-0", "7K3F-9QXM-2B4U", "7K3F-9QXM-2B4é"] {
         assert!(bad.parse::<DecisionId>().is_err(), "{bad}");
     }
     assert_eq!(DecisionId::from_digest(&Digest::ZERO), zeros);

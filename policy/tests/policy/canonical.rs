@@ -12,16 +12,12 @@ fn text(value: &Value) -> String {
 fn examples_of_the_specification_come_out_as_printed() {
     // Appendices, "Canonical JSON", examples.
     assert_eq!(text(&json!({})), "{}");
-    assert_eq!(
-        text(&json!({"one": 1, "two": "Two"})),
-        r#"{"one":1,"two":"Two"}"#
-    );
+    assert_eq!(text(&json!({"one": 1, "two": "Two"})), r#"{"one":1,"two":"Two"}"#);
     assert_eq!(text(&json!({"b": "2", "a": "1"})), r#"{"a":"1","b":"2"}"#);
     assert_eq!(text(&json!({"本": 2, "日": 1})), r#"{"日":1,"本":2}"#);
     assert_eq!(text(&json!({"a": "\u{65E5}"})), "{\"a\":\"日\"}");
     assert_eq!(text(&json!({"a": null})), r#"{"a":null}"#);
-    let written: Value =
-        serde_json::from_str(r#"{"a": -0, "b": 10000000000}"#).unwrap_or(Value::Null);
+    let written: Value = serde_json::from_str(r#"{"a": -0, "b": 10000000000}"#).unwrap_or(Value::Null);
     assert!(to_bytes(&written).is_err() || text(&written).contains("10000000000"));
 }
 
@@ -35,33 +31,13 @@ fn control_characters_take_their_shortest_escape() {
 
 #[test]
 fn fractions_large_numbers_and_repeated_keys_are_refused() {
-    for bad in [
-        r#"{"a":1.5}"#,
-        r#"{"a":1e3}"#,
-        "9007199254740992",
-        "-9007199254740992",
-        "18446744073709551616",
-    ] {
-        assert!(
-            matches!(parse(bad.as_bytes(), 100), Err(CanonicalError::NotJson(_))),
-            "{bad}"
-        );
+    for bad in [r#"{"a":1.5}"#, r#"{"a":1e3}"#, "9007199254740992", "-9007199254740992", "18446744073709551616"] {
+        assert!(matches!(parse(bad.as_bytes(), 100), Err(CanonicalError::NotJson(_))), "{bad}");
     }
-    assert!(
-        parse(br#"{"a":{"b":1,"b":2}}"#, 100)
-            .unwrap_err()
-            .to_string()
-            .contains("twice")
-    );
+    assert!(parse(br#"{"a":{"b":1,"b":2}}"#, 100).unwrap_err().to_string().contains("twice"));
     assert!(parse(b"[1] 2", 100).is_err());
     assert!(parse(b"", 100).is_err());
-    assert!(matches!(
-        parse(b"[1,2]", 4),
-        Err(CanonicalError::TooLarge {
-            size_bytes: 5,
-            limit_bytes: 4
-        })
-    ));
+    assert!(matches!(parse(b"[1,2]", 4), Err(CanonicalError::TooLarge { size_bytes: 5, limit_bytes: 4 })));
     assert!(to_bytes(&json!(MAX_INTEGER + 1)).is_err());
     assert!(to_bytes(&json!(0.5)).is_err());
 }

@@ -1,8 +1,6 @@
 //! Decisions in plain words.
 
-use matron_policy::{
-    Action, AuditDraft, AuditKind, ChainHead, CredentialStatus, DecisionId, Digest, append, explain,
-};
+use matron_policy::{Action, AuditDraft, AuditKind, ChainHead, CredentialStatus, DecisionId, Digest, append, explain};
 
 use crate::fixtures::*;
 
@@ -16,10 +14,7 @@ fn refusal_is_told_in_words_that_a_nurse_reads() {
     facts.person.credential = CredentialStatus::Revoked { revoked_at_ms: 1 };
     let request = request(BEN, Action::Join.from_outside());
     let verdict = judge(BEN, request.action.clone(), &facts);
-    let entry = append(
-        &ChainHead::GENESIS,
-        AuditDraft::decision(&request, &verdict, NOW_MS, id()),
-    );
+    let entry = append(&ChainHead::GENESIS, AuditDraft::decision(&request, &verdict, NOW_MS, id()));
     let told = explain(&entry);
     let expected = format!(
         "E1R7-0W3G-E1R7 at 2027-01-15 08:00:00 UTC: @ben:trust-b.example wanted to join in room \
@@ -37,17 +32,9 @@ fn refusal_is_told_in_words_that_a_nurse_reads() {
 #[test]
 fn permit_is_told_with_its_duties() {
     let told = explain(&judge(AMIRA, message(), &facts(AMIRA)));
-    assert!(
-        told.starts_with(
-            "Permitted:\n- Northwick Park (RXA) is one of the organisations of this room."
-        ),
-        "{told}"
-    );
+    assert!(told.starts_with("Permitted:\n- Northwick Park (RXA) is one of the organisations of this room."), "{told}");
     assert!(told.contains("holds for another 90 days."), "{told}");
-    assert!(
-        told.contains("\n+ The message must be destroyed after 1 hour."),
-        "{told}"
-    );
+    assert!(told.contains("\n+ The message must be destroyed after 1 hour."), "{told}");
 }
 
 #[test]
@@ -63,36 +50,17 @@ fn acts_are_told_too() {
     let text = told(deletion);
     assert!(text.contains("1970-01-01 00:00:00 UTC"), "{text}");
     assert!(text.contains("3 message(s) and 1 file(s)"), "{text}");
-    assert!(
-        text.contains("2000-02-29 00:00:00 UTC were destroyed, and the key to every copy"),
-        "{text}"
-    );
-    let register = AuditKind::RegisterAccepted {
-        version: 7,
-        digest: Digest::ZERO,
-    };
+    assert!(text.contains("2000-02-29 00:00:00 UTC were destroyed, and the key to every copy"), "{text}");
+    let register = AuditKind::RegisterAccepted { version: 7, digest: Digest::ZERO };
     assert!(told(register).contains("Federation register version 7 (000000000000) came into use."));
-    let act = AuditKind::OperatorAct {
-        operator: "root".to_owned(),
-        act: "backup".to_owned(),
-        target: None,
-    };
+    let act = AuditKind::OperatorAct { operator: "root".to_owned(), act: "backup".to_owned(), target: None };
     assert!(told(act).contains("Operator root: backup."));
 }
 
 #[test]
 fn times_beyond_all_calendars_are_told_without_a_panic() {
-    let kind = AuditKind::Revocation {
-        organisation: "RXA".to_owned(),
-        serial: "1".to_owned(),
-    };
-    assert!(
-        explain(&append(
-            &ChainHead::GENESIS,
-            AuditDraft::act(kind, u64::MAX, id())
-        ))
-        .contains("UTC")
-    );
+    let kind = AuditKind::Revocation { organisation: "RXA".to_owned(), serial: "1".to_owned() };
+    assert!(explain(&append(&ChainHead::GENESIS, AuditDraft::act(kind, u64::MAX, id()))).contains("UTC"));
 }
 
 #[test]

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use matron_policy::{
-    Action, Context, Credential, CredentialClaims, CredentialStatus, Fact, Facts, Invitee, MEGOLM,
-    Organisation, PersonFacts, PolicySet, Principal, PrincipalKind, Register, Request, Resource,
-    Revocations, RoomEncryption, RoomFacts, RoomPolicy, SignedRegister, SigningKey, Verdict,
-    VerificationLevel, VerifiedRegister, decide, keys,
+    Action, Context, Credential, CredentialClaims, CredentialStatus, Fact, Facts, Invitee, MEGOLM, Organisation,
+    PersonFacts, PolicySet, Principal, PrincipalKind, Register, Request, Resource, Revocations, RoomEncryption,
+    RoomFacts, RoomPolicy, SignedRegister, SigningKey, Verdict, VerificationLevel, VerifiedRegister, decide, keys,
 };
 
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
@@ -32,11 +31,7 @@ pub(crate) fn organisation(code: &str, name: &str, server: &str) -> Organisation
     Organisation {
         code: code.to_owned(),
         name: name.to_owned(),
-        jurisdiction: if code == "RXC" {
-            "DE".to_owned()
-        } else {
-            "GB-ENG".to_owned()
-        },
+        jurisdiction: if code == "RXC" { "DE".to_owned() } else { "GB-ENG".to_owned() },
         server_names: vec![server.to_owned()],
         credential_keys: BTreeMap::from([(
             "2027".to_owned(),
@@ -65,10 +60,7 @@ pub(crate) fn plain_register() -> Register {
 }
 
 pub(crate) fn sign(register: &Register) -> Vec<u8> {
-    SignedRegister::sign(register, &[&register_key()])
-        .unwrap()
-        .to_bytes()
-        .unwrap()
+    SignedRegister::sign(register, &[&register_key()]).unwrap().to_bytes().unwrap()
 }
 
 pub(crate) fn verify(register: &Register) -> VerifiedRegister {
@@ -93,18 +85,11 @@ pub(crate) fn claims(user_id: &str, organisation: &str) -> CredentialClaims {
 }
 
 pub(crate) fn credential(user_id: &str, organisation: &str) -> Credential {
-    Credential::issue(
-        claims(user_id, organisation),
-        "2027",
-        &organisation_key(organisation),
-    )
-    .unwrap()
+    Credential::issue(claims(user_id, organisation), "2027", &organisation_key(organisation)).unwrap()
 }
 
 pub(crate) fn valid(credential: Credential) -> CredentialStatus {
-    CredentialStatus::Valid {
-        credential: Box::new(credential),
-    }
+    CredentialStatus::Valid { credential: Box::new(credential) }
 }
 
 pub(crate) fn room_policy() -> RoomPolicy {
@@ -115,10 +100,7 @@ pub(crate) fn room_policy() -> RoomPolicy {
 pub(crate) fn clinical_room() -> RoomFacts {
     RoomFacts {
         policy: Fact::Known(room_policy()),
-        encryption: Fact::Known(RoomEncryption {
-            algorithm: MEGOLM.to_owned(),
-            rotation_period_ms: Some(HOUR_MS),
-        }),
+        encryption: Fact::Known(RoomEncryption { algorithm: MEGOLM.to_owned(), rotation_period_ms: Some(HOUR_MS) }),
         lifetime_ms: Fact::Known(HOUR_MS),
     }
 }
@@ -126,36 +108,19 @@ pub(crate) fn clinical_room() -> RoomFacts {
 /// Facts about a verified member of the organisation of the user's server, in the clinical room.
 pub(crate) fn facts(user_id: &str) -> Facts {
     let register = register();
-    let mut person = PersonFacts::gather(
-        user_id,
-        None,
-        Some(&register),
-        &Revocations::default(),
-        NOW_MS,
-    );
+    let mut person = PersonFacts::gather(user_id, None, Some(&register), &Revocations::default(), NOW_MS);
     if let Fact::Known(organisation) = &person.organisation {
         person.credential = valid(credential(user_id, &organisation.code));
     }
-    Facts {
-        now_ms: NOW_MS,
-        register: register.status(NOW_MS),
-        person,
-        room: clinical_room(),
-        invitee: Fact::Absent,
-    }
+    Facts { now_ms: NOW_MS, register: register.status(NOW_MS), person, room: clinical_room(), invitee: Fact::Absent }
 }
 
 pub(crate) fn facts_with_invitee(user_id: &str, invitee: &str) -> Facts {
-    Facts {
-        invitee: Fact::Known(Invitee::gather(invitee, Some(&register()))),
-        ..facts(user_id)
-    }
+    Facts { invitee: Fact::Known(Invitee::gather(invitee, Some(&register()))), ..facts(user_id) }
 }
 
 pub(crate) fn request(user_id: &str, action: Action) -> Request {
-    let local = user_id
-        .ends_with(":trust-a.example")
-        .then_some(PrincipalKind::Clinician);
+    let local = user_id.ends_with(":trust-a.example").then_some(PrincipalKind::Clinician);
     let kind = register().kind_of(user_id, local);
     Request {
         principal: Principal::new(user_id, kind),
@@ -166,17 +131,11 @@ pub(crate) fn request(user_id: &str, action: Action) -> Request {
 }
 
 pub(crate) fn message() -> Action {
-    Action::Send {
-        event_type: "m.room.encrypted".to_owned(),
-        encrypted: true,
-    }
+    Action::Send { event_type: "m.room.encrypted".to_owned(), encrypted: true }
 }
 
 pub(crate) fn plaintext() -> Action {
-    Action::Send {
-        event_type: "m.room.message".to_owned(),
-        encrypted: false,
-    }
+    Action::Send { event_type: "m.room.message".to_owned(), encrypted: false }
 }
 
 /// The verdict in a deployment without layers.
@@ -202,11 +161,7 @@ pub(crate) fn codes(verdict: &Verdict) -> Vec<matron_policy::ReasonCode> {
 /// The verdict is a refusal for this reason and no other.
 #[track_caller]
 pub(crate) fn assert_refused(verdict: &Verdict, code: matron_policy::ReasonCode) {
-    assert_eq!(
-        *verdict.outcome(),
-        matron_policy::Outcome::Deny,
-        "{verdict:?}"
-    );
+    assert_eq!(*verdict.outcome(), matron_policy::Outcome::Deny, "{verdict:?}");
     assert_eq!(codes(verdict), [code], "{verdict:?}");
 }
 

@@ -1,8 +1,8 @@
 //! Whatever is thrown at it: an answer or an error, and no panic.
 
 use matron_policy::{
-    Action, Credential, Facts, PolicySet, Principal, PrincipalKind, Request, RevocationNotice,
-    RoomPolicy, SignedRegister, decide, keys, names,
+    Action, Credential, Facts, PolicySet, Principal, PrincipalKind, Request, RevocationNotice, RoomPolicy,
+    SignedRegister, decide, keys, names,
 };
 use proptest::prelude::*;
 
@@ -11,57 +11,21 @@ use crate::fixtures::*;
 
 #[test]
 fn empty_and_enormous_names_are_outsiders() {
-    for user in [
-        "",
-        "@",
-        "@:",
-        "@a:",
-        "amira",
-        "@a:B.example",
-        "@a:*",
-        "@a:trust-a.example:",
-        &"@a:".repeat(100_000),
-    ] {
-        assert_eq!(
-            names::server_of(user)
-                .filter(|server| register().organisation_of_server(server).is_some()),
-            None
-        );
-        assert!(
-            !judge(user, Action::Join, &facts(user)).is_permit(),
-            "{user}"
-        );
+    for user in ["", "@", "@:", "@a:", "amira", "@a:B.example", "@a:*", "@a:trust-a.example:", &"@a:".repeat(100_000)] {
+        assert_eq!(names::server_of(user).filter(|server| register().organisation_of_server(server).is_some()), None);
+        assert!(!judge(user, Action::Join, &facts(user)).is_permit(), "{user}");
     }
 }
 
 #[test]
 fn server_names_are_told_from_other_texts() {
-    for good in [
-        "a",
-        "trust-a.example",
-        "trust-a.example:8448",
-        "10.0.0.1",
-        "[::1]:8448",
-        "[2001:db8::1]",
-        "localhost:1",
-    ] {
+    for good in
+        ["a", "trust-a.example", "trust-a.example:8448", "10.0.0.1", "[::1]:8448", "[2001:db8::1]", "localhost:1"]
+    {
         assert!(names::is_server_name(good), "{good}");
     }
-    for bad in [
-        "",
-        ":8448",
-        "a:",
-        "a:b",
-        "a:123456",
-        "A",
-        "a b",
-        "*.example",
-        "a/b",
-        "[::1",
-        "[zz]",
-        "[::1]8448",
-        "é",
-    ] {
+    for bad in ["", ":8448", "a:", "a:b", "a:123456", "A", "a b", "*.example", "a/b", "[::1", "[zz]", "[::1]8448", "é"]
+    {
         assert!(!names::is_server_name(bad), "{bad}");
     }
     assert_eq!(names::host_of("[::1]:8448"), "[::1]");
@@ -73,10 +37,7 @@ fn numbers_at_the_edge_do_no_harm() {
     let mut edge = facts(AMIRA);
     edge.now_ms = u64::MAX;
     edge.room.lifetime_ms = matron_policy::Fact::Known(u64::MAX);
-    let policies = PolicySet {
-        register_grace_ms: u64::MAX,
-        ..PolicySet::default()
-    };
+    let policies = PolicySet { register_grace_ms: u64::MAX, ..PolicySet::default() };
     let _ = decide(&request(AMIRA, message()), &edge, &policies);
     edge.now_ms = 0;
     let _ = decide(&request(AMIRA, message()), &edge, &policies);
@@ -84,24 +45,12 @@ fn numbers_at_the_edge_do_no_harm() {
 
 #[test]
 fn bad_keys_are_told_apart() {
-    assert_eq!(
-        keys::decode_verifying_key("!").unwrap_err(),
-        keys::KeyError::NotBase64
-    );
-    assert_eq!(
-        keys::decode_verifying_key("").unwrap_err(),
-        keys::KeyError::WrongLength
-    );
+    assert_eq!(keys::decode_verifying_key("!").unwrap_err(), keys::KeyError::NotBase64);
+    assert_eq!(keys::decode_verifying_key("").unwrap_err(), keys::KeyError::WrongLength);
     let own = register_key();
     let text = keys::encode_verifying_key(&own.verifying_key());
-    assert_eq!(
-        keys::decode_verifying_key(&text).unwrap(),
-        own.verifying_key()
-    );
-    assert_eq!(
-        keys::decode_verifying_key(&format!("{text}=\n")).unwrap(),
-        own.verifying_key()
-    );
+    assert_eq!(keys::decode_verifying_key(&text).unwrap(), own.verifying_key());
+    assert_eq!(keys::decode_verifying_key(&format!("{text}=\n")).unwrap(), own.verifying_key());
 }
 
 proptest! {

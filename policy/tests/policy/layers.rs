@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use matron_policy::{
-    Action, Fact, Facts, Outcome, PolicyLayer, PolicySet, RedactTarget, RegisterStatus, RoomPolicy,
-    Unavailable, VerificationLevel, decide,
+    Action, Fact, Facts, Outcome, PolicyLayer, PolicySet, RedactTarget, RegisterStatus, RoomPolicy, Unavailable,
+    VerificationLevel, decide,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -12,10 +12,7 @@ use proptest::prelude::*;
 use crate::fixtures::*;
 
 fn codes_of(names: &'static [&'static str]) -> impl Strategy<Value = Option<BTreeSet<String>>> {
-    option::of(proptest::collection::btree_set(
-        proptest::sample::select(names).prop_map(str::to_owned),
-        0..4,
-    ))
+    option::of(proptest::collection::btree_set(proptest::sample::select(names).prop_map(str::to_owned), 0..4))
 }
 
 fn level() -> impl Strategy<Value = VerificationLevel> {
@@ -71,22 +68,12 @@ pub(crate) fn user() -> impl Strategy<Value = &'static str> {
 
 pub(crate) fn action() -> impl Strategy<Value = Action> {
     let state = |event_type: &'static str, content: serde_json::Value| {
-        Just(Action::of_event(
-            AMIRA,
-            event_type,
-            Some(""),
-            &content,
-            RedactTarget::Unknown,
-        ))
+        Just(Action::of_event(AMIRA, event_type, Some(""), &content, RedactTarget::Unknown))
     };
     let act = prop_oneof![
         any::<bool>().prop_map(|federates| Action::CreateRoom { federates }),
-        user().prop_map(|invitee| Action::Invite {
-            invitee: invitee.to_owned()
-        }),
-        user().prop_map(|invitee| Action::FederatedInvite {
-            invitee: invitee.to_owned()
-        }),
+        user().prop_map(|invitee| Action::Invite { invitee: invitee.to_owned() }),
+        user().prop_map(|invitee| Action::FederatedInvite { invitee: invitee.to_owned() }),
         Just(Action::Join),
         Just(Action::Knock),
         Just(Action::Remain),
@@ -96,45 +83,35 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         Just(message()),
         Just(plaintext()),
         any::<u64>().prop_map(|size_bytes| Action::UploadMedia { size_bytes }),
-        Just(Action::Redact(RedactTarget::State(
-            "m.room.server_acl".to_owned()
-        ))),
-        state(
-            "m.room.join_rules",
-            serde_json::json!({"join_rule": "public"})
-        ),
+        Just(Action::Redact(RedactTarget::State("m.room.server_acl".to_owned()))),
+        state("m.room.join_rules", serde_json::json!({"join_rule": "public"})),
         state("m.room.retention", serde_json::json!({"max_lifetime": 5})),
-        state(
-            "m.room.encryption",
-            serde_json::json!({"algorithm": "m.megolm.v1.aes-sha2"})
-        ),
+        state("m.room.encryption", serde_json::json!({"algorithm": "m.megolm.v1.aes-sha2"})),
         state("m.room.topic", serde_json::json!({})),
     ];
     (act, any::<bool>()).prop_map(|(act, outside)| if outside { act.from_outside() } else { act })
 }
 
 pub(crate) fn circumstances() -> impl Strategy<Value = (&'static str, Action, Facts)> {
-    (user(), action(), 0..4_u8, any::<bool>(), any::<bool>()).prop_map(
-        |(user, act, gap, verified, lifetime)| {
-            let mut facts = match act.target() {
-                Some(target) => facts_with_invitee(user, target),
-                None => facts(user),
-            };
-            match gap {
-                0 => facts.register = RegisterStatus::None,
-                1 => facts.room.encryption = Fact::Unavailable(Unavailable::NotLoaded),
-                2 => facts.room.policy = Fact::Absent,
-                _ => {}
-            }
-            if !verified {
-                facts.person.credential = matron_policy::CredentialStatus::Missing;
-            }
-            if !lifetime {
-                facts.room.lifetime_ms = Fact::Absent;
-            }
-            (user, act, facts)
-        },
-    )
+    (user(), action(), 0..4_u8, any::<bool>(), any::<bool>()).prop_map(|(user, act, gap, verified, lifetime)| {
+        let mut facts = match act.target() {
+            Some(target) => facts_with_invitee(user, target),
+            None => facts(user),
+        };
+        match gap {
+            0 => facts.register = RegisterStatus::None,
+            1 => facts.room.encryption = Fact::Unavailable(Unavailable::NotLoaded),
+            2 => facts.room.policy = Fact::Absent,
+            _ => {}
+        }
+        if !verified {
+            facts.person.credential = matron_policy::CredentialStatus::Missing;
+        }
+        if !lifetime {
+            facts.room.lifetime_ms = Fact::Absent;
+        }
+        (user, act, facts)
+    })
 }
 
 proptest! {
@@ -236,56 +213,19 @@ fn template_named_by_the_room_adds_its_layer() {
     let mut policy = room_policy();
     policy.template = Some("ward".to_owned());
     let policies = PolicySet {
-        templates: [(
-            "ward".to_owned(),
-            PolicyLayer {
-                max_lifetime_ms: Some(9),
-                ..PolicyLayer::default()
-            },
-        )]
-        .into(),
+        templates: [("ward".to_owned(), PolicyLayer { max_lifetime_ms: Some(9), ..PolicyLayer::default() })].into(),
         ..PolicySet::default()
     };
-    assert_eq!(
-        policies
-            .effective(&Fact::Known(policy))
-            .layer()
-            .max_lifetime_ms,
-        Some(9)
-    );
-    assert_eq!(
-        policies
-            .effective(&Fact::Known(room_policy()))
-            .layer()
-            .max_lifetime_ms,
-        Some(HOUR_MS)
-    );
+    assert_eq!(policies.effective(&Fact::Known(policy)).layer().max_lifetime_ms, Some(9));
+    assert_eq!(policies.effective(&Fact::Known(room_policy())).layer().max_lifetime_ms, Some(HOUR_MS));
 }
 
 #[test]
 fn layer_that_nobody_can_have_meant_is_refused() {
     let wrong = [
-        (
-            PolicyLayer {
-                max_lifetime_ms: Some(0),
-                ..Default::default()
-            },
-            "at least 1",
-        ),
-        (
-            PolicyLayer {
-                organisations: Some(BTreeSet::new()),
-                ..Default::default()
-            },
-            "organisations is empty",
-        ),
-        (
-            PolicyLayer {
-                roles: Some(["a b".to_owned()].into()),
-                ..Default::default()
-            },
-            "roles holds a name",
-        ),
+        (PolicyLayer { max_lifetime_ms: Some(0), ..Default::default() }, "at least 1"),
+        (PolicyLayer { organisations: Some(BTreeSet::new()), ..Default::default() }, "organisations is empty"),
+        (PolicyLayer { roles: Some(["a b".to_owned()].into()), ..Default::default() }, "roles holds a name"),
     ];
     for (layer, words) in wrong {
         assert!(layer.check().unwrap_err().to_string().contains(words));

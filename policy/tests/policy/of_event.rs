@@ -9,66 +9,30 @@ use crate::fixtures::*;
 
 fn member(sender: &str, target: &str, membership: &str) -> Action {
     let content = json!({"membership": membership});
-    Action::of_event(
-        sender,
-        "m.room.member",
-        Some(target),
-        &content,
-        RedactTarget::Unknown,
-    )
+    Action::of_event(sender, "m.room.member", Some(target), &content, RedactTarget::Unknown)
 }
 
 #[test]
 fn membership_events_become_their_acts() {
-    assert_eq!(
-        member(AMIRA, BEN, "invite"),
-        Action::Invite {
-            invitee: BEN.to_owned()
-        }
-    );
+    assert_eq!(member(AMIRA, BEN, "invite"), Action::Invite { invitee: BEN.to_owned() });
     assert_eq!(member(BEN, BEN, "join"), Action::Join);
     assert_eq!(member(BEN, BEN, "knock"), Action::Knock);
     assert_eq!(member(BEN, BEN, "leave"), Action::Leave);
-    assert_eq!(
-        member(AMIRA, BEN, "leave"),
-        Action::Remove {
-            target: BEN.to_owned()
-        }
-    );
-    assert_eq!(
-        member(AMIRA, BEN, "ban"),
-        Action::Remove {
-            target: BEN.to_owned()
-        }
-    );
+    assert_eq!(member(AMIRA, BEN, "leave"), Action::Remove { target: BEN.to_owned() });
+    assert_eq!(member(AMIRA, BEN, "ban"), Action::Remove { target: BEN.to_owned() });
     assert_eq!(member(BEN, BEN, "org.new"), Action::Join);
 }
 
 #[test]
 fn other_events_become_their_acts() {
     let of = |event_type, state_key, content| {
-        Action::of_event(
-            AMIRA,
-            event_type,
-            state_key,
-            &content,
-            RedactTarget::Message,
-        )
+        Action::of_event(AMIRA, event_type, state_key, &content, RedactTarget::Message)
     };
     assert_eq!(of("m.room.encrypted", None, json!({})), message());
     assert_eq!(of("m.room.message", None, json!({})), plaintext());
-    assert_eq!(
-        of("m.room.redaction", None, json!({})),
-        Action::Redact(RedactTarget::Message)
-    );
-    assert_eq!(
-        of("m.room.create", Some(""), json!({"m.federate": false})),
-        Action::CreateRoom { federates: false }
-    );
-    assert_eq!(
-        of("m.room.create", Some(""), json!({})),
-        Action::CreateRoom { federates: true }
-    );
+    assert_eq!(of("m.room.redaction", None, json!({})), Action::Redact(RedactTarget::Message));
+    assert_eq!(of("m.room.create", Some(""), json!({"m.federate": false})), Action::CreateRoom { federates: false });
+    assert_eq!(of("m.room.create", Some(""), json!({})), Action::CreateRoom { federates: true });
     // An encrypted event with a state key is state, not speech.
     assert!(
         matches!(of("m.room.encrypted", Some(""), json!({})), Action::SendState(change) if change.effect == StateEffect::Other)

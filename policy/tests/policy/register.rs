@@ -1,8 +1,7 @@
 //! The register: signed, consistent, never rolled back.
 
 use matron_policy::{
-    RegisterError, RegisterStatus, Revocation, SignedRegister, SigningKey, VerifiedRegister,
-    accept, canonical,
+    RegisterError, RegisterStatus, Revocation, SignedRegister, SigningKey, VerifiedRegister, accept, canonical,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -23,19 +22,9 @@ fn altered(change: impl FnOnce(&mut Value)) -> Vec<u8> {
 fn signed_register_is_read_back_whole() {
     let register = read(&sign(&plain_register())).unwrap();
     assert_eq!(*register.register(), plain_register());
-    assert_eq!(
-        register
-            .organisation_of_server("trust-b.example")
-            .unwrap()
-            .code,
-        "RXB"
-    );
+    assert_eq!(register.organisation_of_server("trust-b.example").unwrap().code, "RXB");
     assert_eq!(register.organisation("RXC").unwrap().name, "Charité");
-    assert!(
-        register
-            .organisation_of_server("elsewhere.example")
-            .is_none()
-    );
+    assert!(register.organisation_of_server("elsewhere.example").is_none());
     assert_eq!(register.servers().count(), 3);
 }
 
@@ -54,22 +43,14 @@ fn corrupt_register_is_called_corrupt() {
     assert!(matches!(read(b""), Err(RegisterError::Corrupt(_))));
     assert!(matches!(read(b"\xff\xfe"), Err(RegisterError::Corrupt(_))));
     let large = vec![b' '; matron_policy::register::MAX_REGISTER_BYTES + 1];
-    assert!(matches!(
-        read(&large),
-        Err(RegisterError::Corrupt(
-            canonical::CanonicalError::TooLarge { .. }
-        ))
-    ));
+    assert!(matches!(read(&large), Err(RegisterError::Corrupt(canonical::CanonicalError::TooLarge { .. }))));
 }
 
 #[test]
 fn other_documents_are_no_registers() {
     assert!(matches!(read(b"[]"), Err(RegisterError::NotARegister)));
     assert!(matches!(read(b"{}"), Err(RegisterError::NotARegister)));
-    assert!(matches!(
-        read(&altered(|r| r["type"] = json!("org.matron.credential"))),
-        Err(RegisterError::NotARegister)
-    ));
+    assert!(matches!(read(&altered(|r| r["type"] = json!("org.matron.credential"))), Err(RegisterError::NotARegister)));
 }
 
 #[test]
@@ -78,117 +59,60 @@ fn unsigned_register_is_called_unsigned() {
         register.as_object_mut().unwrap().remove("signatures");
     });
     assert!(matches!(read(&unsigned), Err(RegisterError::Unsigned)));
-    assert!(matches!(
-        read(&altered(|r| r["signatures"] = json!({}))),
-        Err(RegisterError::Unsigned)
-    ));
-    assert!(matches!(
-        SignedRegister::sign(&plain_register(), &[]),
-        Err(RegisterError::Unsigned)
-    ));
+    assert!(matches!(read(&altered(|r| r["signatures"] = json!({}))), Err(RegisterError::Unsigned)));
+    assert!(matches!(SignedRegister::sign(&plain_register(), &[]), Err(RegisterError::Unsigned)));
 }
 
 #[test]
 fn foreign_register_is_called_foreign() {
-    let foreign =
-        SignedRegister::sign(&plain_register(), &[&SigningKey::from_bytes(&[9; 32])]).unwrap();
-    assert!(matches!(
-        read(&foreign.to_bytes().unwrap()),
-        Err(RegisterError::Foreign { named: 1 })
-    ));
-    assert!(matches!(
-        SignedRegister::verify(&sign(&plain_register()), &[]),
-        Err(RegisterError::Foreign { .. })
-    ));
+    let foreign = SignedRegister::sign(&plain_register(), &[&SigningKey::from_bytes(&[9; 32])]).unwrap();
+    assert!(matches!(read(&foreign.to_bytes().unwrap()), Err(RegisterError::Foreign { named: 1 })));
+    assert!(matches!(SignedRegister::verify(&sign(&plain_register()), &[]), Err(RegisterError::Foreign { .. })));
 }
 
 #[test]
 fn altered_register_is_called_altered() {
     let cases = [
         altered(|register| register["version"] = json!(8)),
+        altered(|register| register["organisations"][0]["server_names"][0] = json!("elsewhere.example")),
         altered(|register| {
-            register["organisations"][0]["server_names"][0] = json!("elsewhere.example")
+            register["signatures"].as_object_mut().unwrap().values_mut().for_each(|s| *s = json!("AAAA"))
         }),
-        altered(|register| {
-            register["signatures"]
-                .as_object_mut()
-                .unwrap()
-                .values_mut()
-                .for_each(|s| *s = json!("AAAA"))
-        }),
-        altered(|register| {
-            register["signatures"]
-                .as_object_mut()
-                .unwrap()
-                .values_mut()
-                .for_each(|s| *s = json!(1))
-        }),
+        altered(|register| register["signatures"].as_object_mut().unwrap().values_mut().for_each(|s| *s = json!(1))),
         altered(|register| register["surprise"] = json!(1)),
     ];
     for bytes in cases {
-        assert!(matches!(
-            read(&bytes),
-            Err(RegisterError::BadSignature { .. })
-        ));
+        assert!(matches!(read(&bytes), Err(RegisterError::BadSignature { .. })));
     }
 }
 
 #[test]
 fn second_signature_of_a_trusted_key_suffices() {
-    let both = SignedRegister::sign(
-        &plain_register(),
-        &[&SigningKey::from_bytes(&[9; 32]), &register_key()],
-    )
-    .unwrap();
+    let both = SignedRegister::sign(&plain_register(), &[&SigningKey::from_bytes(&[9; 32]), &register_key()]).unwrap();
     assert!(read(&both.to_bytes().unwrap()).is_ok());
 }
 
 #[test]
 fn one_server_belongs_to_one_organisation() {
     let mut register = plain_register();
-    register.organisations[1]
-        .server_names
-        .push("trust-a.example".to_owned());
+    register.organisations[1].server_names.push("trust-a.example".to_owned());
     let error = SignedRegister::sign(&register, &[&register_key()]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "server trust-a.example belongs to RXA and to RXB"
-    );
+    assert_eq!(error.to_string(), "server trust-a.example belongs to RXA and to RXB");
 }
 
 #[test]
 fn inconsistent_registers_are_refused_by_name() {
     type Change = fn(&mut matron_policy::Register);
     let cases: [(Change, &str); 10] = [
-        (
-            |r| r.organisations[0].service_users = vec!["@*:trust-a.example".to_owned()],
-            "nearly everybody",
-        ),
-        (
-            |r| r.organisations[1].code = "RXA".to_owned(),
-            "two organisations have the code RXA",
-        ),
-        (
-            |r| r.organisations[0].code = String::new(),
-            "code of organisation number 1",
-        ),
-        (
-            |r| r.organisations[0].server_names = vec!["Trust A".to_owned()],
-            "malformed server name",
-        ),
-        (
-            |r| r.organisations[0].server_names = vec!["*".to_owned()],
-            "malformed server name",
-        ),
-        (
-            |r| r.organisations[0].governance_users = vec!["@matron:trust-b.example".to_owned()],
-            "not its own",
-        ),
+        (|r| r.organisations[0].service_users = vec!["@*:trust-a.example".to_owned()], "nearly everybody"),
+        (|r| r.organisations[1].code = "RXA".to_owned(), "two organisations have the code RXA"),
+        (|r| r.organisations[0].code = String::new(), "code of organisation number 1"),
+        (|r| r.organisations[0].server_names = vec!["Trust A".to_owned()], "malformed server name"),
+        (|r| r.organisations[0].server_names = vec!["*".to_owned()], "malformed server name"),
+        (|r| r.organisations[0].governance_users = vec!["@matron:trust-b.example".to_owned()], "not its own"),
         (
             |r| {
-                r.organisations[0]
-                    .credential_keys
-                    .insert("x".to_owned(), "AAAA".to_owned());
+                r.organisations[0].credential_keys.insert("x".to_owned(), "AAAA".to_owned());
             },
             "key x of organisation RXA: an ed25519 key has 32 bytes",
         ),
@@ -199,10 +123,7 @@ fn inconsistent_registers_are_refused_by_name() {
             },
             "no sound ed25519 key",
         ),
-        (
-            |r| r.expires_at_ms = r.issued_at_ms,
-            "expires before it is issued",
-        ),
+        (|r| r.expires_at_ms = r.issued_at_ms, "expires before it is issued"),
         (
             |r| {
                 r.revocations.push(Revocation {
@@ -217,9 +138,7 @@ fn inconsistent_registers_are_refused_by_name() {
     for (change, words) in cases {
         let mut register = plain_register();
         change(&mut register);
-        let error = SignedRegister::sign(&register, &[&register_key()])
-            .unwrap_err()
-            .to_string();
+        let error = SignedRegister::sign(&register, &[&register_key()]).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -227,32 +146,14 @@ fn inconsistent_registers_are_refused_by_name() {
 #[test]
 fn register_holds_for_its_time() {
     let register = register();
-    assert_eq!(
-        register.status(NOW_MS),
-        RegisterStatus::Fresh { version: 7 }
-    );
+    assert_eq!(register.status(NOW_MS), RegisterStatus::Fresh { version: 7 });
     let end = NOW_MS + 30 * DAY_MS;
-    assert_eq!(
-        register.status(end - 1),
-        RegisterStatus::Fresh { version: 7 }
-    );
-    assert_eq!(
-        register.status(end),
-        RegisterStatus::Stale { expired_at_ms: end }
-    );
-    assert!(matches!(
-        register.check_current(end),
-        Err(RegisterError::Expired { .. })
-    ));
-    assert!(matches!(
-        register.check_current(0),
-        Err(RegisterError::NotYetValid { .. })
-    ));
+    assert_eq!(register.status(end - 1), RegisterStatus::Fresh { version: 7 });
+    assert_eq!(register.status(end), RegisterStatus::Stale { expired_at_ms: end });
+    assert!(matches!(register.check_current(end), Err(RegisterError::Expired { .. })));
+    assert!(matches!(register.check_current(0), Err(RegisterError::NotYetValid { .. })));
     assert_eq!(register.status(0), RegisterStatus::None);
-    assert_eq!(
-        register.status(u64::MAX),
-        RegisterStatus::Stale { expired_at_ms: end }
-    );
+    assert_eq!(register.status(u64::MAX), RegisterStatus::Stale { expired_at_ms: end });
 }
 
 #[test]
@@ -266,17 +167,8 @@ fn register_is_never_rolled_back() {
     assert_eq!(accept(None, current.clone()).unwrap().version(), 7);
     assert_eq!(accept(Some(&current), newer.clone()).unwrap().version(), 8);
     assert_eq!(accept(Some(&current), register()).unwrap().version(), 7);
-    assert!(matches!(
-        accept(Some(&newer), current.clone()),
-        Err(RegisterError::RolledBack {
-            current: 8,
-            offered: 7
-        })
-    ));
-    assert!(matches!(
-        accept(Some(&current), verify(&other)),
-        Err(RegisterError::Conflict { version: 7 })
-    ));
+    assert!(matches!(accept(Some(&newer), current.clone()), Err(RegisterError::RolledBack { current: 8, offered: 7 })));
+    assert!(matches!(accept(Some(&current), verify(&other)), Err(RegisterError::Conflict { version: 7 })));
 }
 
 proptest! {

@@ -1,8 +1,6 @@
 //! The room's own policy, and its mirror in words that other servers know.
 
-use matron_policy::{
-    Fact, MirrorError, ROOM_POLICY_TYPE, RoomEncryption, RoomFacts, RoomPolicy, Unavailable,
-};
+use matron_policy::{Fact, MirrorError, ROOM_POLICY_TYPE, RoomEncryption, RoomFacts, RoomPolicy, Unavailable};
 use serde_json::{Value, json};
 
 use crate::fixtures::*;
@@ -19,49 +17,15 @@ fn policy_that_cannot_be_kept_is_refused_with_its_fault() {
     let cases = [
         (json!({}), "organisations"),
         (json!([]), "not an object"),
-        (
-            json!([
-                1,
-                ["RXA"],
-                true,
-                true,
-                true,
-                null,
-                null,
-                null,
-                null,
-                null,
-                null,
-                null
-            ]),
-            "not an object",
-        ),
+        (json!([1, ["RXA"], true, true, true, null, null, null, null, null, null, null]), "not an object"),
         (json!({"organisations": []}), "1 to 256 organisations"),
-        (
-            json!({"organisations": ["RXA"], "max_lifetime": 5}),
-            "unknown field `max_lifetime`",
-        ),
+        (json!({"organisations": ["RXA"], "max_lifetime": 5}), "unknown field `max_lifetime`"),
         (json!({"organisations": ["RXA"], "version": 2}), "version 2"),
-        (
-            json!({"organisations": ["RXA"], "max_lifetime_ms": 0}),
-            "at least 1",
-        ),
-        (
-            json!({"organisations": ["RXA"], "max_lifetime_ms": -5}),
-            "invalid value",
-        ),
-        (
-            json!({"organisations": ["R X A"]}),
-            "malformed name in organisations",
-        ),
-        (
-            json!({"organisations": ["RXA"], "roles": [""]}),
-            "malformed name in roles",
-        ),
-        (
-            json!({"organisations": ["RXA"], "encryption_required": "no"}),
-            "invalid type",
-        ),
+        (json!({"organisations": ["RXA"], "max_lifetime_ms": 0}), "at least 1"),
+        (json!({"organisations": ["RXA"], "max_lifetime_ms": -5}), "invalid value"),
+        (json!({"organisations": ["R X A"]}), "malformed name in organisations"),
+        (json!({"organisations": ["RXA"], "roles": [""]}), "malformed name in roles"),
+        (json!({"organisations": ["RXA"], "encryption_required": "no"}), "invalid type"),
     ];
     for (content, words) in cases {
         let error = RoomPolicy::parse(&content).unwrap_err().to_string();
@@ -77,26 +41,15 @@ fn mirror_speaks_the_words_of_other_servers() {
         mirror.server_acl,
         json!({"allow": ["trust-a.example", "trust-b.example"], "deny": [], "allow_ip_literals": false})
     );
-    assert_eq!(
-        mirror.encryption,
-        Some(json!({"algorithm": "m.megolm.v1.aes-sha2", "rotation_period_ms": HOUR_MS}))
-    );
+    assert_eq!(mirror.encryption, Some(json!({"algorithm": "m.megolm.v1.aes-sha2", "rotation_period_ms": HOUR_MS})));
     assert!(mirror.federate);
-    assert!(
-        !RoomPolicy::of_organisations(["RXA"])
-            .mirror(&register())
-            .unwrap()
-            .federate
-    );
+    assert!(!RoomPolicy::of_organisations(["RXA"]).mirror(&register()).unwrap().federate);
 }
 
 #[test]
 fn mirror_names_hosts_without_ports_and_allows_addresses_only_where_a_server_is_one() {
     let mut register = plain_register();
-    register.organisations[0].server_names = vec![
-        "127.0.0.1:8448".to_owned(),
-        "trust-a.example:443".to_owned(),
-    ];
+    register.organisations[0].server_names = vec!["127.0.0.1:8448".to_owned(), "trust-a.example:443".to_owned()];
     register.organisations[0].governance_users.clear();
     register.organisations[0].service_users.clear();
     let mirror = room_policy().mirror(&verify(&register)).unwrap();
@@ -108,21 +61,13 @@ fn mirror_names_hosts_without_ports_and_allows_addresses_only_where_a_server_is_
 
 #[test]
 fn room_key_lives_no_longer_than_a_week() {
-    let mirror = RoomPolicy::of_organisations(["RXA"])
-        .with_max_lifetime_ms(365 * DAY_MS)
-        .mirror(&register())
-        .unwrap();
-    assert_eq!(
-        mirror.encryption.unwrap()["rotation_period_ms"],
-        json!(7 * DAY_MS)
-    );
+    let mirror = RoomPolicy::of_organisations(["RXA"]).with_max_lifetime_ms(365 * DAY_MS).mirror(&register()).unwrap();
+    assert_eq!(mirror.encryption.unwrap()["rotation_period_ms"], json!(7 * DAY_MS));
 }
 
 #[test]
 fn organisation_that_left_the_register_has_no_mirror() {
-    let error = RoomPolicy::of_organisations(["RXA", "RXZ"])
-        .mirror(&register())
-        .unwrap_err();
+    let error = RoomPolicy::of_organisations(["RXA", "RXZ"]).mirror(&register()).unwrap_err();
     assert_eq!(error, MirrorError::UnknownOrganisation("RXZ".to_owned()));
 }
 
@@ -130,9 +75,7 @@ fn organisation_that_left_the_register_has_no_mirror() {
 fn facts_of_a_room_are_read_from_its_state() {
     let state = |event_type: &str| match event_type {
         ROOM_POLICY_TYPE => Fact::Known(room_policy().to_content()),
-        "m.room.encryption" => {
-            Fact::Known(json!({"algorithm": "m.megolm.v1.aes-sha2", "rotation_period_ms": HOUR_MS}))
-        }
+        "m.room.encryption" => Fact::Known(json!({"algorithm": "m.megolm.v1.aes-sha2", "rotation_period_ms": HOUR_MS})),
         "m.room.retention" => Fact::Known(json!({"max_lifetime": HOUR_MS})),
         _ => Fact::Absent,
     };

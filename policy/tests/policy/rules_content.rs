@@ -10,15 +10,9 @@ fn ordinary_room_permits_everything_to_everybody() {
     acts.extend([
         message(),
         plaintext(),
-        Action::Invite {
-            invitee: OUTSIDER.to_owned(),
-        },
-        Action::FederatedInvite {
-            invitee: OUTSIDER.to_owned(),
-        },
-        Action::UploadMedia {
-            size_bytes: u64::MAX,
-        },
+        Action::Invite { invitee: OUTSIDER.to_owned() },
+        Action::FederatedInvite { invitee: OUTSIDER.to_owned() },
+        Action::UploadMedia { size_bytes: u64::MAX },
         Action::Read,
         Action::Remain,
         Action::of_event(
@@ -40,32 +34,16 @@ fn ordinary_room_permits_everything_to_everybody() {
 
 #[test]
 fn layer_without_opinion_leaves_rooms_ordinary() {
-    let policies = PolicySet {
-        floor: Some(PolicyLayer::default()),
-        ..PolicySet::default()
-    };
-    let verdict = decide(
-        &request(OUTSIDER, plaintext()),
-        &Facts::ordinary(NOW_MS),
-        &policies,
-    );
+    let policies = PolicySet { floor: Some(PolicyLayer::default()), ..PolicySet::default() };
+    let verdict = decide(&request(OUTSIDER, plaintext()), &Facts::ordinary(NOW_MS), &policies);
     assert_eq!(codes(&verdict), [ReasonCode::RoomIsOrdinary]);
 }
 
 #[test]
 fn plaintext_is_refused_where_encryption_is_required() {
-    assert_refused(
-        &judge(AMIRA, plaintext(), &facts(AMIRA)),
-        ReasonCode::MessageNotEncrypted,
-    );
-    assert_refused(
-        &judge(BEN, plaintext().from_outside(), &facts(BEN)),
-        ReasonCode::MessageNotEncrypted,
-    );
-    let reaction = Action::Send {
-        event_type: "m.reaction".to_owned(),
-        encrypted: false,
-    };
+    assert_refused(&judge(AMIRA, plaintext(), &facts(AMIRA)), ReasonCode::MessageNotEncrypted);
+    assert_refused(&judge(BEN, plaintext().from_outside(), &facts(BEN)), ReasonCode::MessageNotEncrypted);
+    let reaction = Action::Send { event_type: "m.reaction".to_owned(), encrypted: false };
     assert_permitted(&judge(AMIRA, reaction, &facts(AMIRA)));
 }
 
@@ -73,37 +51,22 @@ fn plaintext_is_refused_where_encryption_is_required() {
 fn room_must_be_encrypted_before_anybody_writes() {
     let mut facts = facts(AMIRA);
     facts.room.encryption = Fact::Absent;
-    assert_refused(
-        &judge(AMIRA, message(), &facts),
-        ReasonCode::RoomNotEncrypted,
-    );
+    assert_refused(&judge(AMIRA, message(), &facts), ReasonCode::RoomNotEncrypted);
     facts.room.encryption = Fact::Unavailable(Unavailable::Malformed);
-    assert_undetermined(
-        &judge(AMIRA, message(), &facts),
-        ReasonCode::EncryptionUnavailable,
-    );
-    facts.room.encryption = Fact::Known(matron_policy::RoomEncryption {
-        algorithm: "org.rot13".to_owned(),
-        rotation_period_ms: None,
-    });
-    assert_refused(
-        &judge(AMIRA, message(), &facts),
-        ReasonCode::EncryptionTooWeak,
-    );
+    assert_undetermined(&judge(AMIRA, message(), &facts), ReasonCode::EncryptionUnavailable);
+    facts.room.encryption =
+        Fact::Known(matron_policy::RoomEncryption { algorithm: "org.rot13".to_owned(), rotation_period_ms: None });
+    assert_refused(&judge(AMIRA, message(), &facts), ReasonCode::EncryptionTooWeak);
 }
 
 #[test]
 fn message_dies_at_the_shortest_lifetime_of_all() {
     let policies = PolicySet {
-        floor: Some(PolicyLayer {
-            max_lifetime_ms: Some(60_000),
-            ..PolicyLayer::default()
-        }),
+        floor: Some(PolicyLayer { max_lifetime_ms: Some(60_000), ..PolicyLayer::default() }),
         ..PolicySet::default()
     };
-    let lifetime = |facts: &Facts, policies: &PolicySet| {
-        decide(&request(AMIRA, message()), facts, policies).expire_after_ms()
-    };
+    let lifetime =
+        |facts: &Facts, policies: &PolicySet| decide(&request(AMIRA, message()), facts, policies).expire_after_ms();
     assert_eq!(lifetime(&facts(AMIRA), &policies), Some(60_000));
     let mut short = facts(AMIRA);
     short.room.lifetime_ms = Fact::Known(5_000);
@@ -119,15 +82,9 @@ fn message_without_a_lifetime_is_refused_where_one_is_required() {
     policy.max_lifetime_ms = None;
     facts.room.policy = Fact::Known(policy);
     facts.room.lifetime_ms = Fact::Absent;
-    assert_refused(
-        &judge(AMIRA, message(), &facts),
-        ReasonCode::LifetimeMissing,
-    );
+    assert_refused(&judge(AMIRA, message(), &facts), ReasonCode::LifetimeMissing);
     facts.room.lifetime_ms = Fact::Unavailable(Unavailable::NotLoaded);
-    assert_undetermined(
-        &judge(AMIRA, message(), &facts),
-        ReasonCode::LifetimeUnavailable,
-    );
+    assert_undetermined(&judge(AMIRA, message(), &facts), ReasonCode::LifetimeUnavailable);
 }
 
 #[test]
@@ -142,9 +99,7 @@ fn way_out_is_open_whatever_is_missing() {
     dark.person.credential = CredentialStatus::Revoked { revoked_at_ms: 0 };
     let ways_out = [
         Action::Leave,
-        Action::Remove {
-            target: OUTSIDER.to_owned(),
-        },
+        Action::Remove { target: OUTSIDER.to_owned() },
         Action::Redact(RedactTarget::Message),
         Action::Redact(RedactTarget::Unknown),
     ];
@@ -152,14 +107,7 @@ fn way_out_is_open_whatever_is_missing() {
         assert_permitted(&judge(OUTSIDER, act.clone(), &dark));
         assert_permitted(&judge(OUTSIDER, act.from_outside(), &dark));
     }
-    for act in [
-        Action::Join,
-        message(),
-        plaintext(),
-        Action::FederatedJoin,
-        Action::Read,
-        Action::Remain,
-    ] {
+    for act in [Action::Join, message(), plaintext(), Action::FederatedJoin, Action::Read, Action::Remain] {
         assert!(!judge(AMIRA, act, &dark).is_permit());
     }
 }
@@ -176,19 +124,11 @@ fn room_with_an_unreadable_policy_stands_still() {
 #[test]
 fn file_beyond_the_limit_is_refused() {
     let policies = PolicySet {
-        floor: Some(PolicyLayer {
-            media_max_bytes: Some(10),
-            ..PolicyLayer::default()
-        }),
+        floor: Some(PolicyLayer { media_max_bytes: Some(10), ..PolicyLayer::default() }),
         ..PolicySet::default()
     };
-    let upload = |size_bytes| {
-        decide(
-            &request(AMIRA, Action::UploadMedia { size_bytes }),
-            &Facts::ordinary(NOW_MS),
-            &policies,
-        )
-    };
+    let upload =
+        |size_bytes| decide(&request(AMIRA, Action::UploadMedia { size_bytes }), &Facts::ordinary(NOW_MS), &policies);
     assert_permitted(&upload(10));
     assert_refused(&upload(11), ReasonCode::MediaTooLarge);
 }

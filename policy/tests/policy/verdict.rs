@@ -7,9 +7,7 @@ use crate::fixtures::*;
 #[test]
 fn permit_is_bound_to_its_request() {
     let asked = request(AMIRA, message());
-    let permit = judge(AMIRA, message(), &facts(AMIRA))
-        .into_permit()
-        .unwrap();
+    let permit = judge(AMIRA, message(), &facts(AMIRA)).into_permit().unwrap();
     assert!(permit.is_for(&asked));
     assert!(!permit.is_for(&request(BEN, message())));
     assert!(!permit.is_for(&request(AMIRA, plaintext())));
@@ -20,18 +18,11 @@ fn permit_is_bound_to_its_request() {
 
 #[test]
 fn refusal_tells_whether_to_ask_again() {
-    let refusal = judge(CARLA, Action::Join, &facts(CARLA))
-        .into_permit()
-        .unwrap_err();
+    let refusal = judge(CARLA, Action::Join, &facts(CARLA)).into_permit().unwrap_err();
     assert!(!refusal.is_retryable());
     let mut blind = facts(AMIRA);
     blind.register = matron_policy::RegisterStatus::None;
-    assert!(
-        judge(AMIRA, Action::Join, &blind)
-            .into_permit()
-            .unwrap_err()
-            .is_retryable()
-    );
+    assert!(judge(AMIRA, Action::Join, &blind).into_permit().unwrap_err().is_retryable());
 }
 
 #[test]
@@ -53,18 +44,12 @@ fn refusal_gives_every_reason_against_it() {
 #[test]
 fn redaction_brings_the_duty_to_erase() {
     let policies = PolicySet {
-        floor: Some(matron_policy::PolicyLayer {
-            redacted_content_kept_ms: Some(9),
-            ..Default::default()
-        }),
+        floor: Some(matron_policy::PolicyLayer { redacted_content_kept_ms: Some(9), ..Default::default() }),
         ..PolicySet::default()
     };
     let act = Action::Redact(RedactTarget::Message);
     let verdict = decide(&request(AMIRA, act), &Facts::ordinary(NOW_MS), &policies);
-    assert_eq!(
-        verdict.obligations(),
-        [matron_policy::Obligation::EraseRedacted { within_ms: 9 }]
-    );
+    assert_eq!(verdict.obligations(), [matron_policy::Obligation::EraseRedacted { within_ms: 9 }]);
 }
 
 #[test]
@@ -72,11 +57,7 @@ fn question_and_facts_are_kept_and_asked_again() {
     let asked = request(BEN, message().from_outside());
     let facts = facts(BEN);
     let kept = serde_json::to_string(&(&asked, &facts)).unwrap();
-    let (request, facts_again): (matron_policy::Request, Facts) =
-        serde_json::from_str(&kept).unwrap();
+    let (request, facts_again): (matron_policy::Request, Facts) = serde_json::from_str(&kept).unwrap();
     assert_eq!((&request, &facts_again), (&asked, &facts));
-    assert_eq!(
-        decide(&request, &facts_again, &PolicySet::default()),
-        decide(&asked, &facts, &PolicySet::default())
-    );
+    assert_eq!(decide(&request, &facts_again, &PolicySet::default()), decide(&asked, &facts, &PolicySet::default()));
 }

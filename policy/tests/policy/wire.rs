@@ -1,8 +1,7 @@
 //! The forms that other programs read. A change here is a change of protocol.
 
 use matron_policy::{
-    Action, AuditDraft, AuditKind, ChainHead, DecisionId, Obligation, Outcome, PolicyLayer,
-    ReasonCode, RuleId, append,
+    Action, AuditDraft, AuditKind, ChainHead, DecisionId, Obligation, Outcome, PolicyLayer, ReasonCode, RuleId, append,
 };
 use serde_json::{Value, json};
 
@@ -85,10 +84,7 @@ fn audit_entry() {
     let request = request(CARLA, Action::Join.from_outside());
     let verdict = judge(CARLA, request.action.clone(), &facts(CARLA));
     let id = DecisionId::from_random([1; 8]);
-    let entry = append(
-        &ChainHead::GENESIS,
-        AuditDraft::decision(&request, &verdict, NOW_MS, id),
-    );
+    let entry = append(&ChainHead::GENESIS, AuditDraft::decision(&request, &verdict, NOW_MS, id));
     assert_eq!(
         parsed(&entry.to_bytes()),
         json!({
@@ -122,13 +118,7 @@ fn audit_entry() {
 fn audit_acts() {
     let form = |kind: AuditKind| serde_json::to_value(kind).unwrap();
     assert_eq!(
-        form(AuditKind::Deletion {
-            room_id: ROOM.to_owned(),
-            events: 2,
-            media: 1,
-            up_to_ms: 5,
-            key_destroyed: false
-        }),
+        form(AuditKind::Deletion { room_id: ROOM.to_owned(), events: 2, media: 1, up_to_ms: 5, key_destroyed: false }),
         json!({"deletion": {"room_id": ROOM, "events": 2, "media": 1, "up_to_ms": 5, "key_destroyed": false}})
     );
     assert_eq!(
@@ -143,40 +133,20 @@ fn audit_acts() {
 
 #[test]
 fn outcomes_and_obligations() {
-    let outcome = Outcome::Permit(vec![
-        Obligation::Expire { after_ms: 5 },
-        Obligation::Encrypt,
-    ]);
-    assert_eq!(
-        serde_json::to_value(outcome).unwrap(),
-        json!({"permit": [{"expire": {"after_ms": 5}}, "encrypt"]})
-    );
-    assert_eq!(
-        serde_json::to_value(Outcome::Undetermined).unwrap(),
-        json!("undetermined")
-    );
-    assert_eq!(
-        serde_json::to_value(RuleId::CurrentCredential).unwrap(),
-        json!("current_credential")
-    );
+    let outcome = Outcome::Permit(vec![Obligation::Expire { after_ms: 5 }, Obligation::Encrypt]);
+    assert_eq!(serde_json::to_value(outcome).unwrap(), json!({"permit": [{"expire": {"after_ms": 5}}, "encrypt"]}));
+    assert_eq!(serde_json::to_value(Outcome::Undetermined).unwrap(), json!("undetermined"));
+    assert_eq!(serde_json::to_value(RuleId::CurrentCredential).unwrap(), json!("current_credential"));
 }
 
 #[test]
 fn revision_of_a_policy_does_not_drift() {
     let facts = matron_policy::Fact::Known(room_policy());
-    let revision = matron_policy::PolicySet::default()
-        .effective(&facts)
-        .revision();
-    assert_eq!(
-        revision.to_string(),
-        "4f87a76a373ee076bd1917c0269c371a97455cf5b1fa42778835c259a76e3047"
-    );
+    let revision = matron_policy::PolicySet::default().effective(&facts).revision();
+    assert_eq!(revision.to_string(), "4f87a76a373ee076bd1917c0269c371a97455cf5b1fa42778835c259a76e3047");
 }
 
 #[test]
 fn empty_layer_is_an_empty_object() {
-    assert_eq!(
-        serde_json::to_value(PolicyLayer::default()).unwrap(),
-        json!({})
-    );
+    assert_eq!(serde_json::to_value(PolicyLayer::default()).unwrap(), json!({}));
 }

@@ -15,9 +15,8 @@ use crate::world::{PUBLIC, World, ask, get, json, outbound};
 #[tokio::test]
 async fn a_body_over_the_bound_is_refused() {
     let world = World::new();
-    let server = world
-        .tls_server(&[PUBLIC], |_| async { http::Response::new(Full::new(Bytes::from(vec![b' '; 1025]))) })
-        .await;
+    let server =
+        world.tls_server(&[PUBLIC], |_| async { http::Response::new(Full::new(Bytes::from(vec![b' '; 1025]))) }).await;
     world.serve(&format!("{PUBLIC}:8448"), &server);
     assert!(matches!(ask(&world.federation(), PUBLIC).await, Err(PeerError::TooLarge)));
 }
@@ -52,7 +51,8 @@ fn to(address: std::net::SocketAddr, timeout: Duration) -> (World, matron_core::
 fn over_system_network(world: &World) -> matron_net::NetFederation {
     let name = ruma::ServerName::parse("us.example").unwrap();
     let network = Arc::new(matron_net::SystemNetwork::new());
-    matron_net::NetFederation::with_network(world.config.clone(), name, World::key(), world.clock.clone(), network).unwrap()
+    matron_net::NetFederation::with_network(world.config.clone(), name, World::key(), world.clock.clone(), network)
+        .unwrap()
 }
 
 #[tokio::test]
@@ -85,7 +85,8 @@ async fn a_server_that_never_answers_times_out() {
 
 #[tokio::test]
 async fn an_answer_that_is_not_http_is_an_error() {
-    for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "HTTP/1.1 9999 ?\r\n\r\n"] {
+    for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "HTTP/1.1 9999 ?\r\n\r\n"]
+    {
         let (world, request) = to(raw_server(answer.as_bytes().to_vec()).await, Duration::from_secs(20));
         let result = over_system_network(&world).outbound(request).await;
         assert!(matches!(result, Err(PeerError::Connect(_))), "{result:?}");
@@ -97,7 +98,11 @@ async fn a_refusal_carries_its_json_or_null() {
     let world = World::new();
     let server = world
         .tls_server(&[PUBLIC], |seen| async move {
-            if seen.head.uri.query().is_some() { json(502, "<html>") } else { json(403, r#"{"errcode":"M_FORBIDDEN"}"#) }
+            if seen.head.uri.query().is_some() {
+                json(502, "<html>")
+            } else {
+                json(403, r#"{"errcode":"M_FORBIDDEN"}"#)
+            }
         })
         .await;
     world.serve(&format!("{PUBLIC}:8448"), &server);

@@ -12,7 +12,9 @@ fn is_refused(result: &Result<matron_core::ports::PeerResponse, PeerError>) -> b
 async fn private_addresses_are_never_dialled() {
     let world = World::new();
     let federation = world.federation();
-    for name in ["127.0.0.1:8448", "10.0.0.1", "[::1]:8448", "[::ffff:127.0.0.1]:8448", "[fd00::1]", "169.254.169.254:80"] {
+    for name in
+        ["127.0.0.1:8448", "10.0.0.1", "[::1]:8448", "[::ffff:127.0.0.1]:8448", "[fd00::1]", "169.254.169.254:80"]
+    {
         assert!(is_refused(&ask(&federation, name).await), "{name}");
     }
     for private in ["127.0.0.1", "192.168.1.1", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "100.64.0.1"] {

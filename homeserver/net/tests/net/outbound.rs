@@ -46,7 +46,10 @@ async fn a_configured_service_may_be_plain_and_private() {
     world.serve("10.1.1.1:9000", &server);
     let federation = world.federation();
     federation.outbound(outbound("http://bridge.internal:9000/", true)).await.unwrap();
-    assert!(matches!(federation.outbound(outbound("http://bridge.internal:9000/", false)).await, Err(PeerError::Resolve(_))));
+    assert!(matches!(
+        federation.outbound(outbound("http://bridge.internal:9000/", false)).await,
+        Err(PeerError::Resolve(_))
+    ));
     assert_eq!(server.seen().len(), 1);
 }
 

@@ -89,7 +89,8 @@ async fn a_kept_connection_that_died_is_replaced_for_what_may_be_repeated() {
     let name = ruma::ServerName::parse("us.example").unwrap();
     let network = Arc::new(matron_net::SystemNetwork::new());
     let federation =
-        matron_net::NetFederation::with_network(world.config.clone(), name, World::key(), world.clock.clone(), network).unwrap();
+        matron_net::NetFederation::with_network(world.config.clone(), name, World::key(), world.clock.clone(), network)
+            .unwrap();
     let mut request = outbound(&format!("http://{address}/"), true);
     request.method = Method::Put;
     federation.outbound(request.clone()).await.unwrap();

@@ -55,7 +55,8 @@ async fn a_bad_setting_is_named() {
     assert!(matches!(new(config), Err(NetError::ParseCa { .. })));
     let config = NetConfig { ca_files: vec![directory.path().join("missing.pem")], ..NetConfig::default() };
     assert!(matches!(new(config), Err(NetError::ReadCa { .. })));
-    for (name, address) in [("a.example", "nowhere"), ("a.example", ":1"), ("a.example", "h:0"), ("a.example", "::1:1")] {
+    for (name, address) in [("a.example", "nowhere"), ("a.example", ":1"), ("a.example", "h:0"), ("a.example", "::1:1")]
+    {
         let addresses = [(name.to_owned(), address.to_owned())].into();
         let config = NetConfig { addresses, ..NetConfig::default() };
         assert!(matches!(new(config), Err(NetError::Address { .. })), "{address}");

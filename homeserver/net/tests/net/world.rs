@@ -245,7 +245,8 @@ where
         let mut connections = 0;
         while let Ok((stream, _)) = listener.accept().await {
             connections += 1;
-            let (tls, handler, seen, connection) = (tls.clone(), Arc::clone(&handler), Arc::clone(&recorded), connections);
+            let (tls, handler, seen, connection) =
+                (tls.clone(), Arc::clone(&handler), Arc::clone(&recorded), connections);
             tokio::spawn(async move {
                 match tls {
                     Some(tls) => {

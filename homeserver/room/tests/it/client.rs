@@ -13,19 +13,8 @@ fn value(raw: &serde_json::value::RawValue) -> Value {
 #[test]
 fn client_form_has_exactly_the_fields_of_the_specification() {
     let mut room = TestRoom::new(version("11"), "a");
-    let event = room
-        .send_last(
-            "a",
-            "m.room.topic",
-            Some(""),
-            json!({ "topic": "t \" \u{1f600}" }),
-        )
-        .unwrap();
-    let unsigned = Unsigned {
-        age: Some(5),
-        transaction_id: Some("t1".to_owned()),
-        ..Unsigned::default()
-    };
+    let event = room.send_last("a", "m.room.topic", Some(""), json!({ "topic": "t \" \u{1f600}" })).unwrap();
+    let unsigned = Unsigned { age: Some(5), transaction_id: Some("t1".to_owned()), ..Unsigned::default() };
     let expected = json!({
         "content": { "topic": "t \" \u{1f600}" },
         "event_id": event.event_id(),
@@ -49,22 +38,11 @@ fn client_form_has_exactly_the_fields_of_the_specification() {
 
 #[test]
 fn redactions_name_their_target_in_both_places_in_every_version() {
-    for (id, content) in [
-        ("6", json!({})),
-        ("6", json!({ "reason": "r" })),
-        ("11", json!({ "reason": "r" })),
-    ] {
+    for (id, content) in [("6", json!({})), ("6", json!({ "reason": "r" })), ("11", json!({ "reason": "r" }))] {
         let room = TestRoom::new(version(id), "a");
-        let mut draft = DraftPdu::new(
-            room.room_id.clone(),
-            user_id("a"),
-            "m.room.redaction",
-            content,
-        );
+        let mut draft = DraftPdu::new(room.room_id.clone(), user_id("a"), "m.room.redaction", content);
         draft.redacts = Some(owned_event_id!("$target"));
-        let event = draft
-            .seal(version(id), &spec_key(), server_name!("domain"))
-            .unwrap();
+        let event = draft.seal(version(id), &spec_key(), server_name!("domain")).unwrap();
         let seen = value(&client_event(&event, &Unsigned::default()));
         assert_eq!(seen.pointer("/redacts"), Some(&json!("$target")));
         assert_eq!(seen.pointer("/content/redacts"), Some(&json!("$target")));
@@ -76,8 +54,5 @@ fn version_12_create_event_shows_its_room_to_clients() {
     let room = TestRoom::new(version("12"), "a");
     let create = room.event(room.order.first().unwrap()).unwrap();
     let seen = value(&client_event(&create, &Unsigned::default()));
-    assert_eq!(
-        seen.pointer("/room_id").and_then(Value::as_str),
-        Some(create.room_id().as_str())
-    );
+    assert_eq!(seen.pointer("/room_id").and_then(Value::as_str), Some(create.room_id().as_str()));
 }

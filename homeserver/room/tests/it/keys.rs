@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use matron_room::{
-    KeyError, SignatureError, SigningKey, VerifyKey, parse_canonical, verify_json_signature,
-};
+use matron_room::{KeyError, SignatureError, SigningKey, VerifyKey, parse_canonical, verify_json_signature};
 
 use crate::support::spec_key;
 
@@ -38,41 +36,26 @@ fn damaged_key_files_are_refused_by_what_is_wrong() {
 fn debug_output_holds_no_secret() {
     let key = spec_key();
     let printed = format!("{key:?}");
-    assert!(
-        printed.contains("ed25519:1")
-            && !printed.contains("YJDBA9")
-            && !printed.contains("96, 144")
-    );
+    assert!(printed.contains("ed25519:1") && !printed.contains("YJDBA9") && !printed.contains("96, 144"));
 }
 
 #[test]
 fn signed_json_verifies_and_altered_json_does_not() {
     let key = spec_key();
     let keys = BTreeMap::from([(key.key_id().to_owned(), key.verify_key().to_base64())]);
-    let mut object =
-        parse_canonical(r#"{"a":1,"unsigned":{"b":2},"signatures":{"other":{"ed25519:x":"y"}}}"#)
-            .unwrap();
+    let mut object = parse_canonical(r#"{"a":1,"unsigned":{"b":2},"signatures":{"other":{"ed25519:x":"y"}}}"#).unwrap();
     key.sign_json(&mut object, "domain").unwrap();
     verify_json_signature(&object, "domain", &keys).unwrap();
 
     object.remove("unsigned");
     verify_json_signature(&object, "domain", &keys).unwrap();
-    assert!(matches!(
-        verify_json_signature(&object, "else", &keys),
-        Err(SignatureError::Missing { .. })
-    ));
+    assert!(matches!(verify_json_signature(&object, "else", &keys), Err(SignatureError::Missing { .. })));
     assert!(matches!(
         verify_json_signature(&object, "domain", &BTreeMap::new()),
         Err(SignatureError::UnknownKey { .. })
     ));
-    object.insert(
-        "a".to_owned(),
-        matron_room::CanonicalJsonValue::Integer(2.into()),
-    );
-    assert!(matches!(
-        verify_json_signature(&object, "domain", &keys),
-        Err(SignatureError::Invalid { .. })
-    ));
+    object.insert("a".to_owned(), matron_room::CanonicalJsonValue::Integer(2.into()));
+    assert!(matches!(verify_json_signature(&object, "domain", &keys), Err(SignatureError::Invalid { .. })));
 }
 
 #[test]

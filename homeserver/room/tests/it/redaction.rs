@@ -42,10 +42,7 @@ fn content() -> impl Strategy<Value = Value> {
         "signed",
     ]);
     prop::collection::vec((names, json_value()), 0..8).prop_map(|entries| {
-        let entries: Map<String, Value> = entries
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect();
+        let entries: Map<String, Value> = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Value::Object(entries)
     })
 }

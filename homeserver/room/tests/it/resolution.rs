@@ -24,8 +24,7 @@ fn moderated(id: &str) -> TestRoom {
     } else {
         json!({ "users": { user("a"): 100, user("b"): 50 } })
     };
-    room.send_last("a", "m.room.power_levels", Some(""), levels)
-        .unwrap();
+    room.send_last("a", "m.room.power_levels", Some(""), levels).unwrap();
     room
 }
 
@@ -34,34 +33,12 @@ fn ban_beats_what_the_banned_moderator_did_at_the_same_time() {
     for id in VERSIONS {
         let mut room = moderated(id);
         let fork = room.last();
-        let ban = room
-            .send(
-                std::slice::from_ref(&fork),
-                "a",
-                "m.room.member",
-                Some(&user("b")),
-                member("ban"),
-            )
-            .unwrap();
-        let topic = room
-            .send(
-                &[fork],
-                "b",
-                "m.room.topic",
-                Some(""),
-                json!({ "topic": "mine" }),
-            )
-            .unwrap();
+        let ban =
+            room.send(std::slice::from_ref(&fork), "a", "m.room.member", Some(&user("b")), member("ban")).unwrap();
+        let topic = room.send(&[fork], "b", "m.room.topic", Some(""), json!({ "topic": "mine" })).unwrap();
         let merged = room.state_before(&[ban.event_id().to_owned(), topic.event_id().to_owned()]);
-        assert_eq!(
-            room.membership(&merged, "b").as_deref(),
-            Some("ban"),
-            "version {id}"
-        );
-        assert!(
-            room.find(&merged, "m.room.topic", "").is_none(),
-            "version {id}"
-        );
+        assert_eq!(room.membership(&merged, "b").as_deref(), Some("ban"), "version {id}");
+        assert!(room.find(&merged, "m.room.topic", "").is_none(), "version {id}");
     }
 }
 
@@ -70,38 +47,17 @@ fn greater_power_wins_over_lesser_whatever_the_clocks_say() {
     for id in VERSIONS {
         let mut room = moderated(id);
         let fork = room.last();
-        let creator = if id == "12" {
-            json!({})
-        } else {
-            json!({ user("a"): 100 })
-        };
+        let creator = if id == "12" { json!({}) } else { json!({ user("a"): 100 }) };
         let mut demoted = json!({ "users": creator.clone() });
         demoted["users"][user("b")] = json!(0);
         let mut promoted = json!({ "users": creator });
         promoted["users"][user("b")] = json!(50);
         promoted["users"][user("c")] = json!(50);
         // The moderator's change is older and so would come first, were it not for the power of the senders.
-        let promotion = room
-            .send(
-                std::slice::from_ref(&fork),
-                "b",
-                "m.room.power_levels",
-                Some(""),
-                promoted,
-            )
-            .unwrap();
-        let demotion = room
-            .send(&[fork], "a", "m.room.power_levels", Some(""), demoted)
-            .unwrap();
-        let merged = room.state_before(&[
-            promotion.event_id().to_owned(),
-            demotion.event_id().to_owned(),
-        ]);
-        assert_eq!(
-            room.find(&merged, "m.room.power_levels", ""),
-            Some(demotion),
-            "version {id}"
-        );
+        let promotion = room.send(std::slice::from_ref(&fork), "b", "m.room.power_levels", Some(""), promoted).unwrap();
+        let demotion = room.send(&[fork], "a", "m.room.power_levels", Some(""), demoted).unwrap();
+        let merged = room.state_before(&[promotion.event_id().to_owned(), demotion.event_id().to_owned()]);
+        assert_eq!(room.find(&merged, "m.room.power_levels", ""), Some(demotion), "version {id}");
     }
 }
 
@@ -111,13 +67,7 @@ fn closing_the_room_beats_a_join_at_the_same_time() {
         let mut room = moderated(id);
         let fork = room.last();
         let closed = room
-            .send(
-                std::slice::from_ref(&fork),
-                "a",
-                "m.room.join_rules",
-                Some(""),
-                json!({ "join_rule": "invite" }),
-            )
+            .send(std::slice::from_ref(&fork), "a", "m.room.join_rules", Some(""), json!({ "join_rule": "invite" }))
             .unwrap();
         let join = room.join(&[fork], "d").unwrap();
         let merged = room.state_before(&[closed.event_id().to_owned(), join.event_id().to_owned()]);
@@ -130,30 +80,11 @@ fn later_of_two_topics_wins() {
     for id in VERSIONS {
         let mut room = moderated(id);
         let fork = room.last();
-        let one = room
-            .send(
-                std::slice::from_ref(&fork),
-                "a",
-                "m.room.topic",
-                Some(""),
-                json!({ "topic": "1" }),
-            )
-            .unwrap();
-        let two = room
-            .send(
-                &[fork],
-                "b",
-                "m.room.topic",
-                Some(""),
-                json!({ "topic": "2" }),
-            )
-            .unwrap();
+        let one =
+            room.send(std::slice::from_ref(&fork), "a", "m.room.topic", Some(""), json!({ "topic": "1" })).unwrap();
+        let two = room.send(&[fork], "b", "m.room.topic", Some(""), json!({ "topic": "2" })).unwrap();
         let merged = room.state_before(&[two.event_id().to_owned(), one.event_id().to_owned()]);
-        assert_eq!(
-            room.find(&merged, "m.room.topic", ""),
-            Some(two),
-            "version {id}"
-        );
+        assert_eq!(room.find(&merged, "m.room.topic", ""), Some(two), "version {id}");
     }
 }
 
@@ -162,25 +93,10 @@ fn version_12_does_not_undo_a_state_that_only_one_fork_forgot() {
     // A fork that comes from before the room was closed must not reset the rules of the fork that closed it.
     let mut room = moderated("12");
     let early = room.last();
-    room.send_last(
-        "a",
-        "m.room.join_rules",
-        Some(""),
-        json!({ "join_rule": "invite" }),
-    )
-    .unwrap();
-    room.send_last("a", "m.room.member", Some(&user("c")), member("ban"))
-        .unwrap();
+    room.send_last("a", "m.room.join_rules", Some(""), json!({ "join_rule": "invite" })).unwrap();
+    room.send_last("a", "m.room.member", Some(&user("c")), member("ban")).unwrap();
     let late = room.last();
-    let stray = room
-        .send(
-            &[early],
-            "c",
-            "m.room.message",
-            None,
-            json!({ "body": "late" }),
-        )
-        .unwrap();
+    let stray = room.send(&[early], "c", "m.room.message", None, json!({ "body": "late" })).unwrap();
     let merged = room.state_before(&[late, stray.event_id().to_owned()]);
     assert_eq!(room.membership(&merged, "c").as_deref(), Some("ban"));
     let rules = room.find(&merged, "m.room.join_rules", "").unwrap();
@@ -191,33 +107,11 @@ fn version_12_does_not_undo_a_state_that_only_one_fork_forgot() {
 fn version_1_prefers_depth_and_keeps_what_only_one_fork_knows() {
     let mut room = moderated("1");
     let fork = room.last();
-    let shallow = room
-        .send(
-            std::slice::from_ref(&fork),
-            "a",
-            "m.room.topic",
-            Some(""),
-            json!({ "topic": "1" }),
-        )
-        .unwrap();
-    let name = room
-        .send(
-            &[fork],
-            "b",
-            "m.room.name",
-            Some(""),
-            json!({ "name": "n" }),
-        )
-        .unwrap();
-    let deep = room
-        .send(
-            &[name.event_id().to_owned()],
-            "b",
-            "m.room.topic",
-            Some(""),
-            json!({ "topic": "2" }),
-        )
-        .unwrap();
+    let shallow =
+        room.send(std::slice::from_ref(&fork), "a", "m.room.topic", Some(""), json!({ "topic": "1" })).unwrap();
+    let name = room.send(&[fork], "b", "m.room.name", Some(""), json!({ "name": "n" })).unwrap();
+    let deep =
+        room.send(&[name.event_id().to_owned()], "b", "m.room.topic", Some(""), json!({ "topic": "2" })).unwrap();
     let merged = room.state_before(&[shallow.event_id().to_owned(), deep.event_id().to_owned()]);
     assert_eq!(room.find(&merged, "m.room.topic", ""), Some(deep));
     assert_eq!(room.find(&merged, "m.room.name", ""), Some(name));
@@ -227,25 +121,11 @@ fn version_1_prefers_depth_and_keeps_what_only_one_fork_knows() {
 fn version_1_refuses_a_topic_that_a_ban_forbids() {
     let mut room = moderated("1");
     let fork = room.last();
-    let first = room
-        .send_last("a", "m.room.topic", Some(""), json!({ "topic": "0" }))
-        .unwrap();
-    let ban = room
-        .send_last("a", "m.room.member", Some(&user("b")), member("ban"))
-        .unwrap();
+    let first = room.send_last("a", "m.room.topic", Some(""), json!({ "topic": "0" })).unwrap();
+    let ban = room.send_last("a", "m.room.member", Some(&user("b")), member("ban")).unwrap();
     let x = room.send(&[fork], "b", "m.x", None, json!({})).unwrap();
-    let y = room
-        .send(&[x.event_id().to_owned()], "b", "m.x", None, json!({}))
-        .unwrap();
-    let topic = room
-        .send(
-            &[y.event_id().to_owned()],
-            "b",
-            "m.room.topic",
-            Some(""),
-            json!({ "topic": "1" }),
-        )
-        .unwrap();
+    let y = room.send(&[x.event_id().to_owned()], "b", "m.x", None, json!({})).unwrap();
+    let topic = room.send(&[y.event_id().to_owned()], "b", "m.room.topic", Some(""), json!({ "topic": "1" })).unwrap();
     let merged = room.state_before(&[ban.event_id().to_owned(), topic.event_id().to_owned()]);
     assert_eq!(room.membership(&merged, "b").as_deref(), Some("ban"));
     assert_eq!(room.find(&merged, "m.room.topic", ""), Some(first));
@@ -260,40 +140,18 @@ fn version_12_keeps_the_power_levels_that_earlier_versions_lose() {
         if id != "12" {
             users[user("a")] = json!(100);
         }
-        let raised = room.send(
-            std::slice::from_ref(&fork),
-            "a",
-            "m.room.power_levels",
-            Some(""),
-            json!({ "users": users }),
-        );
+        let raised =
+            room.send(std::slice::from_ref(&fork), "a", "m.room.power_levels", Some(""), json!({ "users": users }));
         let raised = raised.unwrap();
-        let left = room
-            .send(
-                &[fork],
-                "a",
-                "m.room.member",
-                Some(&user("a")),
-                member("leave"),
-            )
-            .unwrap();
+        let left = room.send(&[fork], "a", "m.room.member", Some(&user("a")), member("leave")).unwrap();
         let heads = [raised.event_id().to_owned(), left.event_id().to_owned()];
-        let merge = room
-            .send(&heads, "b", "m.room.message", None, json!({}))
-            .unwrap();
+        let merge = room.send(&heads, "b", "m.room.message", None, json!({})).unwrap();
         let merged = room.state_before(&[merge.event_id().to_owned()]);
-        assert_eq!(
-            room.find(&merged, "m.room.power_levels", ""),
-            Some(raised.clone())
-        );
+        assert_eq!(room.find(&merged, "m.room.power_levels", ""), Some(raised.clone()));
         // The two states agree that the sender of both power levels is gone, and disagree about these only.
         let again = room.state_before(&[merge.event_id().to_owned(), left.event_id().to_owned()]);
         let expected = kept.then_some(raised);
-        assert_eq!(
-            room.find(&again, "m.room.power_levels", ""),
-            expected,
-            "version {id}"
-        );
+        assert_eq!(room.find(&again, "m.room.power_levels", ""), expected, "version {id}");
     }
 }
 
@@ -319,24 +177,16 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (
-        0..4_usize,
-        0..4_usize,
-        0..9_usize,
-        0..4_i64,
-        0..5_usize,
-        proptest::option::of(0..5_usize),
-    )
-        .prop_map(
-            |(actor, target, action, level, first_parent, second_parent)| Step {
-                actor,
-                target,
-                action,
-                level: level * 25,
-                first_parent,
-                second_parent,
-            },
-        );
+    let step = (0..4_usize, 0..4_usize, 0..9_usize, 0..4_i64, 0..5_usize, proptest::option::of(0..5_usize)).prop_map(
+        |(actor, target, action, level, first_parent, second_parent)| Step {
+            actor,
+            target,
+            action,
+            level: level * 25,
+            first_parent,
+            second_parent,
+        },
+    );
     prop::collection::vec(step, 4..40)
 }
 
@@ -347,14 +197,9 @@ fn grow(id: &str, steps: &[Step]) -> TestRoom {
     room.join(&[room.last()], "d").unwrap();
     let founded = room.order.len() - 1;
     for step in steps {
-        let nth_newest =
-            |nth: usize| room.order[room.order.len().saturating_sub(nth + 1).max(founded)].clone();
+        let nth_newest = |nth: usize| room.order[room.order.len().saturating_sub(nth + 1).max(founded)].clone();
         let mut prev = vec![nth_newest(step.first_parent)];
-        if let Some(second) = step
-            .second_parent
-            .map(nth_newest)
-            .filter(|second| !prev.contains(second))
-        {
+        if let Some(second) = step.second_parent.map(nth_newest).filter(|second| !prev.contains(second)) {
             prev.push(second);
         }
         let (actor, target) = (NAMES[step.actor], NAMES[step.target]);
@@ -368,28 +213,15 @@ fn grow(id: &str, steps: &[Step]) -> TestRoom {
                 let before = room.state_before(&prev);
                 let current = room.find(&before, "m.room.power_levels", "");
                 // Before version 12 a resolution can lose the power levels, see below.
-                let mut users =
-                    current.map_or(json!({}), |levels| levels.content_value()["users"].clone());
+                let mut users = current.map_or(json!({}), |levels| levels.content_value()["users"].clone());
                 users[user(target)] = json!(step.level);
-                (
-                    "m.room.power_levels",
-                    String::new(),
-                    json!({ "users": users }),
-                )
+                ("m.room.power_levels", String::new(), json!({ "users": users }))
             }
             6 => {
                 let rule = if step.level > 25 { "public" } else { "invite" };
-                (
-                    "m.room.join_rules",
-                    String::new(),
-                    json!({ "join_rule": rule }),
-                )
+                ("m.room.join_rules", String::new(), json!({ "join_rule": rule }))
             }
-            7 => (
-                "m.room.topic",
-                String::new(),
-                json!({ "topic": step.level }),
-            ),
+            7 => ("m.room.topic", String::new(), json!({ "topic": step.level })),
             _ => ("m.room.name", String::new(), json!({ "name": step.level })),
         };
         // A refusal is as good an outcome as any.
@@ -405,12 +237,7 @@ fn shuffled(room: &TestRoom, picks: &[usize]) -> Vec<OwnedEventId> {
     let mut picks = picks.iter().cycle();
     while !waiting.is_empty() {
         let ready: Vec<usize> = (0..waiting.len())
-            .filter(|&index| {
-                room.events[&waiting[index]]
-                    .prev_events()
-                    .iter()
-                    .all(|prev| order.contains(prev))
-            })
+            .filter(|&index| room.events[&waiting[index]].prev_events().iter().all(|prev| order.contains(prev)))
             .collect();
         let pick = ready[picks.next().unwrap() % ready.len()];
         order.push(waiting.remove(pick));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use matron_room::{
-    AuthError, AuthEvent, CreateNonce, DraftPdu, Pdu, RoomVersion, SigningKey, StateMap,
-    auth_types_for, check_auth, check_state_independent, resolve,
+    AuthError, AuthEvent, CreateNonce, DraftPdu, Pdu, RoomVersion, SigningKey, StateMap, auth_types_for, check_auth,
+    check_state_independent, resolve,
 };
 use ruma::{EventId, OwnedEventId, OwnedRoomId, UserId, owned_room_id, server_name};
 use serde_json::{Value, json};
@@ -43,27 +43,11 @@ impl TestRoom {
         room.found(creator, json!({}));
         let creator_id = user(creator);
         let mut users = json!({});
-        if !version
-            .rules
-            .authorization
-            .explicitly_privilege_room_creators
-        {
+        if !version.rules.authorization.explicitly_privilege_room_creators {
             users = json!({ creator_id.clone(): 100 });
         }
-        room.send_last(
-            creator,
-            "m.room.power_levels",
-            Some(""),
-            json!({ "users": users }),
-        )
-        .unwrap();
-        room.send_last(
-            creator,
-            "m.room.join_rules",
-            Some(""),
-            json!({ "join_rule": "public" }),
-        )
-        .unwrap();
+        room.send_last(creator, "m.room.power_levels", Some(""), json!({ "users": users })).unwrap();
+        room.send_last(creator, "m.room.join_rules", Some(""), json!({ "join_rule": "public" })).unwrap();
         room
     }
 
@@ -83,21 +67,10 @@ impl TestRoom {
 
     /// The create event and its sender's join are in the room.
     pub(crate) fn found(&mut self, creator: &str, extra: Value) {
-        let mut content =
-            json!({ "room_version": self.version.as_str(), "creator": user(creator) });
-        content
-            .as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
-        self.send(&[], creator, "m.room.create", Some(""), content)
-            .unwrap();
-        self.send_last(
-            creator,
-            "m.room.member",
-            Some(&user(creator)),
-            json!({ "membership": "join" }),
-        )
-        .unwrap();
+        let mut content = json!({ "room_version": self.version.as_str(), "creator": user(creator) });
+        content.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        self.send(&[], creator, "m.room.create", Some(""), content).unwrap();
+        self.send_last(creator, "m.room.member", Some(&user(creator)), json!({ "membership": "join" })).unwrap();
     }
 
     /// The event that came last.
@@ -134,36 +107,21 @@ impl TestRoom {
             .filter_map(|key| before.get(&key).cloned())
             .collect();
         self.clock_ms += 1;
-        let mut draft = DraftPdu::new(
-            self.room_id.clone(),
-            sender.try_into().unwrap(),
-            kind,
-            content,
-        );
+        let mut draft = DraftPdu::new(self.room_id.clone(), sender.try_into().unwrap(), kind, content);
         draft.state_key = state_key.map(str::to_owned);
         draft.prev_events = prev.to_vec();
         draft.auth_events = auth_events;
-        draft.depth = prev
-            .iter()
-            .filter_map(|id| self.events.get(id))
-            .map(Pdu::depth)
-            .max()
-            .unwrap_or(0)
-            + 1;
+        draft.depth = prev.iter().filter_map(|id| self.events.get(id)).map(Pdu::depth).max().unwrap_or(0) + 1;
         draft.origin_server_ts_ms = self.clock_ms;
         draft.nonce = Some(CreateNonce::from_random([7; 16]));
-        let pdu = draft
-            .seal(self.version, &self.key, server_name!("domain"))
-            .unwrap();
+        let pdu = draft.seal(self.version, &self.key, server_name!("domain")).unwrap();
         self.accept(pdu.clone(), &before)?;
         Ok(pdu)
     }
 
     /// The event is in the room if the rules allow it.
     fn accept(&mut self, pdu: Pdu, before: &StateMap) -> Result<(), AuthError> {
-        check_state_independent(&pdu, |id| {
-            self.events.get(id).cloned().map(AuthEvent::Accepted)
-        })?;
+        check_state_independent(&pdu, |id| self.events.get(id).cloned().map(AuthEvent::Accepted))?;
         check_auth(&pdu, |kind, key| self.find(before, kind, key))?;
         if self.room_id.is_none() {
             self.room_id = Some(pdu.room_id().to_owned());
@@ -192,10 +150,7 @@ impl TestRoom {
 
     /// The state before an event that follows these.
     pub(crate) fn state_before(&self, prev: &[OwnedEventId]) -> StateMap {
-        let sets: Vec<StateMap> = prev
-            .iter()
-            .map(|id| self.state_after.get(id).unwrap().clone())
-            .collect();
+        let sets: Vec<StateMap> = prev.iter().map(|id| self.state_after.get(id).unwrap().clone()).collect();
         if sets.is_empty() {
             return StateMap::new();
         }
@@ -204,25 +159,15 @@ impl TestRoom {
 
     /// The resolution of these states.
     pub(crate) fn resolve(&self, sets: &[StateMap]) -> StateMap {
-        let chains = sets
-            .iter()
-            .map(|set| self.auth_chain(set.values()))
-            .collect();
-        resolve(self.version, sets, chains, |id| {
-            self.events.get(id).cloned()
-        })
-        .unwrap()
+        let chains = sets.iter().map(|set| self.auth_chain(set.values())).collect();
+        resolve(self.version, sets, chains, |id| self.events.get(id).cloned()).unwrap()
     }
 
     /// The auth chain of these events.
-    pub(crate) fn auth_chain<'a>(
-        &self,
-        ids: impl Iterator<Item = &'a OwnedEventId>,
-    ) -> BTreeSet<OwnedEventId> {
+    pub(crate) fn auth_chain<'a>(&self, ids: impl Iterator<Item = &'a OwnedEventId>) -> BTreeSet<OwnedEventId> {
         let mut chain = BTreeSet::new();
-        let mut stack: Vec<OwnedEventId> = ids
-            .flat_map(|id| self.events.get(id).unwrap().auth_event_ids_with_create())
-            .collect();
+        let mut stack: Vec<OwnedEventId> =
+            ids.flat_map(|id| self.events.get(id).unwrap().auth_event_ids_with_create()).collect();
         while let Some(id) = stack.pop() {
             if chain.insert(id.clone()) {
                 stack.extend(self.events.get(&id).unwrap().auth_event_ids_with_create());
@@ -249,13 +194,7 @@ impl TestRoom {
 
     /// The user joins after these events.
     pub(crate) fn join(&mut self, prev: &[OwnedEventId], name: &str) -> Result<Pdu, AuthError> {
-        self.send(
-            prev,
-            name,
-            "m.room.member",
-            Some(&user(name)),
-            json!({ "membership": "join" }),
-        )
+        self.send(prev, name, "m.room.member", Some(&user(name)), json!({ "membership": "join" }))
     }
 }
 

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-use matron_room::{
-    ContentState, RoomVersion, SigningKey, UncheckedPdu, canonical_json, content_hash,
-    parse_canonical,
-};
+use matron_room::{ContentState, RoomVersion, SigningKey, UncheckedPdu, canonical_json, content_hash, parse_canonical};
 use ruma::{OwnedServerName, server_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -49,12 +46,7 @@ fn events_of_every_version_have_the_ids_that_another_implementation_computed() {
     for vector in vectors() {
         let version = RoomVersion::find(&vector.room_version).unwrap();
         let event = UncheckedPdu::parse(&vector.event, version).unwrap();
-        assert_eq!(
-            event.event_id().as_str(),
-            vector.event_id,
-            "version {}",
-            vector.room_version
-        );
+        assert_eq!(event.event_id().as_str(), vector.event_id, "version {}", vector.room_version);
     }
 }
 
@@ -73,17 +65,9 @@ fn events_of_every_version_verify_and_stay_intact() {
 fn events_of_every_version_redact_as_another_implementation_redacts_them() {
     for vector in vectors() {
         let version = RoomVersion::find(&vector.room_version).unwrap();
-        let event = UncheckedPdu::parse(&vector.event, version)
-            .unwrap()
-            .trust_own();
+        let event = UncheckedPdu::parse(&vector.event, version).unwrap().trust_own();
         let skeleton = event.skeleton().unwrap();
-        assert_eq!(
-            skeleton.json().get(),
-            sorted(&vector.redacted),
-            "version {} {}",
-            vector.room_version,
-            event.kind()
-        );
+        assert_eq!(skeleton.json().get(), sorted(&vector.redacted), "version {} {}", vector.room_version, event.kind());
         let again = UncheckedPdu::parse(skeleton.json(), version).unwrap();
         assert_eq!(again.event_id().as_str(), vector.event_id);
         assert!(again.verify(&keys(&spec_key())).is_ok());
@@ -100,24 +84,13 @@ fn canonical_json_of_the_specification_is_ours() {
         (r#"{"本": 2, "日": 1}"#, r#"{"日":1,"本":2}"#),
         (r#"{"a": "\u65E5"}"#, r#"{"a":"日"}"#),
         (r#"{"a": null}"#, r#"{"a":null}"#),
-        (
-            r#"{"\uffff": 1, "\ud83d\ude00": 2}"#,
-            "{\"\u{ffff}\":1,\"\u{1f600}\":2}",
-        ),
+        (r#"{"\uffff": 1, "\ud83d\ude00": 2}"#, "{\"\u{ffff}\":1,\"\u{1f600}\":2}"),
     ];
     for (input, expected) in cases {
         let object = parse_canonical(input).unwrap();
         assert_eq!(canonical_json(&object).unwrap(), expected);
     }
-    for refused in [
-        r#"{"a":1.0}"#,
-        r#"{"a":-0}"#,
-        r#"{"a":1e2}"#,
-        r#"{"a":9007199254740992}"#,
-        "[]",
-        "{",
-        "",
-    ] {
+    for refused in [r#"{"a":1.0}"#, r#"{"a":-0}"#, r#"{"a":1e2}"#, r#"{"a":9007199254740992}"#, "[]", "{", ""] {
         assert!(parse_canonical(refused).is_err(), "{refused}");
     }
 }
@@ -126,10 +99,7 @@ fn canonical_json_of_the_specification_is_ours() {
 fn json_signatures_of_the_specification_are_ours() {
     let key = spec_key();
     let cases = [
-        (
-            "{}",
-            "K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ",
-        ),
+        ("{}", "K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ"),
         (
             r#"{"one":1,"two":"Two"}"#,
             "KqmLSbO39/Bzb0QIYE82zqLwsA+PDzYIpIRA2sRQ4sL53+sN6/fpNSoqE7BP7vBZhG6kYdD13EIMJpvhJI+6Bw",
@@ -150,8 +120,7 @@ fn content_hash_of_the_specification_is_ours() {
             "hashes":{},"type":"X","content":{},"prev_events":[],"auth_events":[],"depth":3,"unsigned":{"age_ts":1000000}}"#,
     )
     .unwrap();
-    let computed =
-        STANDARD_NO_PAD.encode(content_hash(&object, RoomVersion::default_version()).unwrap());
+    let computed = STANDARD_NO_PAD.encode(content_hash(&object, RoomVersion::default_version()).unwrap());
     assert_eq!(computed, "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos");
 }
 
