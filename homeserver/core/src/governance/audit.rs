@@ -7,7 +7,7 @@ use super::log::read_entry;
 use crate::{Core, Error};
 
 /// The most entries that are read at once.
-pub const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 
 /// A decision in plain words.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

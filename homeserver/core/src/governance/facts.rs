@@ -164,10 +164,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(super) fn stored_facts(&self, rules: &Rules, user: &UserId, now_ms: u64) -> Result<PersonFacts, Error> {
-        let shown = match self.credential_content(user)? {
-            Some(credential) => Some(json!({ CREDENTIAL_FIELD: credential })),
-            None => None,
-        };
+        let shown = self.credential_content(user)?.map(|credential| json!({ CREDENTIAL_FIELD: credential }));
         Ok(self.person(rules, user, shown.as_ref(), now_ms))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`rules`]: what policy goes by. [`facts`]: what is known when a question is asked.
 //! - [`permit`]: our own events. [`create`]: new rooms. [`remote`]: events from outside. [`door`]: who comes in.
+//! - [`register`], [`credential`]: documents that others signed. [`evict`], [`held`]: what follows when they change.
 //! - [`log`] and [`audit`]: the log, written and read.
 
 mod audit;
@@ -110,9 +111,8 @@ impl Core {
                 () = self.governance.wake.notified() => true,
                 _ = tick.tick() => false,
             };
-            match self.poll_register().await {
-                Some(Err(error)) => tracing::error!(%error, "the register's file changed, and is not used"),
-                Some(Ok(_)) | None => {}
+            if let Some(Err(error)) = self.poll_register().await {
+                tracing::error!(%error, "the register's file changed, and is not used");
             }
             if let Err(error) = self.follow_facts(woken).await {
                 tracing::error!(%error, "rooms could not follow what policy goes by");

@@ -16,14 +16,14 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A row of `event_expiry`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ExpiryRow {
+pub(super) struct ExpiryRow {
     /// The event's room.
-    pub room_id: ruma::OwnedRoomId,
+    pub(super) room_id: ruma::OwnedRoomId,
     /// The bucket of its data key.
-    pub bucket: u64,
+    pub(super) bucket: u64,
     /// The Megolm session that opens it, for encrypted events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
+    pub(super) session: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +53,7 @@ struct RetentionContent {
 /// The end of the bucket in which content that dies at `expires_ms` is sealed: at most a tenth of the lifetime
 /// later, and at most a day.
 #[must_use]
-pub fn bucket_end(expires_ms: u64, lifetime_ms: u64) -> u64 {
+pub(super) fn bucket_end(expires_ms: u64, lifetime_ms: u64) -> u64 {
     let step = (lifetime_ms / 10).clamp(1000, DAY_MS);
     expires_ms.div_ceil(step).saturating_mul(step)
 }

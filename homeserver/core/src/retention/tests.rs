@@ -112,7 +112,7 @@ async fn what_the_bot_redacts_is_purged_at_once() {
     core.retention_round().await.unwrap();
 
     let due = core.retention_due(&ward.requester(&ward.bot), 10).unwrap();
-    assert_eq!(due.events.iter().map(|event| event.event_id.clone()).collect::<Vec<_>>(), [said.clone()]);
+    assert_eq!(due.events.iter().map(|event| &event.event_id).collect::<Vec<_>>(), [&said]);
     assert!(core.retention_due(&ward.requester(&ward.nurse), 10).is_err());
     let mut redaction = NewEvent::message(ward.room.clone(), ward.bot.clone(), "m.room.redaction", json!({}));
     redaction.redacts = Some(said.clone());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use matron_room::{CreateNonce, DraftPdu, Membership, RoomVersion};
+use matron_storage::CommitError;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -138,7 +139,15 @@ impl Core {
             Err(refusal) => return Err(refusal.recorded().await),
         };
         for appending in appendings {
-            self.finish_append(appending).await?;
+            match self.finish_append(appending).await {
+                Ok(_) => {}
+                Err(CommitError::Conflict(_)) => {
+                    // Another writer of the audit log was first: nothing of the room exists.
+                    self.resume_after_conflict()?;
+                    return Err(Error::LimitExceeded { retry_after_ms: 100 });
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(self.rooms.keep_open(room).id().to_owned())
     }
