@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use matron_room::Membership;
 use matron_storage::{Batch, CommitError, Key, KeyRange, KeyReader, MAX_PAGE, Order, SlotForm, StreamPos, Table};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ enum What {
     SeenBy(OwnedUserId),
     /// The user came to share this room.
     Joined(OwnedRoomId),
+    /// The user was invited to this room; its members may encrypt for them from now on.
+    Invited(OwnedRoomId),
     /// The user left this room.
     Left(OwnedRoomId),
 }
@@ -215,7 +218,13 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub async fn device_lists_after_membership(&self, room: &RoomId, user: &UserId, joined: bool) -> Result<(), Error> {
-        let what = if joined { What::Joined(room.to_owned()) } else { What::Left(room.to_owned()) };
+        let what = match self.standing(user, room)?.map(|standing| standing.membership) {
+            _ if joined => What::Joined(room.to_owned()),
+            Some(Membership::Invite) => What::Invited(room.to_owned()),
+            Some(Membership::Knock) => return Ok(()),
+            _ => What::Left(room.to_owned()),
+        };
+        let left = matches!(what, What::Left(_));
         let mut batch = Batch::new();
         self.write_device_list_row(&mut batch, user, what)?;
         self.commit(batch).await?;
@@ -224,6 +233,9 @@ impl Core {
         if joined && self.is_local_user(user) {
             self.announce_devices_to(user, self.joined_servers(room)?).await?;
             self.presence_after_membership(user).await?;
+        }
+        if left {
+            self.forget_lists_after_leaving(room, user).await?;
         }
         Ok(())
     }
@@ -304,12 +316,19 @@ impl Core {
         for room in &changes.own_joins {
             changes.subjects.extend(self.joined_members(room)?);
         }
+        let mut invited = BTreeSet::new();
+        for (subject, room) in changes.invited {
+            if self.is_joined(user, &room)? {
+                invited.insert(subject);
+            }
+        }
         for room in &changes.own_leaves {
             changes.leavers.extend(self.joined_members(room)?);
         }
-        let left = changes.leavers.into_iter().filter(|other| !sharing.contains(other)).collect();
+        let left = changes.leavers.into_iter().filter(|other| !sharing.contains(other) && !invited.contains(other)).collect();
         let mut changed: BTreeSet<_> = changes.subjects.intersection(&sharing).cloned().collect();
         changed.extend(changes.private);
+        changed.extend(invited);
         Ok(DeviceListChanges { changed, left })
     }
 
@@ -348,6 +367,7 @@ struct Collector {
     subjects: BTreeSet<OwnedUserId>,
     private: BTreeSet<OwnedUserId>,
     leavers: BTreeSet<OwnedUserId>,
+    invited: BTreeSet<(OwnedUserId, OwnedRoomId)>,
     own_joins: BTreeSet<OwnedRoomId>,
     own_leaves: BTreeSet<OwnedRoomId>,
 }
@@ -369,6 +389,9 @@ impl Collector {
             What::Joined(_) => {
                 self.subjects.insert(subject);
             }
+            What::Invited(room) => {
+                self.invited.insert((subject, room));
+            }
             What::Left(room) if subject == user => {
                 self.own_leaves.insert(room);
             }
@@ -382,6 +405,7 @@ impl Collector {
         self.subjects.is_empty()
             && self.private.is_empty()
             && self.leavers.is_empty()
+            && self.invited.is_empty()
             && self.own_joins.is_empty()
             && self.own_leaves.is_empty()
     }

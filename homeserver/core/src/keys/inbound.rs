@@ -133,7 +133,7 @@ impl Core {
     }
 
     /// Nobody here shares a room with the user, so their server owes us no updates and a cache would lie.
-    async fn forget_remote_list(&self, user: &ruma::UserId) -> Result<(), Error> {
+    pub(super) async fn forget_remote_list(&self, user: &ruma::UserId) -> Result<(), Error> {
         let read = self.read_remote_list(user)?;
         if read.bytes.is_none() {
             return Ok(());

@@ -256,10 +256,11 @@ fn add_peer_keys(answer: &mut QueryAnswer, wanted: &Wanted, keys: PeerKeys) {
     answer.self_signing_keys.extend(keys.self_signing_keys.into_iter().filter(owned));
 }
 
-/// Whether keys say that they belong to this user, and device if given.
+/// Whether keys do not say that they belong to another user, or another device if one is given. Keys that say nothing
+/// are for clients to refuse.
 pub(super) fn names_owner(keys: &Value, user: &UserId, device: Option<&str>) -> bool {
-    keys.get("user_id").and_then(Value::as_str) == Some(user.as_str())
-        && device.is_none_or(|device| keys.get("device_id").and_then(Value::as_str) == Some(device))
+    let names = |field, wanted: &str| keys.get(field).is_none_or(|named| named.as_str() == Some(wanted));
+    keys.is_object() && names("user_id", user.as_str()) && device.is_none_or(|device| names("device_id", device))
 }
 
 fn add_list(answer: &mut QueryAnswer, user: OwnedUserId, wanted: &[OwnedDeviceId], list: RemoteList) {

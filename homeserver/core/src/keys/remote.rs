@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::{StreamExt, stream};
 use matron_storage::{Batch, CommitError, Key, Table};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -135,7 +135,8 @@ impl Core {
                 Err(error) => return Ok(Err(error)),
             };
             let known = read.list.as_ref().map(|list| RemoteList { stale: false, ..list.clone() });
-            let is_news = known.is_some_and(|known| known != fetched);
+            // Whoever asked before there was a cache may hold an older answer.
+            let is_news = known.is_none_or(|known| known != fetched);
             let mut batch = Batch::new();
             self.write_remote_list(&mut batch, user, read, Some(&fetched))?;
             let written = if is_news {
@@ -181,6 +182,25 @@ impl Core {
             self_signing_key: list.self_signing_key.filter(|key| names_owner(key, user, None)),
             stale: false,
         })
+    }
+
+    /// Cached lists are dropped of whom nobody here shares a room with any more: their servers owe us no updates, so the
+    /// cache would lie when they come back.
+    pub(super) async fn forget_lists_after_leaving(&self, room: &RoomId, user: &UserId) -> Result<(), Error> {
+        if !self.is_local_user(user) {
+            return if self.is_tracked(user)? { Ok(()) } else { self.forget_remote_list(user).await };
+        }
+        let members = self.joined_members(room)?;
+        if members.iter().any(|member| self.is_local_user(member)) {
+            return Ok(());
+        }
+        for member in members {
+            let key = row_key(&member);
+            if self.store.get(Table::DeviceListRemote, key.as_bytes())?.is_some() && !self.is_tracked(&member)? {
+                self.forget_remote_list(&member).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Every list that waits is fetched once. One that fails stays marked in the store and is fetched when it is asked for.

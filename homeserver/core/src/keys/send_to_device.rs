@@ -163,7 +163,7 @@ impl Core {
         for (user, device) in &reached {
             self.notifier.wake_user(user);
             // Looking at an inbox costs a scan, and a bound need not be exact.
-            if rand::rng().next_u32() % 64 == 0 {
+            if rand::rng().next_u32().is_multiple_of(64) {
                 self.prune_inbox(user, device).await?;
             }
         }

@@ -215,6 +215,17 @@ async fn who_comes_and_goes_is_told_as_changed_and_left() {
 }
 
 #[tokio::test]
+async fn who_is_invited_is_told_as_changed() {
+    let world = World::new();
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let room = world.room(&[&alice]).await;
+    let before = position(&world);
+    world.core.invite(&alice, &room, &bob, None, false).await.unwrap();
+    let told = world.core.device_list_changes_between(&alice, before, position(&world)).unwrap();
+    assert_eq!((told.changed, told.left), (BTreeSet::from([bob]), BTreeSet::new()));
+}
+
+#[tokio::test]
 async fn a_first_identity_needs_no_proof_and_another_one_does() {
     let world = World::new();
     let alice = world.user("alice").await;
@@ -297,7 +308,7 @@ async fn servers_that_do_not_answer_are_named_and_others_are_believed_of_their_o
     world.answer(|request| match request.destination.as_str() {
         "good.example" => json_answer(&json!({
             "device_keys": {
-                "@u:good.example": { "D": { "user_id": "@u:good.example", "device_id": "D" }, "E": { "user_id": "@u:good.example", "device_id": "D" } },
+                "@u:good.example": { "D": { "user_id": "@u:good.example", "device_id": "D" }, "E": { "user_id": "@u:good.example", "device_id": "D" }, "F": {} },
                 "@alice:us.example": { "X": { "user_id": "@alice:us.example", "device_id": "X" } },
             },
             "master_keys": { "@u:good.example": { "user_id": "@other:good.example" } },
@@ -309,7 +320,7 @@ async fn servers_that_do_not_answer_are_named_and_others_are_believed_of_their_o
     let dead: &ServerName = "dead.example".try_into().unwrap();
     assert_eq!(answer.failures.keys().collect::<Vec<_>>(), [dead]);
     let user: &UserId = "@u:good.example".try_into().unwrap();
-    assert_eq!(answer.device_keys[user].keys().collect::<Vec<_>>(), ["D"]);
+    assert_eq!(answer.device_keys[user].keys().collect::<Vec<_>>(), ["D", "F"]);
     assert!(answer.device_keys[&alice].is_empty());
     assert!(answer.master_keys.is_empty());
 }

@@ -49,7 +49,7 @@ pub(super) struct Place {
 /// A sealed file, being read.
 #[derive(Debug)]
 pub struct MediaReader {
-    opener: Option<FileOpener<BufReader<File>>>,
+    opener: Option<Box<FileOpener<BufReader<File>>>>,
     left_bytes: u64,
 }
 
@@ -121,7 +121,7 @@ impl Disk {
         };
         let file = BufReader::with_capacity(128 * 1024, file);
         let opener = self.keyring.file_opener(KEY_ROOM, place.bucket, &aad(place, variant), file)?;
-        Ok(Some(MediaReader { opener: Some(opener), left_bytes: size_bytes }))
+        Ok(Some(MediaReader { opener: Some(Box::new(opener)), left_bytes: size_bytes }))
     }
 
     /// The whole file, which has at most `max_bytes`; `None` if there is none.
@@ -230,7 +230,7 @@ impl Core {
         let key = self.address_key(bucket).await?;
         let content = content.clone();
         blocking(move || {
-            let mut mac = Hmac::<Sha256>::new_from_slice(&*key).map_err(|_| Error::internal("a hash key has no length"))?;
+            let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| Error::internal("a hash key has no length"))?;
             mac.update(&content);
             let file = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
             Ok(Place { bucket, file })

@@ -41,9 +41,12 @@ const PICTURE_LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;
 /// How many previews are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(500).unwrap();
 
+/// A preview, and until when it is remembered, ms since the epoch.
+type Remembered = (u64, Map<String, Value>);
+
 /// Previews that were made lately, by URL.
 #[derive(Debug)]
-pub(super) struct Previews(Mutex<LruCache<String, (u64, Map<String, Value>)>>);
+pub(super) struct Previews(Mutex<LruCache<String, Remembered>>);
 
 impl Default for Previews {
     fn default() -> Self {

@@ -101,7 +101,7 @@ async fn typing_is_told_and_ends_by_itself() {
     waiter.changed().await;
     let (serial, users) = world.core.typing_in(&room);
     assert!(serial > since);
-    assert_eq!(users, [alice.clone()]);
+    assert_eq!(users, std::slice::from_ref(&alice));
     assert_eq!(world.core.typing_rooms_since(since, world.core.ephemeral_serial()).len(), 1);
     world.core.set_typing(&alice, &room, true, Some(5 * SECOND_MS)).await.unwrap();
     assert_eq!(world.core.typing_serial(&room), serial, "saying it again is no news");

@@ -210,7 +210,9 @@ impl Core {
         let since = span.since.map_or(0, |since| since.ephemeral);
         let mut updates = self.presence_since(&requester.user_id, since, span.ephemeral)?;
         if span.since.is_some() {
-            updates.extend(self.presence_of_new_neighbours(&requester.user_id, answer));
+            let told: BTreeSet<_> = updates.iter().map(|update| update.user_id.clone()).collect();
+            let neighbours = self.presence_of_new_neighbours(&requester.user_id, answer)?;
+            updates.extend(neighbours.into_iter().filter(|update| !told.contains(&update.user_id)));
         }
         for update in updates {
             if filter.allows("m.presence", Some(&update.user_id)) && !ignored.contains(&update.user_id) {
@@ -226,9 +228,15 @@ impl Core {
 }
 
 impl Core {
-    /// The presence of those with whom a room is shared only now.
-    fn presence_of_new_neighbours(&self, user: &ruma::UserId, answer: &SyncAnswer) -> Vec<crate::presence::status::PresenceUpdate> {
-        let Some(lists) = &answer.device_lists else { return Vec::new() };
-        self.presence_of_users(lists.changed.iter().filter(|other| &***other != user).map(|other| &**other))
+    /// The presence of those with whom a room is shared only now. Who is merely invited shares none yet.
+    fn presence_of_new_neighbours(
+        &self,
+        user: &ruma::UserId,
+        answer: &SyncAnswer,
+    ) -> Result<Vec<crate::presence::PresenceUpdate>, Error> {
+        let Some(lists) = &answer.device_lists else { return Ok(Vec::new()) };
+        let sharing = self.users_sharing_room(user)?;
+        let others = lists.changed.iter().filter(|other| &***other != user && sharing.contains(*other));
+        Ok(self.presence_of_users(others.map(|other| &**other)))
     }
 }
