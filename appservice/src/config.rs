@@ -51,10 +51,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The registration file that the homeserver has too.
     pub registration: PathBuf,
-    /// Localpart of the governance bot, in the registration's namespace. On homeservers that do not let the
-    /// registration's sender sync (Synapse) it must be another user.
-    #[serde(default = "default_bot_localpart")]
-    pub bot_localpart: String,
+    /// Localpart of the governance bot, in the registration's namespace; the registration's sender without it. On
+    /// homeservers that do not let the sender sync (Synapse) it must be another user.
+    #[serde(default)]
+    pub bot_localpart: Option<String>,
     /// The signed federation register: bounds clinical rooms by the servers of their organisations.
     #[serde(default)]
     pub register_file: Option<PathBuf>,
@@ -125,9 +125,6 @@ pub struct LabRoute {
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8010))
 }
-fn default_bot_localpart() -> String {
-    "matron".to_owned()
-}
 fn default_retention_poll_ms() -> u64 {
     5_000
 }
@@ -160,9 +157,6 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !is_name(&self.bot_localpart) {
-            return Err(ConfigError::Name("bot_localpart"));
-        }
         let mut names = BTreeSet::new();
         for feed in &self.lab_feeds {
             if !is_name(&feed.name) {

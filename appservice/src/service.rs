@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::bridge::{LabFeed, Routes, Spool, SpoolError};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, LabFeedConfig};
+use crate::config::{Config, ConfigError, LabFeedConfig, is_name};
 use crate::device::{Device, DeviceError, DeviceSetup, DeviceTask};
 use crate::governance::{Bot, BotCreates, ClinicalRoomSpec, Credentials, HomeserverExplains, Organisations, Retention};
 use crate::http::{
@@ -112,6 +112,10 @@ impl AppService {
         let text = std::fs::read_to_string(&config.registration)
             .map_err(|source| Error::RegistrationFile { path: config.registration.clone(), source })?;
         let registration = Registration::parse(&text)?;
+        let bot = config.bot_localpart.as_ref().unwrap_or(&registration.sender_localpart).clone();
+        if !is_name(&bot) {
+            return Err(ConfigError::Name("bot_localpart").into());
+        }
         let store = Store::open(&config.data_dir, &mut rand::rng())?;
         let client = Client::new(
             &config.homeserver_url,
@@ -119,12 +123,14 @@ impl AppService {
             &config.server_name,
             registration.as_token.clone(),
         )?;
-        Starting { config, registration, store, client, clock, workers: JoinSet::new() }.start().await
+        Starting { config, bot, registration, store, client, clock, workers: JoinSet::new() }.start().await
     }
 }
 
 struct Starting {
     config: Config,
+    /// Localpart of the bot.
+    bot: String,
     registration: Registration,
     store: Store,
     client: Client,
@@ -134,7 +140,7 @@ struct Starting {
 
 impl Starting {
     async fn start(mut self) -> Result<Running, Error> {
-        let bot = self.device(&self.config.bot_localpart.clone(), "Matron");
+        let bot = self.device(&self.bot.clone(), "Matron");
         let routes = Arc::new(Routes::load(self.store.clone())?);
         let mut feeds = BTreeMap::new();
         let mut lab_addrs = BTreeMap::new();
@@ -184,7 +190,7 @@ impl Starting {
 
     /// What the configuration's credential files hold, by user.
     fn credentials(&self) -> Result<Credentials, Error> {
-        let bot = (self.config.bot_localpart.clone(), &self.config.credential_file);
+        let bot = (self.bot.clone(), &self.config.credential_file);
         let feeds = self.config.lab_feeds.iter();
         let feeds = feeds.map(|feed| (format!("lab-{}", feed.name), &feed.credential_file));
         let mut by_user = BTreeMap::new();
@@ -330,7 +336,7 @@ impl Running {
     /// # Errors
     /// [`RoomCreatorError`].
     pub async fn create_clinical_room(&self, spec: ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
-        self.creator.create(spec).await
+        self.creator.create(spec.clone()).await
     }
 
     /// Ends when a worker or a listener ends, which none does while all is well.

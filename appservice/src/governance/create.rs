@@ -12,7 +12,7 @@ use crate::bridge::Routes;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::device::Device;
-use crate::http::{CreatedRoom, NotInvited, RoomCreator, RoomCreatorError};
+use crate::http::{CreatedRoom, FailedInvite, RoomCreator, RoomCreatorError};
 
 /// Creates rooms as the bot.
 #[derive(Debug)]
@@ -66,11 +66,11 @@ impl BotCreates {
         let room_id = session.create_room(&body).await?;
         tracing::info!(room.id = %room_id, "a clinical room was created");
         self.credentials.show(&self.client, self.bot.user_id(), &room_id).await?;
-        let mut created = CreatedRoom { room_id, not_invited: Vec::new() };
+        let mut created = CreatedRoom { room_id, failed_invites: Vec::new() };
         for user_id in &spec.invite {
             if let Err(error) = session.invite(&created.room_id, user_id).await {
                 tracing::warn!(room.id = %created.room_id, %error, "somebody was not invited");
-                created.not_invited.push(NotInvited::new(user_id, &error));
+                created.failed_invites.push(FailedInvite::new(user_id, &error));
             }
         }
         if let Some((name, device)) = feed {

@@ -57,14 +57,14 @@ impl From<RoomCreatorError> for ApiError {
 
 /// Somebody whom the homeserver did not let us invite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NotInvited {
+pub struct FailedInvite {
     /// Who.
     pub user_id: String,
     /// What the homeserver answered.
     pub errcode: String,
 }
 
-impl NotInvited {
+impl FailedInvite {
     /// The refusal of one invitation.
     #[must_use]
     pub fn new(user_id: &str, error: &ClientError) -> Self {
@@ -83,7 +83,7 @@ pub struct CreatedRoom {
     pub room_id: String,
     /// Who of the named was not invited.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_invited: Vec<NotInvited>,
+    pub failed_invites: Vec<FailedInvite>,
 }
 
 /// Creates bounded clinical rooms.
@@ -95,7 +95,7 @@ pub trait RoomCreator: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<CreatedRoom, RoomCreatorError>> + Send + '_>>;
 }
 
-/// 200 `{"room_id": …, "not_invited": […]}`.
+/// 200 `{"room_id": …, "failed_invites": […]}`.
 pub(super) async fn create_room(
     State(creator): State<Arc<dyn RoomCreator>>,
     body: Result<Bytes, BytesRejection>,

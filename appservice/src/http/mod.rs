@@ -14,7 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 
-pub use admin::{CreatedRoom, NotInvited, RoomCreator, RoomCreatorError};
+pub use admin::{CreatedRoom, FailedInvite, RoomCreator, RoomCreatorError};
 pub use error::ApiError;
 pub use queries::OwnIds;
 pub use transactions::{Transaction, Transactions};

@@ -117,7 +117,7 @@ const BOT: &str = "@matron:north";
 async fn a_lab_report_is_acknowledged_and_read_by_a_clinician_once() {
     let house = house().await;
     let mut ada = house.homeserver.clinician(ADA);
-    let room = house.running.create_clinical_room(spec()).await.unwrap();
+    let room = house.running.create_clinical_room(&spec()).await.unwrap();
     house.homeserver.join(&room.room_id, ADA);
     let mut sender = Sender::connect(&house.running).await;
     assert_eq!(sender.send(&report("1", "6.9")).await.0, "AA");
@@ -140,7 +140,7 @@ async fn a_lab_report_is_acknowledged_and_read_by_a_clinician_once() {
 async fn what_was_acknowledged_is_delivered_once_after_a_restart() {
     let house = house().await;
     let mut ada = house.homeserver.clinician(ADA);
-    let room = house.running.create_clinical_room(spec()).await.unwrap();
+    let room = house.running.create_clinical_room(&spec()).await.unwrap();
     house.homeserver.join(&room.room_id, ADA);
     house.homeserver.with(|world| world.refuses_sends = true);
     let mut sender = Sender::connect(&house.running).await;
@@ -215,7 +215,7 @@ async fn http(address: SocketAddr, method: &str, path: &str, token: Option<&str>
 async fn the_bot_answers_encrypted_and_once() {
     let house = house().await;
     let mut ada = house.homeserver.clinician(ADA);
-    let room = house.running.create_clinical_room(spec()).await.unwrap();
+    let room = house.running.create_clinical_room(&spec()).await.unwrap();
     house.homeserver.join(&room.room_id, ADA);
     let app = house.running.listen_addr();
     let push = async |txn: &str, event: &Value| {
@@ -246,7 +246,7 @@ async fn the_bot_answers_encrypted_and_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_expired_is_redacted_with_its_own_id_as_transaction() {
     let house = house().await;
-    let room = house.running.create_clinical_room(spec()).await.unwrap();
+    let room = house.running.create_clinical_room(&spec()).await.unwrap();
     house.homeserver.with(|world| {
         world.due = (0..3).map(|n| json!({"room_id": room.room_id, "event_id": format!("$old/{n}")})).collect();
     });
@@ -293,7 +293,7 @@ async fn rooms_can_be_asked_for_by_an_admin_call() {
     assert_eq!(http(admin, "POST", path, Some("guess"), &wanted).await.0, 403);
     let (status, made) = http(admin, "POST", path, Some(AS_TOKEN), &wanted).await;
     assert_eq!(status, 200);
-    assert_eq!(made["not_invited"], json!([{"user_id": "@eve:outside", "errcode": "M_FORBIDDEN"}]));
+    assert_eq!(made["failed_invites"], json!([{"user_id": "@eve:outside", "errcode": "M_FORBIDDEN"}]));
     let room_id = made["room_id"].as_str().unwrap().to_owned();
     house.homeserver.with(|world| {
         let room = &world.rooms[&room_id];
