@@ -13,7 +13,7 @@ use matron_core::{
     Core,
     federation::handshake::{JoinAnswer, KnockAnswer, RoomTemplate},
 };
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -26,7 +26,8 @@ use crate::{
 const MAX_BYTES: usize = 1024 * 1024;
 
 type Event = PeerJson<Box<RawValue>, MAX_BYTES>;
-type Place = PathArgs<(OwnedRoomId, OwnedEventId)>;
+/// The event's id is compared with that of the event: it need not be one.
+type Place = PathArgs<(OwnedRoomId, String)>;
 
 /// The routes of this file.
 pub(super) fn routes() -> Router<AppState> {

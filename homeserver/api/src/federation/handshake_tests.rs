@@ -319,9 +319,12 @@ async fn a_member_of_an_allowed_room_is_vouched_for_and_others_are_not() {
     let anna = north.user("anna").await;
     let (ben, bea) = (south.user("ben").await, south.user("bea").await);
     let ward = north.room(&anna, "public_chat", "11", shared()).await;
-    let rules = json!([{"type": "m.room.join_rules", "content": {
-        "join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": ward}],
-    }}]);
+    let rules = json!([
+        {"type": "m.room.join_rules", "content": {
+            "join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": ward}],
+        }},
+        {"type": "m.room.power_levels", "content": {"users": {&anna: 100}, "invite": 50}},
+    ]);
     let room = north.room(&anna, "private_chat", "11", rules).await;
     south.join(&ben, &ward, &north).await.unwrap();
     let refused = south.join(&bea, &room, &north).await.unwrap_err();

@@ -9,7 +9,7 @@ use matron_core::{
     Core,
     federation::handshake::{IncomingInvite, SignedInvite, ThirdPartyExchange},
 };
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::OwnedRoomId;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn invite(
     State(core): State<Arc<Core>>,
-    PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,
+    PathArgs((room, event)): PathArgs<(OwnedRoomId, String)>,
     invite: PeerJson<IncomingInvite, MAX_BYTES>,
 ) -> Answer<SignedInvite> {
     Ok(Json(core.receive_invite(&invite.server, &room, &event, invite.body).await?))
@@ -38,7 +38,7 @@ async fn invite(
 
 async fn invite_v1(
     State(core): State<Arc<Core>>,
-    PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,
+    PathArgs((room, event)): PathArgs<(OwnedRoomId, String)>,
     invite: PeerJson<Box<RawValue>, MAX_BYTES>,
 ) -> Answer<(u16, SignedInvite)> {
     let incoming = IncomingInvite::from_v1(invite.body)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use matron_room::{ContentState, Membership, Pdu, UncheckedPdu};
-use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -51,7 +51,7 @@ impl Core {
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         raw: &RawValue,
     ) -> Result<JoinAnswer, Error> {
         let event = self.accept_membership(origin, room_id, event_id, raw, Membership::Join).await?;
@@ -69,7 +69,7 @@ impl Core {
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         raw: &RawValue,
     ) -> Result<(), Error> {
         self.accept_membership(origin, room_id, event_id, raw, Membership::Leave).await.map(|_| ())
@@ -83,7 +83,7 @@ impl Core {
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         raw: &RawValue,
     ) -> Result<KnockAnswer, Error> {
         self.accept_membership(origin, room_id, event_id, raw, Membership::Knock).await?;
@@ -96,7 +96,7 @@ impl Core {
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         raw: &RawValue,
         membership: Membership,
     ) -> Result<EventRef, Error> {
@@ -110,11 +110,12 @@ impl Core {
             return Err(Error::invalid("the event's content hash is wrong"));
         }
         let pdu = signed.into_pdu();
+        let id = pdu.event_id().to_owned();
         self.permit_admission(&room, &pdu, membership).await?;
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;
         let received = self.receive_and_relay(origin, &room, pdu, true, true).await?;
-        let event = self.load_event(event_id)?.ok_or_else(|| Error::internal("an event that was just kept is not there"))?;
+        let event = self.load_event(&id)?.ok_or_else(|| Error::internal("an event that was just kept is not there"))?;
         match (received, event.record.status) {
             (Received::Kept(Status::Accepted) | Received::Known, Status::Accepted) => Ok(event),
             _ => Err(Error::forbidden("the room as it stands does not allow this")),

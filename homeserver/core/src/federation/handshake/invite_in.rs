@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use matron_room::{Membership, Pdu, RoomVersion, UncheckedPdu, stripped_event};
-use ruma::{EventId, OwnedUserId, RoomId, ServerName};
+use ruma::{OwnedUserId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
@@ -65,7 +65,7 @@ impl Core {
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         incoming: IncomingInvite,
     ) -> Result<SignedInvite, Error> {
         let version = self.joinable_version(&incoming.room_version)?;
@@ -111,7 +111,7 @@ impl Core {
         pdu: &Pdu,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
     ) -> Result<OwnedUserId, Error> {
         let refuse = |sentence: &'static str| Err(Error::invalid(sentence));
         if pdu.room_id() != room_id {

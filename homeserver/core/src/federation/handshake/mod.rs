@@ -168,7 +168,7 @@ fn check_own_membership(
     pdu: &Pdu,
     origin: &ServerName,
     room_id: &RoomId,
-    event_id: &ruma::EventId,
+    event_id: &str,
     membership: Membership,
 ) -> Result<(), Error> {
     let refuse = |sentence: &'static str| Err(Error::invalid(sentence));

@@ -66,6 +66,7 @@ sub _config {
       listen               => \%listen,
       logging              => { level => $self->{log_level} },
       default_room_version => $self->{room_version},
+      room_versions        => [ map { "$_" } 1 .. 12 ],
       appservices          => $self->{app_service_config_files} // [],
 
       # Everybody comes from one address, many at a time, and each with a password.
@@ -78,6 +79,9 @@ sub _config {
       public_rooms_without_auth    => $yes,
       public_rooms_over_federation => $yes,
       anyone_may_publish           => $yes,
+
+      # Push gateways are looked at for the content that they are told.
+      push_includes_content => $yes,
 
       # SyTest's own servers are all on loopback, behind its own authority; its identity server
       # has a certificate that nobody signed.
