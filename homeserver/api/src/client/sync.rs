@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new().client(V3, "/sync", get(handle))
 }
 
 /// What a client asks.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Params {
+pub(crate) struct Params {
     filter: Option<String>,
     since: Option<String>,
     full_state: bool,
@@ -36,7 +36,7 @@ pub struct Params {
 ///
 /// # Errors
 /// As [`Core::sync`].
-pub async fn handle(
+pub(crate) async fn handle(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     Query(params): Query<Params>,

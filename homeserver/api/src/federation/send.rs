@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The routes of this endpoint.
-pub fn routes() -> Router<AppState> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new().route("/_matrix/federation/v1/send/{txn_id}", put(handle))
 }
 
@@ -19,7 +19,7 @@ pub fn routes() -> Router<AppState> {
 ///
 /// # Errors
 /// As [`Core::receive_transaction`].
-pub async fn handle(
+pub(crate) async fn handle(
     State(core): State<Arc<Core>>,
     PathArgs(txn_id): PathArgs<String>,
     PeerJson { server, body }: PeerJson<Transaction>,

@@ -1,12 +1,22 @@
 //! The wire, in process: requests in, answers out, over a store in memory.
 
+#[cfg(test)]
 mod appservices;
+#[cfg(test)]
 mod federated;
+#[cfg(test)]
 mod framework;
+#[cfg(test)]
 mod login;
+#[cfg(test)]
 mod network;
+#[cfg(test)]
 mod profile;
+#[cfg(test)]
 mod push;
+#[cfg(test)]
 mod register;
+#[cfg(test)]
 mod server;
+#[cfg(test)]
 mod user_data;

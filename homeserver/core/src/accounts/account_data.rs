@@ -258,10 +258,11 @@ impl Core {
         if tag.is_empty() || tag.len() > MAX_TYPE_BYTES {
             return Err(Error::invalid("a tag has 1 to 255 bytes"));
         }
-        if let Some(order) = value.as_ref().and_then(|value| value.get("order")) {
-            if !order.is_number() && order.as_str().is_none_or(|text| text.parse::<f64>().is_err()) {
-                return Err(Error::bad_json("`order` is a number"));
-            }
+        if let Some(order) = value.as_ref().and_then(|value| value.get("order"))
+            && !order.is_number()
+            && order.as_str().is_none_or(|text| text.parse::<f64>().is_err())
+        {
+            return Err(Error::bad_json("`order` is a number"));
         }
         let mut tags = self.tags(user, room)?;
         match value {

@@ -124,14 +124,14 @@ impl Core {
             }
             None => own.clone(),
         };
-        if let Some(device) = &masquerade.device_id {
-            if self.find_device(&user_id, device)?.is_none() {
-                return Err(Error::Custom {
-                    status: 400,
-                    errcode: "M_UNKNOWN_DEVICE",
-                    message: "this user has no such device".into(),
-                });
-            }
+        if let Some(device) = &masquerade.device_id
+            && self.find_device(&user_id, device)?.is_none()
+        {
+            return Err(Error::Custom {
+                status: 400,
+                errcode: "M_UNKNOWN_DEVICE",
+                message: "this user has no such device".into(),
+            });
         }
         Ok(Requester {
             user_id,

@@ -27,7 +27,7 @@ pub(crate) fn fresh_name(length: usize) -> String {
 /// The hash under which a token is stored. A token has 256 bits of its own, so that no salt is needed, and
 /// looking a hash up tells no time about the token.
 #[must_use]
-pub fn hash_token(token: &str) -> TokenHash {
+pub(crate) fn hash_token(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 

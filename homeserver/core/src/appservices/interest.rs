@@ -62,10 +62,10 @@ impl Core {
 
     /// For each service, whether one of its users is joined.
     pub(super) fn services_among(&self, room: &RoomId, joined: &imbl::OrdSet<OwnedUserId>) -> Vec<bool> {
-        if let Some((known, services)) = self.appservices.interest.lock().0.get(room) {
-            if known.ptr_eq(joined) {
-                return services.clone();
-            }
+        if let Some((known, services)) = self.appservices.interest.lock().0.get(room)
+            && known.ptr_eq(joined)
+        {
+            return services.clone();
         }
         let has_user = |service: &Appservice| joined.iter().any(|user| service.is_interested_in_user(user));
         let services: Vec<bool> = self.appservices.services.iter().map(|service| has_user(service)).collect();

@@ -25,6 +25,19 @@ pub(super) const MAX_EVENTS: usize = 100;
 /// How much that is never stored goes into one transaction.
 pub(super) const MAX_EPHEMERAL_PER_TRANSACTION: usize = 100;
 
+/// Rows of all timelines, by position.
+type Rows = BTreeMap<StreamPos, (OwnedRoomId, OwnedEventId)>;
+
+/// What reading the timelines gave.
+pub(super) struct Page {
+    /// In order.
+    pub(super) events: Vec<(StreamPos, EventRef)>,
+    /// Everything up to here was looked at.
+    pub(super) upto: StreamPos,
+    /// Whether that is the end.
+    pub(super) whole: bool,
+}
+
 /// A queue in memory.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -153,14 +166,13 @@ impl Core {
         }
     }
 
-    /// Reads the events after `cursor` that concern a service, in order, at most `limit`; up to where everything was
-    /// looked at; and whether that is the end.
+    /// Reads the events after `cursor` that concern a service, in order, at most `limit`.
     pub(super) fn read_for_service(
         self: &Arc<Self>,
         index: usize,
         cursor: StreamPos,
         limit: usize,
-    ) -> Result<(Vec<(StreamPos, EventRef)>, StreamPos, bool), Error> {
+    ) -> Result<Page, Error> {
         let sampled = self.position();
         let (found, complete_to) = self.timeline_rows_after(cursor, sampled, limit)?;
         let mut events = Vec::new();
@@ -171,7 +183,7 @@ impl Core {
                 events.push((position, event));
             }
         }
-        Ok((events, complete_to, complete_to == sampled))
+        Ok(Page { events, upto: complete_to, whole: complete_to == sampled })
     }
 
     /// The first `limit` rows of all timelines after `cursor`, and up to which position they are complete.
@@ -180,8 +192,8 @@ impl Core {
         cursor: StreamPos,
         sampled: StreamPos,
         limit: usize,
-    ) -> Result<(BTreeMap<StreamPos, (OwnedRoomId, OwnedEventId)>, StreamPos), Error> {
-        let mut found = BTreeMap::new();
+    ) -> Result<(Rows, StreamPos), Error> {
+        let mut found = Rows::new();
         let mut complete_to = sampled;
         let mut range = KeyRange::all();
         loop {

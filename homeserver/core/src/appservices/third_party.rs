@@ -2,7 +2,7 @@
 //!
 //! SPEC: v1.19 Application Service API, "Third-party networks".
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 
@@ -27,7 +27,7 @@ pub enum Lookup {
 impl Core {
     /// Every protocol, as the application services that speak it describe it together.
     pub async fn third_party_protocols(&self) -> BTreeMap<String, Value> {
-        let names: Vec<String> = self
+        let names: BTreeSet<String> = self
             .appservices
             .services
             .iter()
@@ -35,10 +35,8 @@ impl Core {
             .collect();
         let mut protocols = BTreeMap::new();
         for name in names {
-            if !protocols.contains_key(&name) {
-                if let Some(protocol) = self.find_protocol(&name).await {
-                    protocols.insert(name, protocol);
-                }
+            if let Some(protocol) = self.find_protocol(&name).await {
+                protocols.insert(name, protocol);
             }
         }
         protocols

@@ -97,12 +97,12 @@ impl Core {
             None => {
                 // New events are queued from here on; what was committed before is at or below the position read next.
                 queue.catch_up();
-                let (events, upto, whole) = self.read_for_service(index, StreamPos(cursor.position), MAX_EVENTS)?;
-                queue.scanned_to(upto);
-                if !whole {
+                let page = self.read_for_service(index, StreamPos(cursor.position), MAX_EVENTS)?;
+                queue.scanned_to(page.upto);
+                if !page.whole {
                     queue.fall_behind();
                 }
-                (events, upto)
+                (page.events, page.upto)
             }
         };
         let events: Vec<EventRef> = events

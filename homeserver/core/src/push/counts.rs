@@ -178,10 +178,10 @@ impl Core {
         let thread = self.thread_of(event)?;
         let mut cache = self.push.counts.lock();
         let key = (user.to_owned(), event.pdu.room_id().to_owned());
-        if let Some(counts) = cache.known.get_mut(&key) {
-            if position > counts.base {
-                add(counts, thread, actions.highlight);
-            }
+        if let Some(counts) = cache.known.get_mut(&key)
+            && position > counts.base
+        {
+            add(counts, thread, actions.highlight);
         }
         Ok(())
     }

@@ -216,12 +216,6 @@ fn check_rule(kind: Kind, rule_id: &str, body: &RuleBody) -> Result<(), Error> {
         Kind::Content if body.pattern.as_ref().is_some_and(|pattern| pattern.len() > 1024) => {
             return Err(Error::invalid("a pattern has at most 1024 bytes"));
         }
-        Kind::Room if ruma::RoomId::parse(rule_id).is_err() => {
-            return Err(Error::invalid("the id of a room rule is a room id"));
-        }
-        Kind::Sender if UserId::parse(rule_id).is_err() => {
-            return Err(Error::invalid("the id of a sender rule is a user id"));
-        }
         Kind::Override | Kind::Underride => {
             let conditions = body.conditions.as_deref().unwrap_or_default();
             if conditions.len() > 100 || !conditions.iter().all(|one| one.get("kind").is_some_and(Value::is_string)) {

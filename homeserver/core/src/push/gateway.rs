@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use matron_room::Pdu;
 use ruma::UserId;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{pusher::Pusher, worker::Job};
 use crate::{
@@ -96,21 +97,42 @@ impl Core {
             "devices": [device],
         });
         // Privacy by default: push providers see ids only, unless the operator and the client want more.
-        if self.settings.push_includes_content && !pusher.wants_ids_only() {
-            if let Some(notification) = notification.as_object_mut() {
-                notification.insert("id".to_owned(), pdu.event_id().as_str().into());
-                notification.insert("type".to_owned(), pdu.kind().into());
-                notification.insert("sender".to_owned(), pdu.sender().as_str().into());
-                notification.insert("content".to_owned(), pdu.content_value());
-                if let Some(key) = pdu.state_key() {
-                    notification.insert("user_is_target".to_owned(), (key == job.user.as_str()).into());
-                    if let Some(membership) = pdu.membership() {
-                        notification.insert("membership".to_owned(), membership.into());
-                    }
+        if self.settings.push_includes_content
+            && !pusher.wants_ids_only()
+            && let Some(notification) = notification.as_object_mut()
+        {
+            notification.insert("id".to_owned(), pdu.event_id().as_str().into());
+            notification.insert("type".to_owned(), pdu.kind().into());
+            notification.insert("sender".to_owned(), pdu.sender().as_str().into());
+            notification.insert("content".to_owned(), pdu.content_value());
+            for (name, value) in self.names_of(pdu)? {
+                notification.insert(name.to_owned(), value.into());
+            }
+            if let Some(key) = pdu.state_key() {
+                notification.insert("user_is_target".to_owned(), (key == job.user.as_str()).into());
+                if let Some(membership) = pdu.membership() {
+                    notification.insert("membership".to_owned(), membership.into());
                 }
             }
         }
         Ok(json!({ "notification": notification }))
+    }
+
+    /// What people call the room and the sender.
+    fn names_of(&self, pdu: &Pdu) -> Result<Vec<(&'static str, String)>, Error> {
+        let Some(room) = self.find_room(pdu.room_id())? else { return Ok(Vec::new()) };
+        let mut room = room.lock();
+        let mut names = Vec::new();
+        for (name, kind, key, field) in [
+            ("room_name", "m.room.name", "", "name"),
+            ("room_alias", "m.room.canonical_alias", "", "alias"),
+            ("sender_display_name", "m.room.member", pdu.sender().as_str(), "displayname"),
+        ] {
+            let content = room.state_content::<Map<String, Value>>(self, kind, key)?;
+            let value = content.as_ref().and_then(|content| content.get(field)?.as_str());
+            names.extend(value.filter(|value| !value.is_empty()).map(|value| (name, value.to_owned())));
+        }
+        Ok(names)
     }
 
     /// In how many rooms the user has something unread.

@@ -13,7 +13,7 @@ use crate::{Answer, extract::{Auth, PathArgs}};
 ///
 /// # Errors
 /// As [`Core::room_aliases`].
-pub async fn get(
+pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

@@ -14,7 +14,7 @@ use crate::{Answer, extract::{Auth, PathArgs, Query}};
 /// How much of what.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Window {
+pub(crate) struct Window {
     limit: Option<u64>,
     filter: Option<String>,
 }
@@ -23,7 +23,7 @@ pub struct Window {
 ///
 /// # Errors
 /// As [`Core::event_context`].
-pub async fn get(
+pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,
@@ -37,7 +37,7 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`Core::visible_event`].
-pub async fn get_event(
+pub(crate) async fn get_event(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,

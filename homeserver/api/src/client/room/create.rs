@@ -12,7 +12,7 @@ use crate::{Answer, extract::{Auth, JsonBody}};
 ///
 /// # Errors
 /// As [`Core::create_room`].
-pub async fn post(State(core): State<Arc<Core>>, Auth(requester): Auth, JsonBody(body): JsonBody<CreateRoom>) -> Answer {
+pub(crate) async fn post(State(core): State<Arc<Core>>, Auth(requester): Auth, JsonBody(body): JsonBody<CreateRoom>) -> Answer {
     core.check_not_guest(&requester)?;
     core.check_not_suspended(&requester)?;
     let room_id = core.create_room(&requester.user_id, body).await?;

@@ -13,7 +13,7 @@ use crate::{Answer, extract::{Auth, PathArgs, Query}};
 /// How much.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Window {
+pub(crate) struct Window {
     limit: Option<u64>,
     archived: bool,
 }
@@ -22,7 +22,7 @@ pub struct Window {
 ///
 /// # Errors
 /// As [`Core::initial_sync`].
-pub async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(window): Query<Window>) -> Answer {
+pub(crate) async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(window): Query<Window>) -> Answer {
     Ok(Json(core.initial_sync(&requester, window.limit, window.archived).await?))
 }
 
@@ -30,7 +30,7 @@ pub async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(win
 ///
 /// # Errors
 /// As [`Core::room_initial_sync`].
-pub async fn get_room(
+pub(crate) async fn get_room(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -43,7 +43,7 @@ pub async fn get_room(
 ///
 /// # Errors
 /// Never.
-pub async fn get_events(State(core): State<Arc<Core>>, Auth(_): Auth) -> Answer {
+pub(crate) async fn get_events(State(core): State<Arc<Core>>, Auth(_): Auth) -> Answer {
     let now = SyncToken { stream: core.position(), to_device: core.position(), ephemeral: core.ephemeral_serial() };
     Ok(Json(json!({"chunk": [], "start": now.to_string(), "end": now.to_string()})))
 }

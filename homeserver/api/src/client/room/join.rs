@@ -13,7 +13,7 @@ use crate::{Answer, extract::{Auth, JsonOrEmpty, PathArgs, Query}};
 /// Servers to try.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Via {
+pub(crate) struct Via {
     via: Vec<OwnedServerName>,
     server_name: Vec<OwnedServerName>,
 }
@@ -21,7 +21,7 @@ pub struct Via {
 /// What a client says beside the room.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Body {
+pub(crate) struct Body {
     reason: Option<String>,
     third_party_signed: Option<Value>,
 }
@@ -30,7 +30,7 @@ pub struct Body {
 ///
 /// # Errors
 /// As [`Core::join_room`].
-pub async fn post(
+pub(crate) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomOrAliasId>,
@@ -47,7 +47,7 @@ pub async fn post(
 ///
 /// # Errors
 /// As [`Core::knock`].
-pub async fn post_knock(
+pub(crate) async fn post_knock(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomOrAliasId>,

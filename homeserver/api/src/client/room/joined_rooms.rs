@@ -12,6 +12,6 @@ use crate::{Answer, extract::Auth};
 ///
 /// # Errors
 /// As [`Core::joined_rooms`].
-pub async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Answer {
+pub(crate) async fn get(State(core): State<Arc<Core>>, Auth(requester): Auth) -> Answer {
     Ok(Json(json!({"joined_rooms": core.joined_rooms(&requester.user_id)?})))
 }

@@ -13,7 +13,7 @@ use crate::{Answer, extract::{Auth, PathArgs, Query}};
 /// Which members, and when.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Filter {
+pub(crate) struct Filter {
     at: Option<String>,
     membership: Option<String>,
     not_membership: Option<String>,
@@ -23,7 +23,7 @@ pub struct Filter {
 ///
 /// # Errors
 /// As [`Core::room_members`].
-pub async fn get(
+pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -45,7 +45,7 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`Core::joined_profiles`].
-pub async fn get_joined(
+pub(crate) async fn get_joined(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

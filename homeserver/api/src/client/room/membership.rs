@@ -13,13 +13,13 @@ use crate::{Answer, Empty, empty, extract::{Auth, JsonBody, JsonOrEmpty, PathArg
 /// Why.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Reason {
+pub(crate) struct Reason {
     reason: Option<String>,
 }
 
 /// Who, and why.
 #[derive(Debug, Deserialize)]
-pub struct Target {
+pub(crate) struct Target {
     user_id: OwnedUserId,
     #[serde(default)]
     reason: Option<String>,
@@ -27,7 +27,7 @@ pub struct Target {
 
 /// Whom to invite.
 #[derive(Debug, Deserialize)]
-pub struct Invite {
+pub(crate) struct Invite {
     user_id: Option<OwnedUserId>,
     #[serde(default)]
     reason: Option<String>,
@@ -39,7 +39,7 @@ pub struct Invite {
 ///
 /// # Errors
 /// As [`Core::leave_room`].
-pub async fn leave(
+pub(crate) async fn leave(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -53,7 +53,7 @@ pub async fn leave(
 ///
 /// # Errors
 /// As [`Core::forget_room`].
-pub async fn forget(
+pub(crate) async fn forget(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -66,7 +66,7 @@ pub async fn forget(
 ///
 /// # Errors
 /// As [`Core::invite`].
-pub async fn invite(
+pub(crate) async fn invite(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -89,7 +89,7 @@ pub async fn invite(
 ///
 /// # Errors
 /// As [`Core::kick`].
-pub async fn kick(
+pub(crate) async fn kick(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -103,7 +103,7 @@ pub async fn kick(
 ///
 /// # Errors
 /// As [`Core::ban`].
-pub async fn ban(
+pub(crate) async fn ban(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -117,7 +117,7 @@ pub async fn ban(
 ///
 /// # Errors
 /// As [`Core::unban`].
-pub async fn unban(
+pub(crate) async fn unban(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

@@ -18,7 +18,7 @@ use crate::{Answer, extract::{Auth, PathArgs, Query}};
 
 /// Which part of the history.
 #[derive(Debug, Deserialize)]
-pub struct Page {
+pub(crate) struct Page {
     dir: Option<String>,
     from: Option<String>,
     to: Option<String>,
@@ -43,7 +43,7 @@ pub(super) fn gap_of(text: Option<&str>) -> Result<Option<Gap>, Error> {
 ///
 /// # Errors
 /// As [`Core::room_messages`]; `M_MISSING_PARAM`, `M_INVALID_PARAM`.
-pub async fn get(
+pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

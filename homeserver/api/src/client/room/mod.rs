@@ -31,7 +31,7 @@ use crate::{AppState, routing::{Routes, V1, V3}};
 const SUMMARY_UNSTABLE: &[&str] = &["unstable/im.nheko.summary"];
 
 /// The routes of this area.
-pub fn routes() -> Router<AppState> {
+pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .client(V3, "/createRoom", post(create::post))
         .client(V3, "/joined_rooms", get(joined_rooms::get))
@@ -77,3 +77,6 @@ pub fn routes() -> Router<AppState> {
         .client(V1, "/room_summary/{room_id_or_alias}", get(space::get_summary))
         .client(SUMMARY_UNSTABLE, "/rooms/{room_id_or_alias}/summary", get(space::get_summary))
 }
+
+#[cfg(test)]
+mod tests;

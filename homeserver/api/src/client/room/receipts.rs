@@ -12,14 +12,14 @@ use crate::{Answer, Empty, empty, extract::{Auth, JsonBody, JsonOrEmpty, PathArg
 /// In which thread.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Thread {
+pub(crate) struct Thread {
     thread_id: Option<String>,
 }
 
 /// Up to where, by kind of marker.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Markers {
+pub(crate) struct Markers {
     #[serde(rename = "m.fully_read")]
     fully_read: Option<OwnedEventId>,
     #[serde(rename = "m.read")]
@@ -32,7 +32,7 @@ pub struct Markers {
 ///
 /// # Errors
 /// As [`Core::read_up_to`].
-pub async fn post(
+pub(crate) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, kind, event)): PathArgs<(OwnedRoomId, String, OwnedEventId)>,
@@ -46,7 +46,7 @@ pub async fn post(
 ///
 /// # Errors
 /// As [`Core::read_up_to`].
-pub async fn post_markers(
+pub(crate) async fn post_markers(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

@@ -16,7 +16,7 @@ use crate::{Answer, extract::{Auth, JsonOrEmpty, PathArgs}};
 ///
 /// # Errors
 /// As [`Core::redact_event`].
-pub async fn put(
+pub(crate) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, target, txn)): PathArgs<(OwnedRoomId, OwnedEventId, String)>,
@@ -30,7 +30,7 @@ pub async fn put(
 ///
 /// # Errors
 /// As [`put`].
-pub async fn post(
+pub(crate) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, target)): PathArgs<(OwnedRoomId, OwnedEventId)>,

@@ -20,7 +20,7 @@ use crate::{Answer, extract::{Auth, PathArgs, Query}};
 /// Which part of the relations.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Page {
+pub(crate) struct Page {
     dir: Option<String>,
     from: Option<String>,
     to: Option<String>,
@@ -31,7 +31,7 @@ pub struct Page {
 /// Which threads.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ThreadsQuery {
+pub(crate) struct ThreadsQuery {
     include: Option<String>,
     limit: Option<u64>,
     from: Option<String>,
@@ -41,7 +41,7 @@ pub struct ThreadsQuery {
 ///
 /// # Errors
 /// As [`Core::related_events`].
-pub async fn get(
+pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,
@@ -54,7 +54,7 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`Core::related_events`].
-pub async fn get_by_type(
+pub(crate) async fn get_by_type(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, event, rel_type)): PathArgs<(OwnedRoomId, OwnedEventId, String)>,
@@ -67,7 +67,7 @@ pub async fn get_by_type(
 ///
 /// # Errors
 /// As [`Core::related_events`].
-pub async fn get_by_kind(
+pub(crate) async fn get_by_kind(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, event, rel_type, kind)): PathArgs<(OwnedRoomId, OwnedEventId, String, String)>,
@@ -98,7 +98,7 @@ fn answer(
 ///
 /// # Errors
 /// As [`Core::room_threads`].
-pub async fn get_threads(
+pub(crate) async fn get_threads(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

@@ -12,7 +12,7 @@ use crate::{Answer, Empty, empty, extract::{Auth, JsonOrEmpty, PathArgs}};
 /// Why.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Body {
+pub(crate) struct Body {
     reason: Option<String>,
     score: Option<i64>,
 }
@@ -21,7 +21,7 @@ pub struct Body {
 ///
 /// # Errors
 /// As [`Core::report`].
-pub async fn post_event(
+pub(crate) async fn post_event(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,
@@ -36,7 +36,7 @@ pub async fn post_event(
 ///
 /// # Errors
 /// As [`Core::report`].
-pub async fn post_room(
+pub(crate) async fn post_room(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -50,7 +50,7 @@ pub async fn post_room(
 ///
 /// # Errors
 /// As [`Core::report`].
-pub async fn post_user(
+pub(crate) async fn post_user(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(user): PathArgs<OwnedUserId>,

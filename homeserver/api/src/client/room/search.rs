@@ -14,7 +14,7 @@ use crate::{Answer, extract::{Auth, JsonBody, Query}};
 /// Where to go on.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Page {
+pub(crate) struct Page {
     next_batch: Option<String>,
 }
 
@@ -22,7 +22,7 @@ pub struct Page {
 ///
 /// # Errors
 /// As [`Core::search`].
-pub async fn post(
+pub(crate) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     Query(page): Query<Page>,

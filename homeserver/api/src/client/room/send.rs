@@ -16,7 +16,7 @@ use crate::{Answer, extract::{Auth, JsonBody, PathArgs, Query}};
 /// When it was sent, as an application service says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Timestamp {
+pub(crate) struct Timestamp {
     /// Milliseconds since the Unix epoch.
     pub ts: Option<u64>,
 }
@@ -25,7 +25,7 @@ pub struct Timestamp {
 ///
 /// # Errors
 /// As [`Core::send_event`].
-pub async fn put(
+pub(crate) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, kind, txn)): PathArgs<(OwnedRoomId, String, String)>,
@@ -40,7 +40,7 @@ pub async fn put(
 ///
 /// # Errors
 /// As [`put`].
-pub async fn post(
+pub(crate) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, kind)): PathArgs<(OwnedRoomId, String)>,

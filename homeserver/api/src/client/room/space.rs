@@ -15,14 +15,14 @@ use crate::{Answer, extract::{Auth, OptionalAuth, PathArgs, Query}};
 /// Servers to ask.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Via {
+pub(crate) struct Via {
     via: Vec<OwnedServerName>,
 }
 
 /// Which part of the space.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Page {
+pub(crate) struct Page {
     suggested_only: bool,
     limit: Option<u64>,
     max_depth: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Page {
 ///
 /// # Errors
 /// As [`Core::room_summary`].
-pub async fn get_summary(
+pub(crate) async fn get_summary(
     State(core): State<Arc<Core>>,
     OptionalAuth(requester): OptionalAuth,
     PathArgs(room): PathArgs<OwnedRoomOrAliasId>,
@@ -55,7 +55,7 @@ pub async fn get_summary(
 ///
 /// # Errors
 /// As [`Core::space_hierarchy`].
-pub async fn get_hierarchy(
+pub(crate) async fn get_hierarchy(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

@@ -14,7 +14,7 @@ use crate::{Answer, extract::{Auth, JsonBody, PathArgs, Query}};
 /// How one piece of state is answered.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Format {
+pub(crate) struct Format {
     format: Option<String>,
 }
 
@@ -22,7 +22,7 @@ pub struct Format {
 ///
 /// # Errors
 /// As [`Core::room_state`].
-pub async fn get_all(
+pub(crate) async fn get_all(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
@@ -38,7 +38,7 @@ pub async fn get_all(
 ///
 /// # Errors
 /// As [`get_one`].
-pub async fn get_without_key(
+pub(crate) async fn get_without_key(
     core: State<Arc<Core>>,
     auth: Auth,
     PathArgs((room, kind)): PathArgs<(OwnedRoomId, String)>,
@@ -51,7 +51,7 @@ pub async fn get_without_key(
 ///
 /// # Errors
 /// As [`Core::room_state_event`].
-pub async fn get_one(
+pub(crate) async fn get_one(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, kind, key)): PathArgs<(OwnedRoomId, String, String)>,
@@ -69,7 +69,7 @@ pub async fn get_one(
 ///
 /// # Errors
 /// As [`put`].
-pub async fn put_without_key(
+pub(crate) async fn put_without_key(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, kind)): PathArgs<(OwnedRoomId, String)>,
@@ -83,7 +83,7 @@ pub async fn put_without_key(
 ///
 /// # Errors
 /// As [`Core::set_state`].
-pub async fn put(
+pub(crate) async fn put(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs((room, kind, key)): PathArgs<(OwnedRoomId, String, String)>,

@@ -12,7 +12,7 @@ use crate::{Answer, extract::{Auth, PathArgs, Query}};
 
 /// Which time, and on which side of it.
 #[derive(Debug, Deserialize)]
-pub struct Time {
+pub(crate) struct Time {
     ts: u64,
     dir: String,
 }
@@ -21,7 +21,7 @@ pub struct Time {
 ///
 /// # Errors
 /// As [`Core::event_at_time`].
-pub async fn get(
+pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,

@@ -12,7 +12,7 @@ use crate::{Answer, extract::{Auth, JsonBody, PathArgs}};
 
 /// Which version, and who creates the new room too.
 #[derive(Debug, Deserialize)]
-pub struct Body {
+pub(crate) struct Body {
     new_version: String,
     #[serde(default)]
     additional_creators: Vec<OwnedUserId>,
@@ -22,7 +22,7 @@ pub struct Body {
 ///
 /// # Errors
 /// As [`Core::upgrade_room`].
-pub async fn post(
+pub(crate) async fn post(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     PathArgs(room): PathArgs<OwnedRoomId>,
