@@ -72,7 +72,7 @@ struct Encryption {
 }
 
 /// A child of a space.
-struct Child {
+pub(crate) struct Child {
     room_id: OwnedRoomId,
     rank: (bool, String, u64, OwnedRoomId),
     stripped: Value,
@@ -150,7 +150,7 @@ impl Core {
         Ok(false)
     }
 
-    fn children_of(&self, room: &Room, suggested_only: bool) -> Result<Vec<Child>, Error> {
+    pub(crate) fn children_of(&self, room: &Room, suggested_only: bool) -> Result<Vec<Child>, Error> {
         let state = room.current();
         let ids = state.iter().filter(|(key, _)| &*key.kind == "m.space.child").map(|(_, id)| &***id);
         let mut children = Vec::new();
@@ -182,7 +182,7 @@ impl Core {
         Ok(children)
     }
 
-    fn hierarchy_room(&self, room: &Room, children: &[Child]) -> Result<HierarchyRoom, Error> {
+    pub(crate) fn hierarchy_room(&self, room: &Room, children: &[Child]) -> Result<HierarchyRoom, Error> {
         let shown = self.room_as_shown(room)?;
         let mut inner = room.lock();
         let rules: Option<JoinRules> = inner.state_content(self, "m.room.join_rules", "")?;
