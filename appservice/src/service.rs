@@ -335,7 +335,7 @@ impl Running {
     ///
     /// # Errors
     /// [`RoomCreatorError`].
-    pub async fn create_clinical_room(&self, spec: ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
+    pub async fn create_clinical_room(&self, spec: &ClinicalRoomSpec) -> Result<CreatedRoom, RoomCreatorError> {
         self.creator.create(spec.clone()).await
     }
 
