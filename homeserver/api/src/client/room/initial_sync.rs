@@ -1,12 +1,11 @@
-//! `GET /_matrix/client/v3/initialSync`, `/rooms/{roomId}/initialSync` and `/events`: deprecated; older tools use them.
+//! `GET /_matrix/client/v3/initialSync` and `/rooms/{roomId}/initialSync`: deprecated; older tools use them.
 
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use matron_core::{Core, sync::SyncToken};
+use matron_core::Core;
 use ruma::OwnedRoomId;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::{Answer, extract::{Auth, PathArgs, Query}};
 
@@ -37,13 +36,4 @@ pub(crate) async fn get_room(
     Query(window): Query<Window>,
 ) -> Answer {
     Ok(Json(core.room_initial_sync(&requester, &room, window.limit).await?))
-}
-
-/// Answers no event, and where the stream stands: whoever wants events asks `/sync`.
-///
-/// # Errors
-/// Never.
-pub(crate) async fn get_events(State(core): State<Arc<Core>>, Auth(_): Auth) -> Answer {
-    let now = SyncToken { stream: core.position(), to_device: core.position(), ephemeral: core.ephemeral_serial() };
-    Ok(Json(json!({"chunk": [], "start": now.to_string(), "end": now.to_string()})))
 }

@@ -63,7 +63,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .client(V3, "/rooms/{room_id}/read_markers", post(receipts::post_markers))
         .client(V3, "/rooms/{room_id}/initialSync", get(initial_sync::get_room))
         .client(V3, "/initialSync", get(initial_sync::get))
-        .client(V3, "/events", get(initial_sync::get_events))
         .client(V3, "/search", post(search::post))
         .client(V3, "/rooms/{room_id}/report", post(report::post_room))
         .client(V3, "/rooms/{room_id}/report/{event_id}", post(report::post_event))
