@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::{Json, Router, extract::State, routing::get};
 use matron_core::{
-    Core, Requester,
+    Core, Error, Requester,
     sync::{SyncAnswer, SyncRequest, token::SyncToken},
 };
-use ruma::RoomId;
+use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 use serde_json::{
     Map, Value, json,
@@ -31,10 +31,21 @@ pub(super) fn routes() -> Router<AppState> {
 struct Params {
     from: Option<String>,
     timeout: Option<u64>,
+    /// Deprecated, and only checked.
+    #[serde(rename = "limit")]
+    _limit: Option<u64>,
+    room_id: Option<OwnedRoomId>,
 }
 
 /// What happened since the token; without one, what happens from now on.
 async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(params): Query<Params>) -> Answer {
+    match &params.room_id {
+        Some(room) if !core.is_joined(&requester.user_id, room)? => {
+            return Err(Error::forbidden("you are not in this room").into());
+        }
+        None => core.check_not_guest(&requester)?,
+        Some(_) => {}
+    }
     let since: SyncToken = match params.from.as_deref().filter(|from| !from.is_empty()) {
         Some(from) => from.parse()?,
         None => SyncToken { stream: core.position(), ephemeral: core.ephemeral_serial(), ..SyncToken::default() },
@@ -48,13 +59,16 @@ async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(para
         ..SyncRequest::default()
     };
     let answer = core.sync(&requester, request).await?;
-    Ok(Json(json!({ "start": since.to_string(), "end": answer.next_batch, "chunk": flatten(&answer) })))
+    Ok(Json(json!({ "start": since.to_string(), "end": answer.next_batch, "chunk": flatten(&answer, params.room_id.as_deref()) })))
 }
 
-fn flatten(answer: &SyncAnswer) -> Vec<Box<RawValue>> {
+fn flatten(answer: &SyncAnswer, only: Option<&RoomId>) -> Vec<Box<RawValue>> {
     let mut chunk: Vec<Box<RawValue>> = answer.presence.events.clone();
     chunk.extend(answer.account_data.events.iter().cloned());
     for (room, joined) in &answer.rooms.join {
+        if only.is_some_and(|only| only != room) {
+            continue;
+        }
         let timeline = joined.timeline.events.iter();
         let rest = joined.ephemeral.events.iter().chain(&joined.account_data.events);
         chunk.extend(joined.state.events.iter().chain(timeline).chain(rest).filter_map(|event| in_room(event, room)));

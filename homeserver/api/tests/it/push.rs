@@ -155,9 +155,17 @@ async fn a_gateway_is_told_ids_only_and_a_dead_key_is_forgotten() {
     assert_eq!(notification.get("content"), None);
     assert_eq!(notification.get("sender"), None);
 
+    // What was read is told, too, without a word of what it was.
+    let receipt = format!("/v3/rooms/{room}/receipt/m.read/{event}");
+    server.post(&alice.token, &receipt, json!({})).await.ok();
+    let sent = server.outside.wait_for(2).await;
+    let badge = &sent[1].body.as_ref().unwrap()["notification"];
+    assert_eq!(badge["counts"], json!({ "unread": 0 }));
+    assert_eq!(badge.get("room_id"), None);
+
     server.outside.will_answer([Ok(json!({ "rejected": ["key"] }))]);
     server.say(&bob, &room, "another").await;
-    server.outside.wait_for(2).await;
+    server.outside.wait_for(3).await;
     let no_pusher = async {
         loop {
             let pushers = server.get(&alice.token, "/v3/pushers").await.ok();

@@ -151,3 +151,25 @@ async fn guests_are_let_in_where_they_are_wanted() {
     let path = format!("/v3/user/{}/account_data/x", guest.id);
     server.put(&guest.token, &path, json!({})).await.refused(403, "M_GUEST_ACCESS_FORBIDDEN");
 }
+
+#[tokio::test]
+async fn guests_join_where_they_may_and_leave_when_they_no_longer_may() {
+    let registration = Registration { guests: true, mode: RegistrationMode::Open, ..Registration::default() };
+    let server = Server::with(Settings { registration, ..open_settings() }, Vec::new());
+    let alice = server.user("alice").await;
+    let guest = user_of(&server.post("", "/v3/register?kind=guest", json!({})).await.ok());
+    let room = server.room(&[&alice]).await;
+    let join = format!("/v3/rooms/{room}/join");
+    server.post(&guest.token, &join, json!({})).await.refused(403, "M_GUEST_ACCESS_FORBIDDEN");
+    let access = format!("/v3/rooms/{room}/state/m.room.guest_access");
+    server.put(&alice.token, &access, json!({ "guest_access": "can_join" })).await.ok();
+    server.post(&guest.token, &join, json!({})).await.ok();
+    server.put(&alice.token, &access, json!({ "guest_access": "forbidden" })).await.ok();
+    let left = async {
+        let members = format!("/v3/rooms/{room}/joined_members");
+        while server.get(&alice.token, &members).await.ok()["joined"].as_object().unwrap().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), left).await.expect("the guest leaves");
+}

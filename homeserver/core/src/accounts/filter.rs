@@ -178,18 +178,6 @@ impl Filter {
     /// `M_BAD_JSON` for a filter that the specification does not know.
     pub fn parse(json: &str) -> Result<Self, Error> {
         let filter: Self = serde_json::from_str(json).map_err(|_| Error::bad_json("the filter has a value of the wrong form"))?;
-        for events in [
-            &filter.presence,
-            &filter.account_data,
-            &filter.room.ephemeral,
-            &filter.room.state,
-            &filter.room.timeline,
-            &filter.room.account_data,
-        ] {
-            if events.limit == Some(0) {
-                return Err(Error::bad_json("`limit` is at least 1"));
-            }
-        }
         Ok(filter)
     }
 }

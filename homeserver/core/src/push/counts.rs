@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     evaluate::{Actions, EventView, evaluate},
     new_event::RoomContext,
+    worker::{Job, News},
 };
 use crate::{
     Core, Error,
@@ -165,6 +166,14 @@ impl Core {
     pub fn unread_changed(&self, user: &UserId, room: &RoomId) {
         self.push.forget_counts(user, &room.to_owned());
         self.notifier.wake_user(user);
+        match self.pushers_of(user) {
+            Ok(pushers) => {
+                for pusher in pushers.iter().filter(|pusher| pusher.enabled) {
+                    self.push.jobs.add(Job { user: user.to_owned(), pusher: pusher.id(), news: News::Badge });
+                }
+            }
+            Err(error) => tracing::warn!(%error, "pushers could not be told of what was read"),
+        }
     }
 
     /// Adds a notifying event to a warm count.

@@ -9,7 +9,10 @@ use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{pusher::Pusher, worker::Job};
+use super::{
+    pusher::Pusher,
+    worker::{Job, News},
+};
 use crate::{
     Core, Error,
     ports::{OutboundRequest, PeerError, http_method::Method},
@@ -45,17 +48,23 @@ impl Core {
         let Some(pusher) = pushers.iter().find(|pusher| pusher.id() == job.pusher && pusher.enabled) else {
             return Ok(Delivery::Done);
         };
-        // What expired or was redacted while the gateway was away is not told any more.
-        let Some(event) = self.load_event(job.event.id())? else { return Ok(Delivery::Done) };
-        if !event.is_shown(self.now_ms()) || event.content_gone {
-            return Ok(Delivery::Done);
+        let unread = self.unread_rooms(&job.user)?;
+        let known = self.push.badges.lock().get(&(job.user.clone(), job.pusher.clone())).copied();
+        match &job.news {
+            // What expired or was redacted while the gateway was away is not told any more.
+            News::Event(event, _) => match self.load_event(event.id())? {
+                Some(event) if event.is_shown(self.now_ms()) && !event.content_gone => {}
+                _ => return Ok(Delivery::Done),
+            },
+            News::Badge if known.is_none_or(|known| known == unread) => return Ok(Delivery::Done),
+            News::Badge => {}
         }
         let Some(url) = pusher.url() else { return Ok(Delivery::Done) };
         let request = OutboundRequest {
             method: Method::Post,
             url: url.to_owned(),
             bearer: None,
-            body: Some(self.notification(job, pusher)?),
+            body: Some(self.notification(job, pusher, unread)?),
             timeout: TIMEOUT,
             max_bytes: MAX_ANSWER_BYTES,
             trusted: false,
@@ -67,6 +76,7 @@ impl Core {
                     self.remove_pusher(&job.user, &job.pusher).await?;
                     return Ok(Delivery::Rejected);
                 }
+                self.push.badges.lock().put((job.user.clone(), job.pusher.clone()), unread);
                 Ok(Delivery::Done)
             }
             Err(PeerError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => Ok(Delivery::Done),
@@ -74,48 +84,49 @@ impl Core {
         }
     }
 
-    fn notification(&self, job: &Job, pusher: &Pusher) -> Result<Value, Error> {
-        let pdu = &job.event.pdu;
-        let counts = json!({ "unread": self.unread_rooms(&job.user)? });
+    fn notification(&self, job: &Job, pusher: &Pusher, unread: u64) -> Result<Value, Error> {
         let mut data = pusher.data.clone();
         if let Some(data) = data.as_object_mut() {
             data.remove("url");
         }
-        let device = json!({
+        let mut device = json!({
             "app_id": pusher.app_id,
             "pushkey": pusher.pushkey,
             "pushkey_ts": pusher.pushkey_ts,
             "data": data,
-            "tweaks": job.actions.tweaks,
         });
-        let prio = if job.actions.highlight || job.actions.tweaks.contains_key("sound") { "high" } else { "low" };
-        let mut notification = json!({
-            "event_id": pdu.event_id(),
-            "room_id": pdu.room_id(),
-            "counts": counts,
-            "prio": prio,
-            "devices": [device],
-        });
-        // Privacy by default: push providers see ids only, unless the operator and the client want more.
-        if self.settings.push_includes_content
-            && !pusher.wants_ids_only()
-            && let Some(notification) = notification.as_object_mut()
-        {
-            notification.insert("id".to_owned(), pdu.event_id().as_str().into());
-            notification.insert("type".to_owned(), pdu.kind().into());
-            notification.insert("sender".to_owned(), pdu.sender().as_str().into());
-            notification.insert("content".to_owned(), pdu.content_value());
-            for (name, value) in self.names_of(pdu)? {
-                notification.insert(name.to_owned(), value.into());
+        let mut notification = Map::new();
+        notification.insert("counts".to_owned(), json!({ "unread": unread }));
+        if let News::Event(event, actions) = &job.news {
+            if let Some(device) = device.as_object_mut() {
+                device.insert("tweaks".to_owned(), Value::Object(actions.tweaks.clone()));
             }
-            if let Some(key) = pdu.state_key() {
-                notification.insert("user_is_target".to_owned(), (key == job.user.as_str()).into());
-                if let Some(membership) = pdu.membership() {
-                    notification.insert("membership".to_owned(), membership.into());
-                }
+            let is_loud = actions.highlight || actions.tweaks.contains_key("sound");
+            notification.insert("prio".to_owned(), if is_loud { "high" } else { "low" }.into());
+            notification.insert("event_id".to_owned(), event.id().as_str().into());
+            notification.insert("room_id".to_owned(), event.pdu.room_id().as_str().into());
+            // Privacy by default: push providers see ids only, unless the operator and the client want more.
+            if self.settings.push_includes_content && !pusher.wants_ids_only() {
+                self.add_content(&mut notification, &job.user, &event.pdu)?;
             }
         }
+        notification.insert("devices".to_owned(), json!([device]));
         Ok(json!({ "notification": notification }))
+    }
+
+    fn add_content(&self, notification: &mut Map<String, Value>, user: &UserId, pdu: &Pdu) -> Result<(), Error> {
+        notification.insert("id".to_owned(), pdu.event_id().as_str().into());
+        notification.insert("type".to_owned(), pdu.kind().into());
+        notification.insert("sender".to_owned(), pdu.sender().as_str().into());
+        notification.insert("content".to_owned(), pdu.content_value());
+        for (name, value) in self.names_of(pdu)? {
+            notification.insert(name.to_owned(), value.into());
+        }
+        if let (Some(key), Some(membership)) = (pdu.state_key(), pdu.membership()) {
+            notification.insert("user_is_target".to_owned(), (key == user.as_str()).into());
+            notification.insert("membership".to_owned(), membership.into());
+        }
+        Ok(())
     }
 
     /// What people call the room and the sender.

@@ -28,8 +28,9 @@ pub use rules::{Kind, Rule, Ruleset};
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use lru::LruCache;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::accounts::Warm;
 
@@ -46,6 +47,8 @@ pub struct State {
     counts: Mutex<counts::CountCache>,
     pushers: Warm<Arc<Vec<Pusher>>>,
     jobs: worker::Jobs,
+    /// What each pusher was last told of how much is unread.
+    badges: Mutex<LruCache<(OwnedUserId, pusher::PusherId), u64>>,
 }
 
 impl Default for State {
@@ -55,6 +58,7 @@ impl Default for State {
             counts: Mutex::new(counts::CountCache::new(WARM_COUNTS)),
             pushers: Warm::new(WARM_USERS),
             jobs: worker::Jobs::default(),
+            badges: Mutex::new(LruCache::new(WARM_USERS)),
         }
     }
 }

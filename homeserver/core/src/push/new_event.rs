@@ -8,7 +8,7 @@ use ruma::{OwnedUserId, UserId};
 
 use super::{
     evaluate::{Context, EventView, evaluate},
-    worker::Job,
+    worker::{Job, News},
 };
 use crate::{
     Core, Error,
@@ -96,8 +96,7 @@ impl Core {
                 self.push.jobs.add(Job {
                     user: user.clone(),
                     pusher: pusher.id(),
-                    event: Arc::clone(&new.event),
-                    actions: Arc::clone(&actions),
+                    news: News::Event(Arc::clone(&new.event), Arc::clone(&actions)),
                 });
             }
         }

@@ -28,13 +28,21 @@ const MAX_CONCURRENT: usize = 64;
 /// How often a notification is tried.
 const MAX_TRIES: u32 = 8;
 
-/// One event for one pusher.
+/// What a pusher is told.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// An event.
+    Event(EventRef, Arc<Actions>),
+    /// How much is unread, because some of it was read.
+    Badge,
+}
+
+/// News for one pusher.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) user: OwnedUserId,
     pub(super) pusher: PusherId,
-    pub(super) event: EventRef,
-    pub(super) actions: Arc<Actions>,
+    pub(super) news: News,
 }
 
 type QueueId = (OwnedUserId, PusherId);
@@ -62,6 +70,9 @@ impl Jobs {
             return;
         }
         let queue = queues.entry(id.clone()).or_default();
+        if matches!(job.news, News::Badge) {
+            queue.waiting.retain(|waiting| !matches!(waiting.news, News::Badge));
+        }
         queue.waiting.push_back(job);
         if queue.waiting.len() > MAX_WAITING {
             queue.waiting.pop_front();
