@@ -15,6 +15,9 @@ use crate::{
 /// How long to wait before a service that broke is started again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The governance bot's name where the configuration gives none.
+const BOT: &str = "matron";
+
 /// The service's configuration; its registration file exists afterwards, made with fresh tokens if it was missing.
 ///
 /// # Errors
@@ -24,7 +27,8 @@ pub(crate) fn prepare(path: &Path) -> Result<Config, DataError> {
     let config = Config::load(path).map_err(|error| refused(error.to_string()))?;
     if !config.registration.exists() {
         let url = format!("http://{}", config.listen);
-        let made = Registration::generate(&mut rand::rng(), &url, &config.server_name, &config.bot_localpart);
+        let bot = config.bot_localpart.as_deref().unwrap_or(BOT);
+        let made = Registration::generate(&mut rand::rng(), &url, &config.server_name, bot);
         let text = made.to_yaml().map_err(|error| refused(error.to_string()))?;
         data::write_new(&config.registration, 0o600, text.as_bytes())?;
     }

@@ -144,10 +144,10 @@ fn keys(findings: &mut Findings, config: &Config) {
         }
     }
     let dir = &config.server.data_dir;
-    if let Ok(data) = fs::metadata(dir) {
-        if data.mode() & 0o077 != 0 {
-            findings.add(Grade::Note, "data", format!("{} can be entered by others: chmod 700", dir.display()));
-        }
+    if let Ok(data) = fs::metadata(dir)
+        && data.mode() & 0o077 != 0
+    {
+        findings.add(Grade::Note, "data", format!("{} can be entered by others: chmod 700", dir.display()));
     }
     if config.server.master_key.command.is_none() && config.server.master_key_path().starts_with(dir) {
         findings.add(

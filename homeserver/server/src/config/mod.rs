@@ -185,10 +185,10 @@ fn split(tree: Value) -> Result<Config, ConfigError> {
         tree.insert("rate_limit".to_owned(), Value::Null);
     }
     let mut shared_secret_file = None;
-    if let Some(Value::Object(registration)) = tree.get_mut("registration") {
-        if let Some(path) = registration.remove("shared_secret_file") {
-            shared_secret_file = typed("registration.shared_secret_file", path)?;
-        }
+    if let Some(Value::Object(registration)) = tree.get_mut("registration")
+        && let Some(path) = registration.remove("shared_secret_file")
+    {
+        shared_secret_file = typed("registration.shared_secret_file", path)?;
     }
     Ok(Config {
         server: typed("", Value::Object(server))?,

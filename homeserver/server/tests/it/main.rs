@@ -1,9 +1,13 @@
 //! The real binary from outside, and the shape of the workspace.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics fails, as it should")]
+
 mod bad_starts;
 mod dependency_direction;
 mod kill;
 mod operator;
 mod redaction;
 mod serve;
+mod service;
 mod support;
+mod tls;

@@ -215,7 +215,6 @@ impl Drop for Server {
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    pub(crate) head: String,
     pub(crate) body: String,
 }
 
@@ -262,7 +261,7 @@ pub(crate) fn raw_request(address: &str, bytes: &[u8]) -> std::io::Result<Reply>
     } else {
         body.to_owned()
     };
-    Ok(Reply { status, head: head.to_owned(), body })
+    Ok(Reply { status, body })
 }
 
 fn unchunk(mut body: &str) -> Option<String> {
