@@ -102,7 +102,7 @@ impl Core {
             event: Some(signed.json().to_owned()),
             ..StrippedRoom::default()
         };
-        self.set_outside_standing(&invitee, room_id, Membership::Invite, pdu.sender().to_owned(), Some(stripped)).await?;
+        self.set_outside_standing(&invitee, room_id, Membership::Invite, pdu.sender().to_owned(), stripped).await?;
         Ok(SignedInvite { event: signed })
     }
 

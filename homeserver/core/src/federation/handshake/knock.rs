@@ -30,7 +30,7 @@ impl Core {
         for server in servers {
             match self.knock_through(&server, user, room_id, options.reason.as_deref()).await.map_err(passed_on) {
                 Ok(stripped) => {
-                    self.set_outside_standing(user, room_id, Membership::Knock, user.to_owned(), Some(stripped)).await?;
+                    self.set_outside_standing(user, room_id, Membership::Knock, user.to_owned(), stripped).await?;
                     return Ok(room_id.to_owned());
                 }
                 Err(error) if may_ask_others(&error) => refusal = Some(worse(refusal, error)),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use matron_room::Membership;
+use matron_room::{DraftPdu, Membership, Pdu, RoomVersion};
 use ruma::{RoomId, ServerName, UserId};
 
+use super::stripped::StrippedRoom;
 use crate::{Core, Error};
 
 /// How many servers are asked before the user has left without telling anyone.
@@ -26,16 +27,42 @@ impl Core {
             Err(error @ Error::Store(_)) => return Err(error),
             Err(_nobody_to_tell) => Vec::new(),
         };
+        let mut left = None;
         for server in servers.into_iter().take(MAX_SERVERS) {
             match self.leave_through(&server, user, room_id, reason).await {
-                Ok(()) => break,
+                Ok(leave) => {
+                    left = Some(leave);
+                    break;
+                }
                 Err(error @ Error::Store(_)) => return Err(error),
                 Err(error) => {
                     tracing::info!(room.id = %room_id, peer.name = %server, %error, "a server could not be told of a leave");
                 }
             }
         }
-        self.set_outside_standing(user, room_id, Membership::Leave, user.to_owned(), None).await
+        let leave = match left {
+            Some(leave) => Some(leave),
+            None => self.unheard_leave(user, room_id, reason)?,
+        };
+        let stripped = StrippedRoom {
+            room_version: leave.as_ref().map(|leave| leave.room_version().as_str().to_owned()).unwrap_or_default(),
+            event: leave.map(|leave| leave.json().to_owned()),
+            ..StrippedRoom::default()
+        };
+        self.set_outside_standing(user, room_id, Membership::Leave, user.to_owned(), stripped).await
+    }
+
+    /// A leave that no other server has heard of: for the user's own devices.
+    fn unheard_leave(&self, user: &UserId, room_id: &RoomId, reason: Option<&str>) -> Result<Option<Pdu>, Error> {
+        let stripped = self.load_stripped(user, room_id)?;
+        let Some(version) = stripped.and_then(|stripped| RoomVersion::find(&stripped.room_version)) else {
+            return Ok(None);
+        };
+        let content = self.member_content(user, Membership::Leave, reason)?;
+        let mut draft = DraftPdu::new(Some(room_id.to_owned()), user.to_owned(), "m.room.member", content)
+            .with_state_key(user.as_str());
+        draft.origin_server_ts_ms = self.now_ms();
+        Ok(draft.seal(version, &self.signing_key, &self.server_name).ok())
     }
 
     async fn leave_through(
@@ -44,10 +71,11 @@ impl Core {
         user: &UserId,
         room_id: &RoomId,
         reason: Option<&str>,
-    ) -> Result<(), Error> {
+    ) -> Result<Pdu, Error> {
         let template = self.fetch_template(server, Membership::Leave, room_id, user).await?;
         let content = self.member_content(user, Membership::Leave, reason)?;
         let leave = self.seal_membership(&template, user, room_id, content)?;
-        self.send_leave(server, &leave).await
+        self.send_leave(server, &leave).await?;
+        Ok(leave)
     }
 }

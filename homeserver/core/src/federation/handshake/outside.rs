@@ -6,6 +6,7 @@ use matron_room::{Membership, RoomVersion, UncheckedPdu};
 use ruma::{OwnedEventId, OwnedUserId, RoomId, ServerName};
 use serde_json::value::RawValue;
 
+use super::stripped::StrippedRoom;
 use crate::{Core, Error};
 
 impl Core {
@@ -43,7 +44,12 @@ impl Core {
         let Ok(signed) = unchecked.verify(&keys) else { return Ok(None) };
         let pdu = signed.into_pdu();
         let membership = pdu.membership_state().unwrap_or(Membership::Leave);
-        self.set_outside_standing(&user, room_id, membership, pdu.sender().to_owned(), None).await?;
+        let ended = StrippedRoom {
+            room_version: version.as_str().to_owned(),
+            event: Some(pdu.json().to_owned()),
+            ..StrippedRoom::default()
+        };
+        self.set_outside_standing(&user, room_id, membership, pdu.sender().to_owned(), ended).await?;
         Ok(Some(pdu.event_id().to_owned()))
     }
 }

@@ -1,6 +1,6 @@
 //! What is known of a room that this server is not in: the stripped state of an invite or a knock.
 
-use matron_room::Membership;
+use matron_room::{Membership, Pdu, RoomVersion, UncheckedPdu};
 use matron_storage::{Batch, Key, StreamPos, Table};
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
@@ -48,18 +48,14 @@ impl Core {
         room: &RoomId,
         membership: Membership,
         sender: OwnedUserId,
-        stripped: Option<StrippedRoom>,
+        stripped: StrippedRoom,
     ) -> Result<(), Error> {
         let mut batch = Batch::new();
         let index = batch.reserve_position();
         let standing =
             UserRoom { position: StreamPos(0), membership, event_id: None, sender: Some(sender), forgotten: false };
         self.write_standing(&mut batch, room, user, &standing, index)?;
-        let key = Key::new().text(user).text(room);
-        match &stripped {
-            Some(stripped) => batch.put(Table::RoomStripped, key, to_json(stripped)?),
-            None => batch.delete(Table::RoomStripped, key),
-        };
+        batch.put(Table::RoomStripped, Key::new().text(user).text(room), to_json(&stripped)?);
         // INVARIANT: announced before it is submitted, so that no sync steps over it.
         let guard = self.rooms.changes.begin(room);
         let committed = self.commit(batch).await?;
@@ -67,6 +63,20 @@ impl Core {
         guard.publish(committed.last());
         self.notifier.wake_user(user);
         Ok(())
+    }
+
+    /// The event with which the user left a room that this server was not in: an invite refused or taken back, a knock
+    /// withdrawn or turned down.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn outside_leave(&self, user: &UserId, room: &RoomId) -> Result<Option<Pdu>, Error> {
+        let Some(stripped) = self.load_stripped(user, room)? else { return Ok(None) };
+        let Some(version) = RoomVersion::find(&stripped.room_version) else { return Ok(None) };
+        let event = stripped.event.and_then(|raw| UncheckedPdu::parse(&raw, version).ok());
+        // It was verified, or made here, before it was kept.
+        let event = event.map(UncheckedPdu::trust_own);
+        Ok(event.filter(|event| matches!(event.membership_state(), Some(Membership::Leave | Membership::Ban))))
     }
 
     /// What an invite or knock told of the room is forgotten, because the user is in it.

@@ -33,7 +33,7 @@ const TRIES: usize = 4;
 impl Core {
     /// The event is judged and kept; `None` if this server is not in its room.
     ///
-    /// The inner error says why the event was dropped or rejected: its sender is told.
+    /// The inner error says why the event was dropped: its sender is told.
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::BadJson`] for an event without an id.
@@ -77,7 +77,7 @@ impl Core {
     /// An event whose signatures were verified is judged and kept. The caller has the room's turn.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] when it was rejected; [`Error::Store`].
+    /// [`Error::Peer`] when history before it is missing and nobody gives its state; [`Error::Store`].
     pub(crate) async fn receive_verified(
         self: &Arc<Self>,
         origin: &ServerName,
@@ -112,7 +112,7 @@ impl Core {
             Box::pin(self.fetch_missing_history(origin, room, &pdu)).await?;
         }
         let mut batch = Batch::new();
-        let before = self.state_before_event(&mut batch, origin, room, &pdu).await?;
+        let before = self.state_before_event(&mut batch, origin, room, &pdu, may_fetch_history).await?;
         let mut state_pdus = Vec::new();
         for (kind, key) in matron_room::auth_types_for(
             pdu.kind(),
@@ -181,7 +181,8 @@ impl Core {
         self.write_event(&mut batch, &skeleton, &record, None)?;
         self.commit(batch).await?;
         self.rooms.forget_event(pdu.event_id());
-        Err(Error::forbidden(sentence))
+        // It was dealt with as the specification asks: its sender hears of no failure.
+        Ok(Received::Kept(Status::Rejected))
     }
 
     async fn append_received(

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use matron_room::Pdu;
 use matron_storage::Batch;
-use ruma::{OwnedEventId, ServerName};
+use ruma::{EventId, OwnedEventId, ServerName};
 use serde_json::Value;
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 impl Core {
     /// The state before the event. What is new of it goes into the batch.
     ///
+    /// An event that its origin `pushed` to us without giving what comes before it is judged by the state before itself;
+    /// one that was found on a walk back, by the states after what is missing before it.
+    ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Peer`] when history is missing and nobody gives the state.
     pub(super) async fn state_before_event(
@@ -27,44 +30,97 @@ impl Core {
         origin: &ServerName,
         room: &Arc<Room>,
         pdu: &Pdu,
+        pushed: bool,
     ) -> Result<NamedState, Error> {
         let mut states = Vec::new();
-        let mut gap = pdu.prev_events().is_empty();
+        let mut missing = Vec::new();
         for prev in pdu.prev_events() {
             match self.load_event(prev)? {
                 Some(prev) if self.is_in_graph(prev.id())? => states.push(self.state_after(batch, &prev)?),
-                _ => gap = true,
+                _ => missing.push(prev.clone()),
             }
         }
-        if !gap {
+        if missing.is_empty() && !pdu.prev_events().is_empty() {
             return self.resolve_states(batch, room.version(), states);
         }
+        if pushed {
+            missing.clear();
+        }
         for server in self.servers_to_ask(Some(origin), room) {
-            match self.fetch_state_before(&server, room, pdu).await {
-                Ok(state) if !state.is_empty() => {
-                    let changes = difference(&StateMap::new(), &state);
-                    let group = self.write_state_group(batch, GroupId::EMPTY, &changes, &state)?;
-                    states.push(NamedState { state, group });
+            match self.fetch_states_after(&server, room, pdu, &missing).await {
+                Ok(fetched) => {
+                    for state in fetched {
+                        let changes = difference(&StateMap::new(), &state);
+                        let group = self.write_state_group(batch, GroupId::EMPTY, &changes, &state)?;
+                        states.push(NamedState { state, group });
+                    }
                     return self.resolve_states(batch, room.version(), states);
                 }
-                Ok(_) | Err(Error::Peer(_) | Error::PeerAnswer { .. }) => {}
+                Err(Error::Peer(_) | Error::PeerAnswer { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Error::Peer("history before this event is missing, and no server gives its state".into()))
     }
 
+    /// The states after the missing events that this one follows, as a peer gives them; if it does not know one of them, the
+    /// state before the event itself. At least one.
+    async fn fetch_states_after(
+        &self,
+        server: &ServerName,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        missing: &[OwnedEventId],
+    ) -> Result<Vec<StateMap>, Error> {
+        let mut states = Vec::with_capacity(missing.len());
+        for prev in missing {
+            match self.fetch_state_after(server, room, prev).await {
+                Ok(state) => states.push(state),
+                Err(Error::Peer(_) | Error::PeerAnswer { .. }) => {
+                    states.clear();
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if states.is_empty() {
+            states.push(self.fetch_state_before(server, room, pdu).await?);
+        }
+        Ok(states)
+    }
+
+    /// The state after an event of which nothing is known yet; the event is kept as an outlier.
+    async fn fetch_state_after(
+        &self,
+        server: &ServerName,
+        room: &Arc<Room>,
+        id: &EventId,
+    ) -> Result<StateMap, Error> {
+        let mut state = self.fetch_state_at(server, room, id).await?;
+        self.fetch_one_by_one(server, room.version(), room.id(), vec![id.to_owned()]).await?;
+        let event = self.load_event(id)?.filter(|event| event.pdu.room_id() == room.id());
+        let event = event.ok_or_else(|| Error::Peer("the server does not give an event whose state it gave".into()))?;
+        if let Some(key) = event.pdu.state_key().filter(|_| event.is_usable()) {
+            state.insert(StateKey::new(event.pdu.kind(), key), Arc::new(id.to_owned()));
+        }
+        Ok(state)
+    }
+
     /// The state before the event as a peer gives it; its events are kept as outliers.
     ///
     /// # Errors
-    /// [`Error::Peer`], [`Error::PeerAnswer`], [`Error::Store`].
+    /// [`Error::Peer`], also for an empty state, [`Error::PeerAnswer`], [`Error::Store`].
     pub(crate) async fn fetch_state_before(
         &self,
         server: &ServerName,
         room: &Arc<Room>,
         pdu: &Pdu,
     ) -> Result<StateMap, Error> {
-        let query = format!("{}?event_id={}", encode(room.id().as_str()), encode(pdu.event_id().as_str()));
+        self.fetch_state_at(server, room, pdu.event_id()).await
+    }
+
+    async fn fetch_state_at(&self, server: &ServerName, room: &Arc<Room>, id: &EventId) -> Result<StateMap, Error> {
+        let query = format!("{}?event_id={}", encode(room.id().as_str()), encode(id.as_str()));
         let ids_path = format!("/_matrix/federation/v1/state_ids/{query}");
         let answer = self.peer_get(server, ids_path, Duration::from_secs(30), MAX_STATE_BYTES).await?;
         let state_ids = event_ids(&answer, "pdu_ids");
@@ -89,6 +145,9 @@ impl Core {
             if let Some(key) = event.pdu.state_key() {
                 state.insert(StateKey::new(event.pdu.kind(), key), Arc::new(id));
             }
+        }
+        if state.is_empty() {
+            return Err(Error::Peer("the server gave an empty state".into()));
         }
         Ok(state)
     }
