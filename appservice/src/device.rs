@@ -1,4 +1,4 @@
-//! A bridged device at work: one task owns its [`Machine`], its session and its stored state.
+//! A bridged device at work: one task owns its [`Machine`](crate::crypto::Machine), its session and its stored state.
 //!
 //! Everybody else holds a [`Device`], the way to that task. Requests wait in a bounded queue while the
 //! homeserver is away.

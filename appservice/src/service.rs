@@ -98,7 +98,7 @@ impl AppService {
     /// homeserver may come up later.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`enum@Error`].
     pub async fn start(config: Config) -> Result<Running, Error> {
         Self::start_with(config, Arc::new(SystemClock)).await
     }
@@ -106,7 +106,7 @@ impl AppService {
     /// [`AppService::start`] with another clock.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`enum@Error`].
     pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Error> {
         config.check()?;
         let text = std::fs::read_to_string(&config.registration)
@@ -369,7 +369,7 @@ fn report_end(ended: Result<(), tokio::task::JoinError>) {
 /// Runs the application service until `shutdown` ends.
 ///
 /// # Errors
-/// [`Error`] where it cannot start, and [`Error::Worker`] where a part of it breaks.
+/// [`enum@Error`] where it cannot start, and [`Error::Worker`] where a part of it breaks.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     let mut running = AppService::start(config).await?;
     tracing::info!(address = %running.listen_addr(), "the application service listens");

@@ -91,7 +91,7 @@ pub struct Core {
     pub accounts: accounts::State,
     /// See [`appservices`].
     pub appservices: appservices::State,
-    /// See [`federation`](crate::federation).
+    /// See [`federation`].
     pub inbound: federation::State,
     /// See [`governance`].
     pub governance: governance::State,

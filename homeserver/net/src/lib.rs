@@ -1,7 +1,7 @@
 //! How Matron reaches other servers: finding them, TLS, signing, bounds on what comes back.
 //!
 //! [`NetFederation`] implements [`matron_core::ports::Federation`]. Every connection, whoever asked for it, goes
-//! through [`dial`](dial): names are resolved there, the address that is really connected to is checked by
+//! through [`dial`]: names are resolved there, the address that is really connected to is checked by
 //! [`AddressGuard`], TLS is verified, and only then does a byte of the request leave.
 //!
 //! - [`config`]: what an operator may choose.

@@ -15,6 +15,9 @@ use tower::ServiceExt as _;
 use super::{Caller, body::TimedBody, forwarded};
 use crate::serve::stopped;
 
+/// The largest head of a request, bytes; filters of `/sync` may stand in its query.
+const MAX_HEAD: usize = 128 * 1024;
+
 /// The times of a connection, and whose word about addresses counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -40,6 +43,7 @@ pub(super) async fn serve<S>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
