@@ -239,7 +239,10 @@ impl Core {
         }
         put("m.room.join_rules", json!({"join_rule": preset.join_rule}));
         put("m.room.history_visibility", json!({"history_visibility": "shared"}));
-        put("m.room.guest_access", json!({"guest_access": preset.guest_access}));
+        // Without one, guests are kept out.
+        if preset.guest_access != "forbidden" {
+            put("m.room.guest_access", json!({"guest_access": preset.guest_access}));
+        }
         for given in &request.initial_state {
             if matches!(given.kind.as_str(), "m.room.create" | "m.room.member") {
                 return Err(Error::InvalidRoomState("the initial state cannot hold create or member events".into()));

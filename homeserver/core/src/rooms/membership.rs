@@ -26,6 +26,8 @@ pub struct JoinOptions {
     pub reason: Option<String>,
     /// The client's proof of a third-party invite.
     pub third_party_signed: Option<Value>,
+    /// What the member event says beside, instead of the profile.
+    pub content: serde_json::Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +89,11 @@ impl Core {
             return Ok(room_id.to_owned());
         }
         let mut content = self.member_content(user, Membership::Join, options.reason.as_deref())?;
+        if let Value::Object(content) = &mut content {
+            const OURS: [&str; 3] =
+                ["membership", "join_authorised_via_users_server", matron_policy::CREDENTIAL_FIELD];
+            content.extend(options.content.clone().into_iter().filter(|(field, _)| !OURS.contains(&field.as_str())));
+        }
         if let Some(signed) = &options.third_party_signed {
             if let Value::Object(content) = &mut content {
                 content.insert("third_party_invite".to_owned(), json!({"signed": signed}));

@@ -82,7 +82,7 @@ impl Core {
     /// The redaction is in the room, and what it names has lost its content.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown target, [`Error::Forbidden`] without the power to redact it; as [`Core::send_event`].
+    /// [`Error::InvalidParam`] for a target that is not in the room, [`Error::Forbidden`] without the power to redact it; as [`Core::send_event`].
     pub async fn redact_event(
         self: &std::sync::Arc<Self>,
         new: super::send::NewEvent,
@@ -90,7 +90,10 @@ impl Core {
         let Some(target) = &new.redacts else { return Err(Error::MissingParam("what to redact is missing".into())) };
         let room = self.open_room(&new.room_id)?;
         self.require_joined(&room, &new.sender)?;
-        let target = self.load_event_in(&new.room_id, target)?;
+        let target = self.load_event_in(&new.room_id, target).map_err(|error| match error {
+            Error::NotFound(_) => Error::invalid("this room has no such event"),
+            error => error,
+        })?;
         // SPEC: Client-Server API, "Redactions": one's own events need no power beyond sending redactions.
         if target.pdu.sender() != new.sender {
             let levels = room.lock().power_levels(self)?;

@@ -125,6 +125,7 @@ impl Core {
     /// [`Error::NotFound`] for an unknown room, [`Error::Forbidden`] by the authorisation rules,
     /// [`Error::PolicyDenied`] or [`Error::PolicyUndetermined`] by policy, [`Error::TooLarge`], [`Error::BadJson`].
     pub async fn send_event(self: &Arc<Self>, new: NewEvent) -> Result<OwnedEventId, Error> {
+        check_tombstone(&new)?;
         let txn_key = new.txn.as_ref().map(Txn::key);
         for _ in 0..TRIES {
             if let Some(done) = self.find_txn(txn_key.as_deref())? {
@@ -284,6 +285,15 @@ impl Core {
         })
         .map_err(|error| Error::forbidden(error.sentence))
     }
+}
+
+/// A room does not lead to itself.
+fn check_tombstone(new: &NewEvent) -> Result<(), Error> {
+    let replacement = new.content.get("replacement_room").and_then(Value::as_str);
+    if new.kind == "m.room.tombstone" && replacement == Some(new.room_id.as_str()) {
+        return Err(Error::invalid("a room cannot be its own replacement"));
+    }
+    Ok(())
 }
 
 /// The error that a sender sees for a draft that cannot be sealed.

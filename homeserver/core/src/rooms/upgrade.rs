@@ -156,6 +156,8 @@ impl Core {
         for kind in CARRIED {
             if let Some(content) = content(inner.state_pdu(self, kind, "")?) {
                 state.push((kind.to_owned(), String::new(), content));
+            } else if kind == "m.room.guest_access" {
+                state.push((kind.to_owned(), String::new(), json!({"guest_access": "forbidden"})));
             }
         }
         let keyed: Vec<_> = inner

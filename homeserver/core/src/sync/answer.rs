@@ -1,6 +1,6 @@
 //! The shape of a `/sync` answer (Client-Server API, "Syncing"). Events are spliced, never parsed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
@@ -124,6 +124,9 @@ pub struct JoinedRoom {
     /// Unread counts by thread, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unread_thread_notifications: Option<BTreeMap<String, UnreadCounts>>,
+    /// Who came in, or is new to the client: their presence is told with it.
+    #[serde(skip)]
+    pub newcomers: BTreeSet<OwnedUserId>,
 }
 
 impl JoinedRoom {

@@ -234,9 +234,13 @@ impl Core {
         user: &ruma::UserId,
         answer: &SyncAnswer,
     ) -> Result<Vec<crate::presence::PresenceUpdate>, Error> {
-        let Some(lists) = &answer.device_lists else { return Ok(Vec::new()) };
-        let sharing = self.users_sharing_room(user)?;
-        let others = lists.changed.iter().filter(|other| &***other != user && sharing.contains(*other));
-        Ok(self.presence_of_users(others.map(|other| &**other)))
+        let mut others: BTreeSet<&ruma::OwnedUserId> =
+            answer.rooms.join.values().flat_map(|room| &room.newcomers).collect();
+        if let Some(lists) = &answer.device_lists {
+            let sharing = self.users_sharing_room(user)?;
+            others.extend(lists.changed.iter().filter(|other| sharing.contains(*other)));
+        }
+        others.retain(|other| &***other != user);
+        Ok(self.presence_of_users(others.into_iter().map(|other| &**other)))
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Core, Error, Requester,
-    accounts::EventFilter,
+    accounts::{EventFilter, EventFormat},
     rooms::{EventRef, Room, StateKey, StateMap},
 };
 
@@ -62,24 +62,32 @@ impl Core {
         let filter = &span.request.filter.room.timeline;
         let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let current = room.current();
         let window = self.window(room.id(), after, span.to, limit, |event| {
-            self.is_told(user, event, filter, ignored, was_joined)
+            self.is_told(user, event, filter, ignored, was_joined, &current)
         })?;
 
         let state = self.state_of_window(requester, room, span, &window, state_then.as_ref().filter(|_| !whole))?;
         let mut told = JoinedRoom {
-            timeline: self.timeline_of_window(requester, &window)?,
+            timeline: self.timeline_of_window(requester, span, &window)?,
             ..JoinedRoom::default()
         };
         let state_filter = &span.request.filter.room.state;
         for event in &state {
             if state_filter.allows(event.pdu.kind(), Some(event.pdu.sender())) {
-                told.state.events.push(self.client_event_for(event, user, requester.device_id.as_deref(), false)?);
+                told.state.events.push(self.told_event(requester, span, event)?);
             }
         }
         let members_changed = state.iter().chain(&window.events).any(|event| event.pdu.kind() == "m.room.member");
         if whole || members_changed {
             told.summary = self.summary(room, user)?;
+        }
+        if span.since.is_some() && after.is_none() {
+            // What the client may hold of an earlier stay does not end where this begins.
+            told.timeline.limited = true;
+            told.newcomers = room.joined().iter().cloned().collect();
+        } else {
+            told.newcomers = newcomers(state.iter().chain(&window.events));
         }
         told.ephemeral = self.ephemeral(user, room.id(), span, after.is_none(), ignored)?;
         let counts = self.unread_counts(user, room.id(), filter.unread_thread_notifications)?;
@@ -96,6 +104,7 @@ impl Core {
         filter: &EventFilter,
         ignored: &Ignored,
         was_joined: bool,
+        current: &StateMap,
     ) -> Result<bool, Error> {
         let pdu = &event.pdu;
         if !pdu.is_state() && ignored.contains(pdu.sender()) {
@@ -108,7 +117,14 @@ impl Core {
             }
         }
         // Whoever was joined before the first new event and still is may see all that lies between.
-        if was_joined { Ok(true) } else { self.can_see_event(user, event) }
+        if was_joined || self.can_see_event(user, event)? {
+            return Ok(true);
+        }
+        // The current state is every member's to know, whenever it was set.
+        Ok(pdu
+            .state_key()
+            .and_then(|key| current.get(&StateKey::new(pdu.kind(), key)))
+            .is_some_and(|id| &***id == event.id()))
     }
 
     /// The state that goes before the window: all of it, or what changed since `then`.
@@ -155,16 +171,33 @@ impl Core {
         Ok(state)
     }
 
-    pub(super) fn timeline_of_window(&self, requester: &Requester, window: &Window) -> Result<Timeline, Error> {
+    /// The event in the form that the filter asks for.
+    pub(super) fn told_event(
+        &self,
+        requester: &Requester,
+        span: &Span<'_>,
+        event: &EventRef,
+    ) -> Result<Box<RawValue>, Error> {
+        if span.request.filter.event_format == Some(EventFormat::Federation) {
+            let mut whole: serde_json::Map<String, serde_json::Value> = serde_json::from_str(event.pdu.json().get())
+                .map_err(|error| Error::internal(format!("a stored event is no object: {error}")))?;
+            whole.insert("event_id".to_owned(), json!(event.id()));
+            whole.insert("room_id".to_owned(), json!(event.pdu.room_id()));
+            return raw(&serde_json::Value::Object(whole));
+        }
+        self.client_event_for(event, &requester.user_id, requester.device_id.as_deref(), false)
+    }
+
+    pub(super) fn timeline_of_window(
+        &self,
+        requester: &Requester,
+        span: &Span<'_>,
+        window: &Window,
+    ) -> Result<Timeline, Error> {
         let mut timeline =
             Timeline { limited: window.limited, prev_batch: Some(format!("t{}", window.start)), ..Timeline::default() };
         for event in &window.events {
-            timeline.events.push(self.client_event_for(
-                event,
-                &requester.user_id,
-                requester.device_id.as_deref(),
-                false,
-            )?);
+            timeline.events.push(self.told_event(requester, span, event)?);
         }
         Ok(timeline)
     }
@@ -230,7 +263,7 @@ impl Core {
         if filter.allows_type("m.typing") {
             let (serial, users) = self.typing_in(room);
             let told = span.since.filter(|_| !new).map_or(0, |since| since.ephemeral);
-            if serial > told && serial <= span.ephemeral && (!users.is_empty() || !new) {
+            if serial > told && serial <= span.ephemeral {
                 let users: Vec<_> = users.into_iter().filter(|user| !ignored.contains(user)).collect();
                 events.events.push(raw(&json!({"type": "m.typing", "content": {"user_ids": users}}))?);
             }
@@ -288,6 +321,14 @@ impl Core {
         }
         raw(&json!({"type": "m.receipt", "content": content})).map(Some)
     }
+}
+
+/// The users whose joining is among these events.
+fn newcomers<'a>(events: impl Iterator<Item = &'a EventRef>) -> BTreeSet<OwnedUserId> {
+    events
+        .filter(|event| event.pdu.membership_state() == Some(Membership::Join))
+        .filter_map(|event| event.pdu.state_key()?.try_into().ok())
+        .collect()
 }
 
 pub(super) fn raw(value: &serde_json::Value) -> Result<Box<RawValue>, Error> {

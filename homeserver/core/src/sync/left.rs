@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_room::{Membership, stripped_event};
+use matron_room::{Membership, Unsigned, stripped_event, sync_event};
 use matron_storage::{Key, StreamPos, Table};
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Ignored,
-    answer::{Events, InvitedRoom, KnockedRoom, LeftRoom, Rooms, Timeline},
+    answer::{Events, InvitedRoom, KnockedRoom, LeftRoom, Rooms},
     build::Span,
     timeline::timeline_of,
 };
@@ -93,6 +93,15 @@ impl Core {
         Ok(stored.map(|stored| if knock { stored.knock_state } else { stored.invite_state }).unwrap_or_default())
     }
 
+    /// A room that was left while this server was not in it: the leaving, if it is known.
+    fn left_outside(&self, requester: &Requester, room_id: &RoomId) -> Result<LeftRoom, Error> {
+        let mut left = LeftRoom::default();
+        if let Some(leave) = self.outside_leave(&requester.user_id, room_id)? {
+            left.timeline.events.push(sync_event(&leave, &Unsigned::default()));
+        }
+        Ok(left)
+    }
+
     fn left_room(
         &self,
         requester: &Requester,
@@ -102,7 +111,7 @@ impl Core {
     ) -> Result<LeftRoom, Error> {
         let user = &requester.user_id;
         if self.find_room(room_id)?.is_none() {
-            return Ok(LeftRoom::default());
+            return self.left_outside(requester, room_id);
         }
         // A leaving that is not in the timeline (an invite refused elsewhere) has nothing to show.
         let rows = self.timeline_rows(
@@ -113,7 +122,7 @@ impl Core {
             1,
         )?;
         if rows.is_empty() {
-            return Ok(LeftRoom { timeline: Timeline::default(), ..LeftRoom::default() });
+            return self.left_outside(requester, room_id);
         }
         let state_then = match span.since {
             Some(since) => Some(self.state_as_of(room_id, since.stream)?),
@@ -130,9 +139,9 @@ impl Core {
             Ok(filter.allows(event.pdu.kind(), Some(event.pdu.sender()))
                 && (Some(event.id()) == standing.event_id.as_deref() || self.can_see_event(user, event)?))
         })?;
-        let mut left = LeftRoom { timeline: self.timeline_of_window(requester, &window)?, ..LeftRoom::default() };
+        let mut left = LeftRoom { timeline: self.timeline_of_window(requester, span, &window)?, ..LeftRoom::default() };
         // Who was never joined learns only of the own leaving.
-        let may_see_state = was_joined || window.events.len() > 1 || span.since.is_none();
+        let may_see_state = was_joined || self.visible_state(user, room_id).is_ok();
         if may_see_state {
             let then = state_then.filter(|_| was_joined);
             for (key, id) in window.state_beside(then.as_ref()) {
@@ -140,7 +149,7 @@ impl Core {
                     continue;
                 }
                 if let Some(event) = self.load_event(&id)? {
-                    left.state.events.push(self.client_event_for(&event, user, requester.device_id.as_deref(), false)?);
+                    left.state.events.push(self.told_event(requester, span, &event)?);
                 }
             }
         }

@@ -152,7 +152,7 @@ impl Core {
             let rows = self.timeline_rows(room, floor, end, Order::Descending, page)?;
             let full = rows.len() == page;
             for row in rows {
-                if window.events.len() >= limit || looked_at >= LOOKED_AT {
+                if looked_at >= LOOKED_AT {
                     window.limited = true;
                     break 'pages;
                 }
@@ -162,6 +162,10 @@ impl Core {
                     && event.is_shown(now_ms)
                     && keep(&event)?
                 {
+                    if window.events.len() >= limit {
+                        window.limited = true;
+                        break 'pages;
+                    }
                     window.events.push(event);
                     first = Some(row);
                 } else if window.events.is_empty() {

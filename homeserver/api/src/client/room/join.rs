@@ -39,6 +39,7 @@ pub(crate) async fn post(
 ) -> Answer {
     core.check_not_suspended(&requester)?;
     let (room_id, options) = find(&core, room, via, body).await?;
+    core.check_guest_admitted(&requester, &room_id)?;
     let room_id = core.join_room(&requester.user_id, &room_id, options).await?;
     Ok(Json(json!({"room_id": room_id})))
 }
@@ -77,5 +78,5 @@ async fn find(
             found.room_id
         }
     };
-    Ok((room_id, JoinOptions { via, reason: body.reason, third_party_signed: body.third_party_signed }))
+    Ok((room_id, JoinOptions { via, reason: body.reason, third_party_signed: body.third_party_signed, ..JoinOptions::default() }))
 }

@@ -69,7 +69,7 @@ impl Core {
     /// The event and what is around it, as the user may see it.
     ///
     /// # Errors
-    /// As [`Core::visible_event`].
+    /// As [`Core::visible_event`]; [`Error::Forbidden`] for anyone who may not look into the room.
     pub async fn event_context(
         self: &Arc<Self>,
         requester: &Requester,
@@ -79,6 +79,7 @@ impl Core {
         filter: &EventFilter,
     ) -> Result<EventContext, Error> {
         let user = &requester.user_id;
+        self.sight_of(user, room)?;
         let event = self.visible_event(user, room, id)?;
         let limit = limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
         let before = usize::try_from(limit / 2).unwrap_or(0);

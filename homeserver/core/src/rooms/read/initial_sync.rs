@@ -92,7 +92,8 @@ impl Core {
                 rooms.push(room);
             }
         }
-        let sharing = self.users_sharing_room(user)?;
+        let mut sharing = self.users_sharing_room(user)?;
+        sharing.insert(user.to_owned());
         let presence: Vec<Value> = self
             .presence_of_users(sharing.iter().map(|member| &**member))
             .into_iter()

@@ -22,6 +22,8 @@ const MAX_LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 10;
 /// How many events one request looks at before it gives what it has.
 const MAX_LOOKED_AT: usize = 5_000;
+/// How often one request asks other servers for more.
+const MAX_BACKFILLS: usize = 3;
 /// How many rows are read at once.
 const PAGE: usize = 100;
 
@@ -93,17 +95,33 @@ impl Core {
             }
         };
         let mut found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
-        if backward && found.stopped_at.is_none() && found.events.len() < limit {
+        let mut more_elsewhere = backward && self.may_backfill(room)?;
+        for _ in 0..MAX_BACKFILLS {
+            if !more_elsewhere || found.stopped_at.is_some() || found.events.len() >= limit {
+                break;
+            }
             // What is here ends; another server may have more.
             let lacking = limit.saturating_sub(found.events.len());
-            if self.may_backfill(room)? && self.backfill(room, lacking).await? > 0 {
+            more_elsewhere = self.backfill(room, lacking).await? > 0;
+            if more_elsewhere {
                 found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
             }
         }
+        let end = match request.direction {
+            Direction::Backward if more_elsewhere => {
+                let first = self.rows_between(room, Gap::START, Gap::END, Direction::Forward, 1)?;
+                found.stopped_at.or(first.first().map(|row| Gap(row.timeline)))
+            }
+            Direction::Backward => found.stopped_at,
+            // More may be said.
+            Direction::Forward => {
+                found.stopped_at.or(found.events.last().map(|event| Gap::after(event.record.timeline)))
+            }
+        };
         let state = if request.filter.lazy_load_members { self.members_for(&found.events)? } else { Vec::new() };
         Ok(MessagesPage {
             start: start.to_string(),
-            end: found.stopped_at.map(|gap| gap.to_string()),
+            end: end.map(|gap| gap.to_string()),
             chunk: self.for_client(requester, &found.events)?,
             state: self.for_client(requester, &state)?,
         })

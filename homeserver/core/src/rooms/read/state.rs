@@ -101,7 +101,8 @@ impl Core {
         if user == target && !joined && matches!(membership, Membership::Join | Membership::Leave) {
             let reason = content.get("reason").and_then(Value::as_str).map(ToOwned::to_owned);
             if membership == Membership::Join {
-                let options = crate::rooms::membership::JoinOptions { reason, ..Default::default() };
+                let content = content.as_object().cloned().unwrap_or_default();
+                let options = crate::rooms::membership::JoinOptions { reason, content, ..Default::default() };
                 self.join_room(user, room, options).await?;
             } else {
                 self.leave_room(user, room, reason.as_deref()).await?;
