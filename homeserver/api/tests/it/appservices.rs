@@ -141,3 +141,29 @@ async fn a_registration_that_makes_no_sense_is_refused() {
     assert!(Registration::parse(&FILE.replace("'@lab_.*:us\\.example'", "'@lab_('")).is_err());
     assert!(Registration::parse("{\"id\":\"a\",\"url\":null,\"as_token\":\"a\",\"hs_token\":\"b\",\"sender_localpart\":\"c\",\"namespaces\":{}}").is_ok());
 }
+
+#[tokio::test]
+async fn it_receives_typing_receipts_and_to_device_messages_when_it_asked() {
+    let file = format!("{FILE}\nreceive_ephemeral: true\n");
+    let server = Server::with(open_settings(), vec![Registration::parse(&file).unwrap()]);
+    let alice = server.user("alice").await;
+    let feed = ghost(&server, "lab_feed").await;
+    let message = json!({ "messages": { &feed.id: { "*": { "a": 1 } } } });
+    server.put(&alice.token, "/v3/sendToDevice/m.test/1", message).await.ok();
+    let sent = server.outside.wait_for(1).await;
+    let to_device = &sent[0].body.as_ref().unwrap()["to_device"];
+    assert_eq!(to_device[0]["to_user_id"], feed.id.as_str());
+    assert_eq!(to_device[0]["to_device_id"], feed.device.as_str());
+    assert_eq!((&to_device[0]["sender"], &to_device[0]["content"]), (&json!(alice.id), &json!({ "a": 1 })));
+
+    let room = server.room(&[&alice]).await;
+    server.post(&feed.token, &format!("/v3/rooms/{room}/join"), json!({})).await.ok();
+    let before = server.outside.wait_for(2).await.len();
+    let typing = format!("/v3/rooms/{room}/typing/{}", alice.id);
+    server.put(&alice.token, &typing, json!({ "typing": true, "timeout": 30_000 })).await.ok();
+    let sent = server.outside.wait_for(before + 1).await;
+    let ephemeral = sent.iter().filter_map(|request| request.body.as_ref()?.get("ephemeral")?.as_array()).flatten();
+    let typing: Vec<_> = ephemeral.filter(|edu| edu["type"] == "m.typing").collect();
+    assert_eq!(typing[0]["room_id"], room.as_str());
+    assert_eq!(typing[0]["content"], json!({ "user_ids": [alice.id] }));
+}

@@ -1,9 +1,10 @@
 //! Sessions: begun, refreshed, ended.
 
 use http::Method;
+use matron_core::{Settings, settings::RateLimit};
 use serde_json::{Value, json};
 
-use crate::server::{Server, user_of};
+use crate::server::{Server, open_settings, user_of};
 
 const PASSWORD: &str = "a long password";
 
@@ -35,6 +36,21 @@ async fn a_password_opens_a_session_under_every_spelling_of_the_user() {
     server.post("", "/v3/login", json!({ "type": "x" })).await.refused(400, "M_UNKNOWN");
     let flows = server.get("", "/v3/login").await.ok();
     assert_eq!(flows["flows"][0]["type"], "m.login.password");
+}
+
+#[tokio::test]
+async fn guessing_passwords_is_slow_for_one_user_and_no_hindrance_for_others() {
+    let settings = Settings { rate_limit: Some(RateLimit { per_second: 1000.0, burst: 1000 }), ..open_settings() };
+    let server = Server::with(settings, Vec::new());
+    server.user("alice").await;
+    server.user("bob").await;
+    for _ in 0..10 {
+        server.post("", "/v3/login", by_password("alice", "wrong")).await.refused(403, "M_FORBIDDEN");
+    }
+    let refused = server.post("", "/v3/login", by_password("alice", PASSWORD)).await.refused(429, "M_LIMIT_EXCEEDED");
+    server.post("", "/v3/login", by_password("bob", PASSWORD)).await.ok();
+    server.advance_ms(refused["retry_after_ms"].as_u64().unwrap());
+    server.post("", "/v3/login", by_password("alice", PASSWORD)).await.ok();
 }
 
 #[tokio::test]

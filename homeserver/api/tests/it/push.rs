@@ -109,6 +109,11 @@ async fn unread_messages_are_counted_alike_warm_and_cold() {
     assert_eq!((counts().notification_count, counts().highlight_count), (3, 1));
     server.core.unread_changed(&user, &room_id);
     assert_eq!((counts().notification_count, counts().highlight_count), (3, 1));
+    // A new name of the reader is no reading.
+    let name = format!("/v3/profile/{}/displayname", alice.id);
+    server.put(&alice.token, &name, json!({ "displayname": "Dr. Alice" })).await.ok();
+    server.core.unread_changed(&user, &room_id);
+    assert_eq!(counts().notification_count, 3);
     // A changed rule changes what is counted.
     let path = format!("/v3/pushrules/global/room/{}", room.replace('!', "%21").replace(':', "%3A"));
     server.put(&alice.token, &path, json!({ "actions": [] })).await.ok();

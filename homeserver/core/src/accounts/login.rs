@@ -130,7 +130,10 @@ impl Core {
         let user = self.named_user(login)?;
         let password = login.password.as_deref().ok_or_else(|| Error::MissingParam("`password` is missing".into()))?;
         let account = match &user {
-            Some(user) => self.account(user)?,
+            Some(user) => {
+                self.check_may_guess(user)?;
+                self.account(user)?
+            }
             None => None,
         };
         if account.as_ref().is_some_and(|account| account.deactivated) {
@@ -138,6 +141,9 @@ impl Core {
         }
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         if !self.verify_password(password, hash.as_deref()).await? {
+            if let Some(user) = &user {
+                self.note_wrong_guess(user);
+            }
             return Err(wrong());
         }
         user.ok_or_else(wrong)

@@ -1,7 +1,7 @@
 //! Users, devices, tokens, profiles, account data, filters.
 //!
-//! One file per use case. [`Account`] and [`Device`] are changed by compare-and-set only ([`Core::update_account`],
-//! [`Core::update_device`]), so that two requests, or two processes, never lose each other's change.
+//! One file per use case. [`Account`] and [`Device`] are changed by compare-and-set only ([`Core::update_account`](crate::Core::update_account),
+//! [`Core::update_device`](crate::Core::update_device)), so that two requests, or two processes, never lose each other's change.
 
 mod account;
 mod account_data;
@@ -10,6 +10,8 @@ mod close;
 mod device;
 mod directory;
 mod filter;
+mod guess;
+mod guests;
 mod hooks;
 mod login;
 mod openid;
@@ -76,6 +78,8 @@ pub struct State {
     begun: Mutex<register::Begun>,
     /// For the user directory.
     open_rooms: directory::OpenRooms,
+    /// Wrong passwords of late.
+    guesses: Mutex<guess::Guesses>,
     /// Bounds the memory and cores that hashing may take.
     hashing: Arc<tokio::sync::Semaphore>,
 }
@@ -91,6 +95,7 @@ impl Default for State {
             nonces: Mutex::default(),
             begun: Mutex::new(register::Begun::new(register::MAX_BEGUN)),
             open_rooms: directory::OpenRooms::default(),
+            guesses: Mutex::default(),
             hashing: Arc::new(tokio::sync::Semaphore::new(CONCURRENT_HASHES)),
         }
     }

@@ -226,11 +226,13 @@ impl Core {
                 let Some(password) = &auth.password else {
                     return refuse("M_MISSING_PARAM", "the stage lacks the password");
                 };
+                self.check_may_guess(user)?;
                 let hash = self.account(user)?.and_then(|account| account.password_hash.clone());
                 let fits = self.verify_password(password, hash.as_deref()).await?;
                 if fits {
                     return Ok(Ok(()));
                 }
+                self.note_wrong_guess(user);
                 refuse("M_FORBIDDEN", "the user name or password is wrong")
             }
             REGISTRATION_TOKEN => {

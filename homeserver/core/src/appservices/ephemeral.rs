@@ -1,8 +1,13 @@
 //! Typing, receipts, presence and to-device messages for the application services that asked for them.
 
-use ruma::{DeviceId, RoomId, UserId};
-use serde_json::{Value, json};
+use matron_storage::{KeyRange, KeyReader, Order, StreamPos, Table};
+use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
+use serde_json::{Map, Value, json};
 
+use super::{
+    Appservice,
+    queue::{Inbox, MAX_EPHEMERAL_PER_TRANSACTION, Queue},
+};
 use crate::{Core, Error};
 
 impl Core {
@@ -55,18 +60,68 @@ impl Core {
         Ok(())
     }
 
-    /// Queues a to-device message for the services whose user it is for.
-    pub fn appservices_to_device(&self, sender: &UserId, user: &UserId, device: &DeviceId, kind: &str, content: &Value) {
+    /// A user's device has to-device messages waiting: the service whose user it is receives them, if it asked to.
+    pub(crate) fn appservices_inbox(&self, user: &UserId, device: &DeviceId) {
         for (service, queue) in self.appservices.services.iter().zip(&self.appservices.queues) {
             if service.registration.receive_ephemeral && service.is_interested_in_user(user) {
-                queue.add_to_device(json!({
-                    "type": kind,
-                    "sender": sender,
-                    "to_user_id": user,
-                    "to_device_id": device,
-                    "content": content,
-                }));
+                queue.add_inbox((user.to_owned(), device.to_owned()));
             }
         }
     }
+
+    /// Finds the inboxes that were filled before this process began.
+    pub(super) fn find_inboxes(&self, service: &Appservice, queue: &Queue) -> Result<(), Error> {
+        let mut range = KeyRange::all();
+        loop {
+            let rows = self.store.scan(Table::ToDeviceInbox, &range, Order::Ascending, 1_000)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            range = range.after(last);
+            for (key, _) in &rows {
+                let mut reader = KeyReader::new(key);
+                let user = reader.text().and_then(|user| OwnedUserId::try_from(user).ok());
+                if let (Some(user), Some(device)) = (user, reader.text())
+                    && service.is_interested_in_user(&user)
+                {
+                    queue.add_inbox((user, device.into()));
+                }
+            }
+        }
+    }
+
+    /// What waits in the inboxes, as a transaction has it; and up to where each was read.
+    pub(super) fn read_inboxes(&self, inboxes: &[Inbox]) -> Result<(Vec<Value>, Vec<ReadInbox>), Error> {
+        let mut messages = Vec::new();
+        let mut read = Vec::new();
+        for (user, device) in inboxes {
+            let page =
+                self.to_device_since(user, device, StreamPos(0), self.position(), MAX_EPHEMERAL_PER_TRANSACTION)?;
+            for event in &page.events {
+                let mut message: Map<String, Value> = serde_json::from_str(event.get())
+                    .map_err(|_| Error::internal("to_device_inbox holds something that is no object"))?;
+                message.insert("to_user_id".to_owned(), user.as_str().into());
+                message.insert("to_device_id".to_owned(), device.as_str().into());
+                messages.push(Value::Object(message));
+            }
+            read.push(ReadInbox { inbox: (user.clone(), device.clone()), upto: page.next, more: page.more });
+        }
+        Ok((messages, read))
+    }
+
+    /// The service has what was read: it is gone, and what is left is read next.
+    pub(super) async fn acknowledge_inboxes(&self, queue: &Queue, read: Vec<ReadInbox>) -> Result<(), Error> {
+        for ReadInbox { inbox, upto, more } in read {
+            self.to_device_acknowledge(&inbox.0, &inbox.1, upto).await?;
+            if more {
+                queue.add_inbox(inbox);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far an inbox was read.
+pub(super) struct ReadInbox {
+    inbox: Inbox,
+    upto: StreamPos,
+    more: bool,
 }

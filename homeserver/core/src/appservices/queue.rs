@@ -1,13 +1,13 @@
 //! What one application service has still to receive.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use matron_storage::{Key, KeyRange, KeyReader, Order, StreamPos, Table};
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -24,6 +24,9 @@ pub(super) const MAX_EVENTS: usize = 100;
 
 /// How much that is never stored goes into one transaction.
 pub(super) const MAX_EPHEMERAL_PER_TRANSACTION: usize = 100;
+
+/// How many inboxes are emptied into one transaction.
+const MAX_INBOXES: usize = 20;
 
 /// Rows of all timelines, by position.
 type Rows = BTreeMap<StreamPos, (OwnedRoomId, OwnedEventId)>;
@@ -53,13 +56,17 @@ struct Inner {
     /// Everything up to here was read from the timelines; an event may be queued late, but only once.
     scanned: StreamPos,
     ephemeral: VecDeque<Value>,
-    to_device: VecDeque<Value>,
+    /// Whose inboxes hold something.
+    inboxes: BTreeSet<Inbox>,
 }
+
+/// A user's device.
+pub(super) type Inbox = (OwnedUserId, OwnedDeviceId);
 
 impl Default for Inner {
     fn default() -> Self {
         // What was committed before this process began is in the timelines only.
-        Self { events: BTreeMap::new(), behind: true, scanned: StreamPos(0), ephemeral: VecDeque::new(), to_device: VecDeque::new() }
+        Self { events: BTreeMap::new(), behind: true, scanned: StreamPos(0), ephemeral: VecDeque::new(), inboxes: BTreeSet::new() }
     }
 }
 
@@ -92,13 +99,15 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    pub(super) fn add_to_device(&self, message: Value) {
-        let mut inner = self.inner.lock();
-        if inner.to_device.len() >= MAX_EPHEMERAL {
-            inner.to_device.pop_front();
-        }
-        inner.to_device.push_back(message);
+    pub(super) fn add_inbox(&self, inbox: Inbox) {
+        self.inner.lock().inboxes.insert(inbox);
         self.wake.notify_one();
+    }
+
+    /// Some of the inboxes that hold something; they are looked at once.
+    pub(super) fn next_inboxes(&self) -> Vec<Inbox> {
+        let mut inner = self.inner.lock();
+        std::iter::from_fn(|| inner.inboxes.pop_first()).take(MAX_INBOXES).collect()
     }
 
     /// The next events in order; `None`: they must be read from the timelines.
@@ -137,12 +146,10 @@ impl Queue {
         inner.behind = true;
     }
 
-    pub(super) fn next_ephemeral(&self) -> (Vec<Value>, Vec<Value>) {
+    pub(super) fn next_ephemeral(&self) -> Vec<Value> {
         let mut inner = self.inner.lock();
         let count = inner.ephemeral.len().min(MAX_EPHEMERAL_PER_TRANSACTION);
-        let ephemeral = inner.ephemeral.drain(..count).collect();
-        let count = inner.to_device.len().min(MAX_EPHEMERAL_PER_TRANSACTION);
-        (ephemeral, inner.to_device.drain(..count).collect())
+        inner.ephemeral.drain(..count).collect()
     }
 }
 

@@ -59,6 +59,7 @@ impl Core {
 
     async fn serve_appservice(self: Arc<Self>, index: usize, service: &Appservice, url: &str) {
         let mut pause = MIN_PAUSE;
+        self.begin_serving(index, service);
         loop {
             match self.serve_once(index, service, url).await {
                 Ok(true) => pause = MIN_PAUSE,
@@ -72,11 +73,21 @@ impl Core {
                     if let Some(queue) = self.appservices.queues.get(index) {
                         queue.fall_behind();
                     }
+                    self.begin_serving(index, service);
                     tracing::warn!(%error, appservice = %service.registration.id, "a transaction could not be made");
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2).min(MAX_PAUSE);
                 }
             }
+        }
+    }
+
+    /// Finds what waits from before.
+    fn begin_serving(&self, index: usize, service: &Appservice) {
+        if let (true, Some(queue)) = (service.registration.receive_ephemeral, self.appservices.queues.get(index))
+            && let Err(error) = self.find_inboxes(service, queue)
+        {
+            tracing::warn!(%error, appservice = %service.registration.id, "inboxes could not be looked through");
         }
     }
 
@@ -110,7 +121,8 @@ impl Core {
             .map(|(_, event)| event)
             .filter(|event| event.is_shown(self.now_ms()))
             .collect();
-        let (ephemeral, to_device) = queue.next_ephemeral();
+        let ephemeral = queue.next_ephemeral();
+        let (to_device, read) = self.read_inboxes(&queue.next_inboxes())?;
         if events.is_empty() && ephemeral.is_empty() && to_device.is_empty() {
             let moved = upto.0 > cursor.position;
             if moved {
@@ -134,6 +146,7 @@ impl Core {
             under_way: None,
         };
         self.write_cursor(service, &next).await?;
+        self.acknowledge_inboxes(queue, read).await?;
         Ok(true)
     }
 

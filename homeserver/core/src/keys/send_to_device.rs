@@ -162,6 +162,7 @@ impl Core {
         }
         for (user, device) in &reached {
             self.notifier.wake_user(user);
+            self.appservices_inbox(user, device);
             // Looking at an inbox costs a scan, and a bound need not be exact.
             if rand::rng().next_u32().is_multiple_of(64) {
                 self.prune_inbox(user, device).await?;

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
+use matron_room::Membership;
 use matron_storage::{Key, KeyRange, KeyReader, Order, StreamPos, Table};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     Core, Error,
-    rooms::{append::relation_of, record::EventRef},
+    rooms::{StateKey, append::relation_of, record::EventRef},
 };
 
 /// How far back unread events of a cold room are counted.
@@ -27,6 +28,9 @@ const MAX_COUNTED_EVENTS: usize = 2_000;
 
 /// How many hops lead from an event to its thread's root. SPEC: "Marking notifications as read".
 const MAX_THREAD_HOPS: usize = 3;
+
+/// How many changes of a member's name are looked through for the joining.
+const MAX_PROFILE_CHANGES: usize = 32;
 
 /// How many threads are counted apart; more are counted in the main timeline.
 const MAX_THREADS: usize = 1_000;
@@ -248,7 +252,7 @@ impl Core {
     pub(super) fn read_positions(&self, user: &UserId, room: &RoomId) -> Result<Read, Error> {
         let mut read = Read::default();
         if let Some(joined) = self.standing(user, room)?.and_then(|standing| standing.event_id) {
-            read.everything = self.timeline_position(&joined)?;
+            read.everything = self.joined_at(user, &joined)?;
         }
         for kind in ["m.read", "m.read.private"] {
             let prefix = Key::new().text(room).text(kind).text(user);
@@ -268,6 +272,26 @@ impl Core {
             }
         }
         Ok(read)
+    }
+
+    /// Where the user joined: a member event that only changes a name has others before it.
+    fn joined_at(&self, user: &UserId, member: &EventId) -> Result<u64, Error> {
+        let mut id = member.to_owned();
+        let mut position = 0;
+        for _ in 0..MAX_PROFILE_CHANGES {
+            let Some(event) = self.load_event(&id)? else { break };
+            position = event.record.timeline;
+            let before = self.load_state_group(event.record.state_before)?;
+            let Some(previous) = before.get(&StateKey::new("m.room.member", user.as_str())) else { break };
+            let was_joined = self
+                .load_event(previous)?
+                .is_some_and(|previous| previous.pdu.membership_state() == Some(Membership::Join));
+            if !was_joined || **previous == *id {
+                break;
+            }
+            id = (**previous).to_owned();
+        }
+        Ok(position)
     }
 
     fn timeline_position(&self, event: &EventId) -> Result<u64, Error> {

@@ -134,3 +134,126 @@ fn contains_words(body: &str, name: &str) -> bool {
     }
     Pattern::words(name).matches(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::{OwnedUserId, user_id};
+    use serde_json::{Value, json};
+
+    use super::{Actions, Context, EventView, evaluate};
+    use crate::push::{CompiledRules, Rule, Ruleset, defaults::default_rules};
+
+    fn event(mut value: Value) -> EventView {
+        let sender: OwnedUserId = user_id!("@bob:us.example").to_owned();
+        value["sender"] = json!(sender);
+        value["room_id"] = json!("!r:us.example");
+        EventView { value, sender }
+    }
+
+    fn message(content: Value) -> EventView {
+        event(json!({ "type": "m.room.message", "content": content }))
+    }
+
+    fn own(conditions: Value) -> Ruleset {
+        let conditions = conditions.as_array().cloned();
+        let rule = Rule {
+            rule_id: "own".to_owned(),
+            default: false,
+            enabled: true,
+            actions: vec![json!("notify")],
+            conditions,
+            pattern: None,
+        };
+        Ruleset { overrides: vec![rule], ..Ruleset::default() }
+    }
+
+    fn matches(rules: &Ruleset, event: &EventView, context: &Context) -> bool {
+        evaluate(&CompiledRules::new(rules), user_id!("@alice:us.example"), event, context).is_some()
+    }
+
+    fn default_actions(event: &EventView, member_count: u64) -> Option<Actions> {
+        let alice = user_id!("@alice:us.example");
+        let rules = CompiledRules::new(&default_rules(alice));
+        let context = Context { member_count, ..Context::default() };
+        evaluate(&rules, alice, event, &context).map(|actions| (*actions).clone())
+    }
+
+    #[test]
+    fn the_default_rules_tell_mentions_notices_and_edits_apart() {
+        let plain = message(json!({ "msgtype": "m.text", "body": "x" }));
+        let actions = default_actions(&plain, 3).unwrap();
+        assert!(actions.notify && !actions.highlight && actions.tweaks.is_empty());
+        assert_eq!(default_actions(&plain, 2).unwrap().tweaks["sound"], "default");
+        let mention = message(json!({ "body": "x", "m.mentions": { "user_ids": ["@alice:us.example"] } }));
+        assert!(default_actions(&mention, 3).unwrap().highlight);
+        let notice = message(json!({ "msgtype": "m.notice", "body": "x" }));
+        assert!(!default_actions(&notice, 2).unwrap().notify);
+        let edit = message(json!({ "body": "x", "m.relates_to": { "rel_type": "m.replace" } }));
+        assert!(!default_actions(&edit, 2).unwrap().notify);
+        let room = message(json!({ "body": "x", "m.mentions": { "room": true } }));
+        assert!(!default_actions(&room, 3).unwrap().highlight, "without power nobody is alarmed");
+    }
+
+    #[test]
+    fn an_invitation_for_another_is_only_a_member_event() {
+        let invite = |target: &str| {
+            let content = json!({ "membership": "invite" });
+            event(json!({ "type": "m.room.member", "state_key": target, "content": content }))
+        };
+        assert!(default_actions(&invite("@alice:us.example"), 2).unwrap().notify);
+        assert!(!default_actions(&invite("@carol:us.example"), 2).unwrap().notify);
+    }
+
+    #[test]
+    fn members_are_compared_as_the_rule_says() {
+        let rooms_of = |is: &str| {
+            let rules = own(json!([{ "kind": "room_member_count", "is": is }]));
+            (1..=4)
+                .filter(|count| matches(&rules, &message(json!({})), &Context { member_count: *count, ..Context::default() }))
+                .collect::<Vec<u64>>()
+        };
+        assert_eq!(rooms_of("2"), [2]);
+        assert_eq!(rooms_of("==2"), [2]);
+        assert_eq!(rooms_of("<2"), [1]);
+        assert_eq!(rooms_of("<=2"), [1, 2]);
+        assert_eq!(rooms_of(">2"), [3, 4]);
+        assert_eq!(rooms_of(">=2"), [2, 3, 4]);
+        assert_eq!(rooms_of("two"), [0_u64; 0]);
+    }
+
+    #[test]
+    fn unknown_conditions_and_compound_values_never_match() {
+        let any = message(json!({ "list": [1, "a", [2]], "flag": true, "none": null }));
+        let holds = |condition: Value| matches(&own(json!([condition])), &any, &Context::default());
+        assert!(!holds(json!({ "kind": "moon_phase" })));
+        assert!(!holds(json!({ "kind": "event_match", "key": "content.flag", "pattern": "*" })));
+        assert!(!holds(json!({ "kind": "event_match", "key": "content.absent", "pattern": "*" })));
+        assert!(holds(json!({ "kind": "event_property_is", "key": "content.flag", "value": true })));
+        assert!(holds(json!({ "kind": "event_property_is", "key": "content.none", "value": null })));
+        assert!(!holds(json!({ "kind": "event_property_is", "key": "content.absent", "value": null })));
+        assert!(!holds(json!({ "kind": "event_property_is", "key": "content.list", "value": [1, "a", [2]] })));
+        assert!(holds(json!({ "kind": "event_property_contains", "key": "content.list", "value": "a" })));
+        assert!(!holds(json!({ "kind": "event_property_contains", "key": "content.list", "value": [2] })));
+        assert!(matches(&own(json!([])), &any, &Context::default()));
+    }
+
+    #[test]
+    fn a_display_name_is_text_and_not_a_pattern() {
+        let rules = own(json!([{ "kind": "contains_display_name" }]));
+        let named = |name: &str, body: &str| {
+            let context = Context { display_name: Some(name.to_owned()), ..Context::default() };
+            matches(&rules, &message(json!({ "body": body })), &context)
+        };
+        assert!(named("Alice", "hello ALICE!"));
+        assert!(!named("Alice", "malice"));
+        assert!(!named("A*e", "ace"));
+        assert!(!named("", "anything"));
+    }
+
+    #[test]
+    fn nobody_is_notified_of_what_they_said() {
+        let rules = CompiledRules::new(&own(json!([])));
+        let event = message(json!({}));
+        assert!(evaluate(&rules, user_id!("@bob:us.example"), &event, &Context::default()).is_none());
+    }
+}

@@ -10,12 +10,9 @@ use matron_core::{
 use serde_json::{Value, json};
 
 use crate::{
-    Answer, AppState,
+    Answer,
     extract::{JsonBody, Shown},
 };
-
-/// How much of the budget for guessing one user's password each try takes.
-const GUESS_COST: f64 = 10.0;
 
 /// The ways to log in.
 pub(super) async fn flows(State(core): State<Arc<Core>>) -> Answer {
@@ -29,17 +26,12 @@ pub(super) async fn flows(State(core): State<Arc<Core>>) -> Answer {
 
 /// A session on a device.
 pub(super) async fn log_in(
-    State(state): State<AppState>,
+    State(core): State<Arc<Core>>,
     shown: Shown,
     JsonBody(login): JsonBody<Login>,
 ) -> Answer<LoggedIn> {
     if login.kind == "m.login.application_service" && shown.appservice.is_none() && shown.token_given {
         return Err(Error::UnknownToken { soft_logout: false }.into());
     }
-    if login.kind == "m.login.password" {
-        let named = login.identifier.as_ref().and_then(|identifier| identifier.user.as_ref()).or(login.user.as_ref());
-        let key = format!("password of {}", named.map(|name| name.to_lowercase()).unwrap_or_default());
-        state.limiter.take(&key, GUESS_COST, state.core.now_ms())?;
-    }
-    Ok(Json(state.core.log_in(login, shown.appservice.as_deref()).await?))
+    Ok(Json(core.log_in(login, shown.appservice.as_deref()).await?))
 }
