@@ -232,7 +232,9 @@ impl Core {
         self.notifier.wake_users(self.joined_members(room)?.iter().map(|member| &**member));
         if joined && self.is_local_user(user) {
             self.announce_devices_to(user, self.joined_servers(room)?).await?;
-            self.presence_after_membership(user).await?;
+        }
+        if joined {
+            self.presence_after_join(room, user).await?;
         }
         if left {
             self.forget_lists_after_leaving(room, user).await?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     MediaMeta, Mxc,
-    disk::{KEY_ROOM, Place, blocking},
+    disk::{KEY_ROOM, ORIGINAL, Place, blocking},
     meta_key,
     pending::read_expiry_key,
     upload::{expiry_key, reference_key, references},
@@ -24,6 +24,9 @@ const PAGE: usize = 500;
 
 /// How many names an event's content may refer to.
 const MAX_IN_EVENT: usize = 32;
+
+/// How many events of one file are looked at.
+const MAX_EVENTS: usize = 1_000;
 
 /// The names of files that an event's content refers to, where the server can see them.
 #[must_use]
@@ -53,20 +56,29 @@ fn of_media(mxc: &Mxc) -> Key {
 }
 
 impl Core {
-    /// Files that an event with an end refers to, where the server can see that, end with it.
+    /// Files that a message refers to, where the server can see that, belong to it. Only its sender's own files and copies of
+    /// remote ones do: nobody's file dies because somebody else quoted its name.
     pub(crate) async fn attach_media_of(&self, event: &StoredEvent) {
-        let expires_ms = event.record.expires_ms;
-        if expires_ms == 0 {
+        if event.pdu.is_state() {
             return;
         }
+        let expires_ms = Some(event.record.expires_ms).filter(|expires_ms| *expires_ms > 0);
         for mxc in media_in_content(&event.pdu.content_value()) {
-            if let Err(error) = self.attach_media_to_event(event.id(), &mxc, Some(expires_ms)).await {
+            let attached = match self.find_media(&mxc) {
+                Ok(Some(meta)) if meta.uploader.is_none() || meta.uploader.as_deref() == Some(event.pdu.sender()) => {
+                    self.attach_media_to_event(event.id(), &mxc, expires_ms).await
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = attached {
                 tracing::warn!(event.id = %event.id(), %error, "a file was not attached to its event; its own end holds");
             }
         }
     }
 
-    /// The file belongs to the event: it dies when the event does, or before. Files that are not here are noted too.
+    /// The file belongs to the event, and dies when the event does, or before. A file that also belongs to an event without
+    /// an end keeps its own.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -76,27 +88,54 @@ impl Core {
         mxc: &Mxc,
         event_expires_ms: Option<u64>,
     ) -> Result<(), Error> {
-        for _ in 0..16 {
-            let mut batch = Batch::new();
-            batch.put(Table::MediaOfEvent, of_event(event).text(&mxc.server).text(&mxc.id), Vec::new());
-            batch.put(Table::Misc, of_media(mxc).text(event), Vec::new());
-            let row = meta_key(mxc);
-            if let (Some(expires_ms), Some(bytes)) = (event_expires_ms, self.store.get(Table::MediaMeta, row.as_bytes())?) {
-                let mut meta: MediaMeta = from_json(Table::MediaMeta, &bytes)?;
-                if meta.expires_ms.is_none() {
-                    meta.expires_ms = Some(expires_ms);
-                    batch.expect_equals(Table::MediaMeta, row.clone(), bytes);
-                    batch.put(Table::MediaMeta, row, to_json(&meta)?);
-                    batch.put(Table::MediaExpiry, expiry_key(expires_ms, mxc), Vec::new());
-                }
-            }
-            match self.store.submit(batch).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict(_)) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
+        let mut batch = Batch::new();
+        batch.put(Table::MediaOfEvent, of_event(event).text(&mxc.server).text(&mxc.id), Vec::new());
+        batch.put(Table::Misc, of_media(mxc).text(event), to_json(&event_expires_ms)?);
+        self.commit(batch).await?;
+        let Some(expires_ms) = event_expires_ms else { return Ok(()) };
+        let others = self.store.scan(Table::Misc, &of_media(mxc).prefix(), Order::Ascending, MAX_EVENTS)?;
+        for (_, value) in &others {
+            if from_json::<Option<u64>>(Table::Misc, value)?.is_none() {
+                return Ok(());
             }
         }
-        Err(Error::internal("a file changed too often to be attached"))
+        self.seal_until(mxc, expires_ms).await
+    }
+
+    /// The file has this end, and lies under a data key that dies then. A file that has an end keeps it.
+    async fn seal_until(&self, mxc: &Mxc, expires_ms: u64) -> Result<(), Error> {
+        let row = meta_key(mxc);
+        for _ in 0..16 {
+            let Some(bytes) = self.store.get(Table::MediaMeta, row.as_bytes())? else { return Ok(()) };
+            let meta: MediaMeta = from_json(Table::MediaMeta, &bytes)?;
+            let (Some(file), None) = (meta.file.clone(), meta.expires_ms) else { return Ok(()) };
+            let old = Place { bucket: meta.bucket, file };
+            let content = {
+                let (disk, old, size_bytes) = (self.disk(), old.clone(), meta.size_bytes);
+                blocking(move || disk.read(&old, ORIGINAL, size_bytes)).await?
+            };
+            let Some(content) = content else { return Ok(()) };
+            let mut batch = Batch::new();
+            batch.expect_equals(Table::MediaMeta, row.clone(), bytes);
+            batch.delete(Table::Misc, reference_key(&old, mxc));
+            let meta = MediaMeta { expires_ms: Some(expires_ms), ..meta };
+            match self.store_file(batch, mxc, meta, content).await {
+                Ok(_) => return self.remove_unreferenced(old).await,
+                Err(Error::CannotOverwriteMedia) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::internal("a file changed too often to be given an end"))
+    }
+
+    /// The file is gone if no name refers to it.
+    async fn remove_unreferenced(&self, place: Place) -> Result<(), Error> {
+        let _removing = self.lock_file(&place).await;
+        if !self.store.scan(Table::Misc, &references(&place).prefix(), Order::Ascending, 1)?.is_empty() {
+            return Ok(());
+        }
+        let disk = self.disk();
+        blocking(move || disk.remove(&place)).await
     }
 
     /// Files that belong to no event but this one are gone. How many.

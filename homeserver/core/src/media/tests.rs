@@ -11,6 +11,7 @@ use super::{DownloadOptions, MediaContent, MediaFile, Method, Mxc, NewUpload, Th
 use crate::{
     Error, Settings,
     ports::{PeerError, PeerResponse},
+    rooms::send::NewEvent,
     settings::Policy,
     test_world::{NOW_MS, World},
 };
@@ -161,21 +162,45 @@ async fn the_deployments_floor_bounds_every_upload() {
 async fn a_file_dies_with_the_event_that_it_belongs_to() {
     let world = World::new();
     let alice = world.user("alice").await;
-    let event: &EventId = "$event".try_into().unwrap();
-    let other: &EventId = "$other".try_into().unwrap();
+    let (event, other): (&EventId, &EventId) = ("$event".try_into().unwrap(), "$other".try_into().unwrap());
     let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
     let shared = world.core.upload_media(&alice, file(b"shared")).await.unwrap();
+    let ends = world.core.upload_media(&alice, file(b"ends")).await.unwrap();
     let content = json!({ "url": mxc.to_string(), "info": { "thumbnail_url": shared.to_string(), "x": "mxc://no id" } });
+    world.core.attach_media_to_event(other, &shared, None).await.unwrap();
+    world.core.attach_media_to_event(other, &ends, Some(NOW_MS + HOUR_MS)).await.unwrap();
     for found in super::expiry::media_in_content(&content) {
         world.core.attach_media_to_event(event, &found, Some(NOW_MS + HOUR_MS)).await.unwrap();
     }
-    world.core.attach_media_to_event(other, &shared, None).await.unwrap();
+    assert_eq!(on_disk(&world).len(), 3, "sealed anew, not kept twice");
+    for (mxc, content) in [(&mxc, SECRET), (&shared, b"shared"), (&ends, b"ends")] {
+        assert_eq!(content_of(&world, mxc).await.unwrap(), content);
+    }
     assert_eq!(world.core.purge_media_of_event(event).await.unwrap(), 1);
     assert!(matches!(content_of(&world, &mxc).await, Err(Error::NotFound(_))));
-    assert_eq!(content_of(&world, &shared).await.unwrap(), b"shared");
-    world.advance_ms(HOUR_MS);
+    world.advance_ms(2 * HOUR_MS);
     assert_eq!(world.core.expire_media().await.unwrap(), 1);
-    assert!(on_disk(&world).is_empty());
+    assert!(matches!(content_of(&world, &ends).await, Err(Error::NotFound(_))));
+    assert_eq!(content_of(&world, &shared).await.unwrap(), b"shared");
+    assert_eq!(world.core.keyring.buckets("media").len(), 1, "the key of what ended is destroyed");
+}
+
+#[tokio::test]
+async fn quoting_somebody_elses_file_does_not_end_it() {
+    let world = World::new();
+    let (alice, eve) = (world.user("alice").await, world.user("eve").await);
+    let room = world.room(&[&eve]).await;
+    let retention = json!({ "max_lifetime": HOUR_MS });
+    world.core.set_state(&eve, &room, "m.room.retention", "", retention, None).await.unwrap();
+    let alices = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
+    let eves = world.core.upload_media(&eve, file(b"eve")).await.unwrap();
+    for mxc in [&alices, &eves] {
+        let content = json!({ "msgtype": "m.image", "body": "", "url": mxc.to_string() });
+        let message = NewEvent::message(room.clone(), eve.clone(), "m.room.message".to_owned(), content);
+        world.core.send_event(message).await.unwrap();
+    }
+    assert_eq!(world.core.find_media(&alices).unwrap().unwrap().expires_ms, None);
+    assert_eq!(world.core.find_media(&eves).unwrap().unwrap().expires_ms, Some(NOW_MS + HOUR_MS));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#presence>.
 
 use matron_storage::Batch;
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,6 +12,9 @@ use crate::{Core, Error};
 
 /// How many users one EDU may name.
 const MAX_PUSHED: usize = 1_000;
+
+/// How many users an EDU of ours names.
+const PUSHED_AT_ONCE: usize = 100;
 
 /// The longest status message that is taken from another server, bytes.
 const MAX_STATUS_BYTES: usize = 2048;
@@ -42,10 +45,7 @@ impl Core {
         status: &Status,
         now_ms: u64,
     ) -> Result<Vec<OwnedServerName>, Error> {
-        let mut pushed = status.content(now_ms);
-        pushed.insert("user_id".to_owned(), user.as_str().into());
-        pushed.entry("last_active_ago").or_insert_with(|| 0.into());
-        let content = json!({ "push": [pushed] });
+        let content = json!({ "push": [pushed(user, status, now_ms)] });
         let mut servers = self.servers_sharing_room(user)?;
         servers.retain(|server| !self.is_local(server));
         for server in &servers {
@@ -88,9 +88,50 @@ impl Core {
         if noticed.is_empty() { Ok(()) } else { self.tell_presence(&noticed).await }
     }
 
-    /// Servers that a local user newly shares a room with hear of the user's presence.
-    pub(crate) async fn presence_after_membership(&self, user: &UserId) -> Result<(), Error> {
-        let present = self.presence.inner.lock().users.get(user).is_some_and(|e| e.status.presence != Presence::Offline);
-        if present && self.is_local_user(user) { self.tell_presence(&[user.to_owned()]).await } else { Ok(()) }
+    /// What follows for presence when a user came into a room: other servers hear of our user, and the server of a remote
+    /// user that is new in the room hears of ours who are there.
+    pub(crate) async fn presence_after_join(&self, room: &RoomId, user: &UserId) -> Result<(), Error> {
+        if !self.settings.presence {
+            return Ok(());
+        }
+        if self.is_local_user(user) {
+            let present = self.present(std::iter::once(user)).next().is_some();
+            return if present { self.tell_presence(&[user.to_owned()]).await } else { Ok(()) };
+        }
+        let server = user.server_name();
+        let members = self.joined_members(room)?;
+        if members.iter().any(|member| member != user && member.server_name() == server) {
+            return Ok(());
+        }
+        let ours = members.iter().map(|member| &**member).filter(|member| self.is_local_user(member));
+        let now_ms = self.now_ms();
+        let push: Vec<_> =
+            self.present(ours).map(|(user, status)| pushed(user, &status, now_ms)).take(MAX_PUSHED).collect();
+        let mut batch = Batch::new();
+        for push in push.chunks(PUSHED_AT_ONCE) {
+            self.queue_edu(&mut batch, server, "m.presence", &json!({ "push": push }))?;
+        }
+        if !batch.is_empty() {
+            self.commit(batch).await?;
+            self.wake_outbox(server);
+        }
+        Ok(())
     }
+
+    /// Those of the users who are not offline.
+    fn present<'a>(&self, users: impl Iterator<Item = &'a UserId>) -> impl Iterator<Item = (&'a UserId, Status)> {
+        users.filter_map(|user| {
+            let inner = self.presence.inner.lock();
+            let status = &inner.users.get(user)?.status;
+            (status.presence != Presence::Offline).then(|| (user, status.clone()))
+        })
+    }
+}
+
+/// One entry of `push`.
+fn pushed(user: &UserId, status: &Status, now_ms: u64) -> Value {
+    let mut pushed = status.content(now_ms);
+    pushed.insert("user_id".to_owned(), user.as_str().into());
+    pushed.entry("last_active_ago").or_insert_with(|| 0.into());
+    Value::Object(pushed)
 }

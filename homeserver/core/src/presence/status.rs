@@ -244,28 +244,39 @@ impl Core {
                 .filter(|(subject, status)| since > 0 || subject == user || status.presence != Presence::Offline)
                 .collect()
         };
+        // Who begins to sync learns of themselves, whatever they are.
+        let own = since == 0 && !changed.iter().any(|(subject, _)| subject == user);
+        let own = if own { self.presence_of_users([user]) } else { Vec::new() };
         if changed.is_empty() {
-            return Ok(Vec::new());
+            return Ok(own);
         }
         let sharing = self.users_sharing_room(user)?;
         let now_ms = self.now_ms();
         let visible = changed.into_iter().filter(|(subject, _)| subject == user || sharing.contains(subject));
-        Ok(visible
-            .map(|(user_id, status)| PresenceUpdate { user_id, content: Value::Object(status.content(now_ms)) })
-            .collect())
+        let told = visible
+            .map(|(user_id, status)| PresenceUpdate { user_id, content: Value::Object(status.content(now_ms)) });
+        Ok(told.chain(own).collect())
     }
 
-    /// The presence that is known of these users, for who newly shares a room with them; the caller checks that they do.
+    /// The presence of these users, for who newly shares a room with them; the caller checks that they do. Remote users of
+    /// whom nothing was heard are left out; our own are offline then.
     #[must_use]
     pub fn presence_of_users<'a>(&self, users: impl IntoIterator<Item = &'a UserId>) -> Vec<PresenceUpdate> {
         if !self.settings.presence {
             return Vec::new();
         }
         let now_ms = self.now_ms();
-        let inner = self.presence.inner.lock();
         let known = users.into_iter().filter_map(|user| {
-            let entry = inner.users.get(user)?;
-            Some(PresenceUpdate { user_id: user.to_owned(), content: Value::Object(entry.status.content(now_ms)) })
+            let status = match self.known_presence(user) {
+                Ok(Some(status)) => status,
+                Ok(None) if self.is_local_user(user) => Status::default(),
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::warn!(%error, "presence could not be read");
+                    return None;
+                }
+            };
+            Some(PresenceUpdate { user_id: user.to_owned(), content: Value::Object(status.content(now_ms)) })
         });
         known.collect()
     }
