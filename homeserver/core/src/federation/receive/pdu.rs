@@ -105,14 +105,15 @@ impl Core {
             return Ok(Received::Known);
         }
         self.fetch_missing_auth(origin, &pdu).await?;
-        if let Err(sentence) = self.check_by_auth_events(&pdu, &std::collections::HashMap::new()) {
-            return self.keep_rejected(room, pdu, sentence).await;
-        }
         if may_fetch_history {
             Box::pin(self.fetch_missing_history(origin, room, &pdu)).await?;
         }
+        // INVARIANT: known before anything is judged: what follows a rejected event builds on the state before it.
         let mut batch = Batch::new();
         let before = self.state_before_event(&mut batch, origin, room, &pdu, may_fetch_history).await?;
+        if let Err(sentence) = self.check_by_auth_events(&pdu, &std::collections::HashMap::new()) {
+            return self.keep_rejected(room, &pdu, &sentence, &before, batch).await;
+        }
         let mut state_pdus = Vec::new();
         for (kind, key) in matron_room::auth_types_for(
             pdu.kind(),
@@ -133,7 +134,7 @@ impl Core {
         let by_state =
             matron_room::check_auth(&pdu, |kind, key| state_pdus.iter().find(|event| event.is_state_of(kind, key)).cloned());
         if let Err(error) = by_state {
-            return self.keep_rejected(room, pdu, error.sentence).await;
+            return self.keep_rejected(room, &pdu, &error.sentence, &before, batch).await;
         }
         self.append_received(room, &pdu, &before, batch, relay.then_some(origin)).await
     }
@@ -156,23 +157,22 @@ impl Core {
         }
     }
 
-    async fn keep_rejected(self: &Arc<Self>, room: &Arc<Room>, pdu: Pdu, sentence: String) -> Result<Received, Error> {
+    async fn keep_rejected(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        pdu: &Pdu,
+        sentence: &str,
+        before: &NamedState,
+        mut batch: Batch,
+    ) -> Result<Received, Error> {
         tracing::debug!(room.id = %room.id(), event.id = %pdu.event_id(), reason = %sentence, "an event is rejected");
-        let mut batch = Batch::new();
         // Its content is nobody's to read: the skeleton is enough to refuse what builds on it.
         let skeleton = pdu.skeleton().map_err(|error| Error::internal(error.to_string()))?;
-        let before = match pdu.prev_events().first() {
-            Some(prev) => match self.load_event(prev)? {
-                Some(prev) => self.state_after(&mut batch, &prev)?.group,
-                None => crate::rooms::GroupId::EMPTY,
-            },
-            None => crate::rooms::GroupId::EMPTY,
-        };
         let record = crate::rooms::Record {
             status: Status::Rejected,
             timeline: 0,
             received_ms: self.now_ms(),
-            state_before: before,
+            state_before: before.group,
             bucket: 0,
             expires_ms: 0,
             redacted_by: None,

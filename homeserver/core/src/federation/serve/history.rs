@@ -31,8 +31,11 @@ pub struct Backfill {
 #[derive(Clone, Debug, Deserialize)]
 pub struct MissingRequest {
     /// Events that the other server has: the walk ends there.
+    /// Events that the other server has: the walk ends there.
+    #[serde(default)]
     pub earliest_events: Vec<OwnedEventId>,
     /// Events whose history it wants.
+    #[serde(default)]
     pub latest_events: Vec<OwnedEventId>,
     /// How many at most; 10 if absent.
     #[serde(default)]
