@@ -82,6 +82,10 @@ sub _config {
 
       # Push gateways are looked at for the content that they are told.
       push_includes_content => $yes,
+      push_legacy_mentions  => $yes,
+      # SyTest's media tests use the paths from before authenticated media, and one of them previews a page.
+      unauthenticated_media => $yes,
+      url_previews          => $yes,
 
       # SyTest's own servers are all on loopback, behind its own authority; its identity server
       # has a certificate that nobody signed.
