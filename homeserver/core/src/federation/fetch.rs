@@ -35,7 +35,7 @@ const CHUNK: usize = 128;
 
 /// Percent-encodes a part of a path.
 #[must_use]
-pub fn encode(part: &str) -> String {
+pub(crate) fn encode(part: &str) -> String {
     utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()
 }
 

@@ -9,7 +9,7 @@ use crate::{Core, Error, house::to_json};
 /// A row of `outbox_row`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Row {
+pub(crate) enum Row {
     /// An event, by id.
     Event {
         /// The event.

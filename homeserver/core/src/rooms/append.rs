@@ -161,7 +161,7 @@ impl Core {
         for (key, id) in changes.iter().filter(|(key, _)| &*key.kind == "m.room.member") {
             let Ok(user) = OwnedUserId::try_from(&*key.key) else { continue };
             let member = match id {
-                Some(id) if &**id == pdu.event_id() => Some(pdu.clone()),
+                Some(id) if **id == *pdu.event_id() => Some(pdu.clone()),
                 Some(id) => self.load_event(id)?.map(|event| event.pdu.clone()),
                 None => None,
             };

@@ -81,10 +81,10 @@ impl ChangeGuard {
     pub fn publish(self, position: StreamPos) {
         let mut inner = self.log.0.lock();
         inner.log.push_back((position.0, self.room.clone()));
-        if inner.log.len() > REMEMBERED {
-            if let Some((forgotten, _)) = inner.log.pop_front() {
-                inner.floor = inner.floor.max(forgotten);
-            }
+        if inner.log.len() > REMEMBERED
+            && let Some((forgotten, _)) = inner.log.pop_front()
+        {
+            inner.floor = inner.floor.max(forgotten);
         }
         drop(inner);
         // The guard's drop takes it off the list of those under way.

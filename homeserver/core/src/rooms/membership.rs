@@ -94,10 +94,8 @@ impl Core {
                 ["membership", "join_authorised_via_users_server", matron_policy::CREDENTIAL_FIELD];
             content.extend(options.content.clone().into_iter().filter(|(field, _)| !OURS.contains(&field.as_str())));
         }
-        if let Some(signed) = &options.third_party_signed {
-            if let Value::Object(content) = &mut content {
-                content.insert("third_party_invite".to_owned(), json!({"signed": signed}));
-            }
+        if let (Some(signed), Value::Object(content)) = (&options.third_party_signed, &mut content) {
+            content.insert("third_party_invite".to_owned(), json!({"signed": signed}));
         }
         let gate = {
             let mut inner = room.lock();
@@ -475,10 +473,11 @@ impl Core {
             if let Err(error) = self.device_lists_after_membership(room.id(), user, joined).await {
                 tracing::warn!(room.id = %room.id(), %error, "device lists could not follow a membership");
             }
-            if joined && self.is_local_user(user) {
-                if let Err(error) = self.follow_upgrade(user, room).await {
-                    tracing::warn!(room.id = %room.id(), %error, "a user's settings could not follow a room's upgrade");
-                }
+            if joined
+                && self.is_local_user(user)
+                && let Err(error) = self.follow_upgrade(user, room).await
+            {
+                tracing::warn!(room.id = %room.id(), %error, "a user's settings could not follow a room's upgrade");
             }
         }
     }

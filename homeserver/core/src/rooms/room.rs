@@ -222,12 +222,12 @@ impl Inner {
                 let count = self.servers.entry(server).or_insert(0);
                 *count = count.saturating_add(1);
             }
-        } else if self.joined.remove(user).is_some() {
-            if let Some(count) = self.servers.get_mut(&server) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.servers.remove(&server);
-                }
+        } else if self.joined.remove(user).is_some()
+            && let Some(count) = self.servers.get_mut(&server)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.servers.remove(&server);
             }
         }
     }

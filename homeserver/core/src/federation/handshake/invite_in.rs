@@ -95,6 +95,7 @@ impl Core {
         }
         let mut invite_state = state;
         invite_state.push(stripped_event(&signed));
+        let shown = invite_state.clone();
         let stripped = StrippedRoom {
             invite_state,
             room_version: version.as_str().to_owned(),
@@ -103,6 +104,7 @@ impl Core {
             ..StrippedRoom::default()
         };
         self.set_outside_standing(&invitee, room_id, Membership::Invite, pdu.sender().to_owned(), stripped).await?;
+        self.push_invite(&invitee, &signed, &shown);
         Ok(SignedInvite { event: signed })
     }
 
@@ -147,11 +149,11 @@ impl Core {
             return Ok(shown_state(&state, room_id));
         }
         // SPEC: v1.16, PUT /invite: full events of this room, the create event among them, whose hash is the room's id.
-        let is_founding = |raw: &Box<RawValue>| {
+        let is_founding = |raw: &RawValue| {
             UncheckedPdu::parse(raw, version)
                 .is_ok_and(|pdu| pdu.unverified().is_state_of("m.room.create", "") && pdu.room_id() == room_id)
         };
-        if !state.iter().any(is_founding) {
+        if !state.iter().any(|raw| is_founding(raw)) {
             return Err(Error::InvalidParam("the create event of the room is missing from invite_room_state".into()));
         }
         let events = self.verified_events(version, room_id, state).await?;
@@ -170,7 +172,7 @@ pub(super) fn shown_state(state: &[Box<RawValue>], room_id: &RoomId) -> Vec<Box<
         content: serde_json::Map<String, Value>,
         room_id: Option<String>,
     }
-    let strip = |raw: &Box<RawValue>| {
+    let strip = |raw: &RawValue| {
         let shown: Shown = serde_json::from_str(raw.get()).ok()?;
         if shown.room_id.as_deref().is_some_and(|named| named != room_id.as_str()) {
             return None;
@@ -183,5 +185,5 @@ pub(super) fn shown_state(state: &[Box<RawValue>], room_id: &RoomId) -> Vec<Box<
         });
         serde_json::value::to_raw_value(&stripped).ok()
     };
-    state.iter().take(MAX_STRIPPED).filter_map(strip).collect()
+    state.iter().take(MAX_STRIPPED).filter_map(|raw| strip(raw)).collect()
 }

@@ -162,10 +162,11 @@ impl Core {
             return Ok(None);
         }
         let mut bundle = Map::new();
-        if event.record.redacted_by.is_none() && !event.pdu.is_state() {
-            if let Some(edit) = self.latest_edit(event, viewer, &relations)? {
-                bundle.insert("m.replace".to_owned(), edit);
-            }
+        if event.record.redacted_by.is_none()
+            && !event.pdu.is_state()
+            && let Some(edit) = self.latest_edit(event, viewer, &relations)?
+        {
+            bundle.insert("m.replace".to_owned(), edit);
         }
         if with_thread && let Some(thread) = self.thread_summary(event, viewer, &relations)? {
             bundle.insert("m.thread".to_owned(), thread);
