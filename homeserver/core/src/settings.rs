@@ -42,6 +42,9 @@ pub struct Settings {
     pub policy: Policy,
     /// Search of the user directory covers all local users, not only those sharing a room.
     pub user_directory_all_users: bool,
+    /// Users are also alerted by their name in the text, as before specification 1.17; for clients and devices that do
+    /// not mark mentions.
+    pub push_legacy_mentions: bool,
     /// Push gateways are told sender and content, unless the client asks for ids only; otherwise ids only.
     pub push_includes_content: bool,
     /// Media may be fetched at the deprecated paths, without an access token.
@@ -76,6 +79,7 @@ impl Default for Settings {
             unauthenticated_media: false,
             url_previews: false,
             key_notaries: Vec::new(),
+            push_legacy_mentions: false,
             push_includes_content: false,
         }
     }

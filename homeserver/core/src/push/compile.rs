@@ -6,6 +6,7 @@ use ruma::UserId;
 use serde_json::Value;
 
 use super::{
+    defaults::LEGACY,
     evaluate::Actions,
     pattern::Pattern,
     rules::{Kind, PushRules, Rule, Ruleset},
@@ -21,6 +22,8 @@ pub(super) enum Condition {
     DisplayName,
     MemberCount { comparison: Comparison, count: u64 },
     SenderMayNotify { key: String },
+    /// The event does not mark its mentions.
+    NoMentions,
     /// Not known: never holds.
     Never,
 }
@@ -73,6 +76,10 @@ fn compile(kind: Kind, rule: &Rule) -> CompiledRule {
         Kind::Room => vec![property("room_id", Pattern::Literal(rule.rule_id.to_lowercase()))],
         Kind::Sender => vec![property("sender", Pattern::Literal(rule.rule_id.to_lowercase()))],
     };
+    let mut conditions: Vec<Condition> = conditions;
+    if LEGACY.contains(&rule.rule_id.as_str()) {
+        conditions.insert(0, Condition::NoMentions);
+    }
     CompiledRule { conditions, actions: Arc::new(Actions::new(&rule.actions)) }
 }
 
@@ -134,7 +141,7 @@ impl Core {
     pub fn push_rules(&self, user: &UserId) -> Result<Ruleset, Error> {
         let stored = self.find_account_data(user, None, PUSH_RULES)?;
         let stored = stored.and_then(|content| serde_json::from_str::<PushRules>(content.get()).ok());
-        Ok(super::defaults::with_defaults(user, stored.unwrap_or_default().global))
+        Ok(super::defaults::with_defaults(user, self.settings.push_legacy_mentions, stored.unwrap_or_default().global))
     }
 
     /// The content of the user's `m.push_rules`.

@@ -37,8 +37,38 @@ fn highlight() -> Value {
     json!({ "set_tweak": "highlight" })
 }
 
-/// The default rules of a user.
-pub(super) fn default_rules(user: &UserId) -> Ruleset {
+/// The rules that looked for mentions in the text before specification 1.17, and where they stand.
+///
+/// SPEC: v1.16 Client-Server API, "Predefined Rules": they do not apply to events that mark their mentions.
+pub(super) const LEGACY: [&str; 3] = [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"];
+
+fn add_legacy(rules: &mut Ruleset, user: &UserId) {
+    let [by_display_name, room, by_user_name] = LEGACY;
+    let notify = || Value::from("notify");
+    let display_name = rule(
+        by_display_name,
+        vec![json!({ "kind": "contains_display_name" })],
+        vec![notify(), sound("default"), highlight()],
+    );
+    let whole_room = rule(
+        room,
+        vec![
+            event_match("content.body", "@room"),
+            json!({ "kind": "sender_notification_permission", "key": "room" }),
+        ],
+        vec![notify(), highlight()],
+    );
+    let after = rules.overrides.iter().position(|rule| rule.rule_id == ".m.rule.tombstone").unwrap_or_default();
+    rules.overrides.splice(after..after, [display_name, whole_room]);
+    rules.content.push(Rule {
+        conditions: None,
+        pattern: Some(user.localpart().to_owned()),
+        ..rule(by_user_name, vec![], vec![notify(), sound("default"), highlight()])
+    });
+}
+
+/// The default rules of a user; `legacy` adds those that look for mentions in the text.
+pub(super) fn default_rules(user: &UserId, legacy: bool) -> Ruleset {
     let notify = || Value::from("notify");
     let overrides = vec![
         rule(MASTER, vec![], vec![]),
@@ -98,12 +128,16 @@ pub(super) fn default_rules(user: &UserId) -> Ruleset {
         rule(".m.rule.message", vec![event_match("type", "m.room.message")], vec![notify()]),
         rule(".m.rule.encrypted", vec![event_match("type", "m.room.encrypted")], vec![notify()]),
     ];
-    Ruleset { overrides, underrides, ..Ruleset::default() }
+    let mut rules = Ruleset { overrides, underrides, ..Ruleset::default() };
+    if legacy {
+        add_legacy(&mut rules, user);
+    }
+    rules
 }
 
 /// The user's stored rules with today's default rules in their places; what the user changed of a default rule is kept.
-pub(super) fn with_defaults(user: &UserId, mut stored: Ruleset) -> Ruleset {
-    let mut rules = default_rules(user);
+pub(super) fn with_defaults(user: &UserId, legacy: bool, mut stored: Ruleset) -> Ruleset {
+    let mut rules = default_rules(user, legacy);
     for kind in Kind::ALL {
         let (changed, own): (Vec<Rule>, Vec<Rule>) =
             std::mem::take(stored.kind_mut(kind)).into_iter().partition(|rule| rule.rule_id.starts_with('.'));

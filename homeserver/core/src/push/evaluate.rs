@@ -123,6 +123,7 @@ fn holds(condition: &Condition, event: &EventView, context: &Context) -> bool {
         Condition::SenderMayNotify { key } => {
             context.levels.as_ref().is_some_and(|levels| levels.can_notify(&event.sender, key))
         }
+        Condition::NoMentions => event.value.get("content").is_none_or(|content| content.get("m.mentions").is_none()),
         Condition::Never => false,
     }
 }
@@ -173,7 +174,7 @@ mod tests {
 
     fn default_actions(event: &EventView, member_count: u64) -> Option<Actions> {
         let alice = user_id!("@alice:us.example");
-        let rules = CompiledRules::new(&default_rules(alice));
+        let rules = CompiledRules::new(&default_rules(alice, false));
         let context = Context { member_count, ..Context::default() };
         evaluate(&rules, alice, event, &context).map(|actions| (*actions).clone())
     }
@@ -192,6 +193,22 @@ mod tests {
         assert!(!default_actions(&edit, 2).unwrap().notify);
         let room = message(json!({ "body": "x", "m.mentions": { "room": true } }));
         assert!(!default_actions(&room, 3).unwrap().highlight, "without power nobody is alarmed");
+    }
+
+    #[test]
+    fn names_in_the_text_alert_only_where_the_operator_wants_it() {
+        let alice = user_id!("@alice:us.example");
+        let context = Context { display_name: Some("Dr. A".to_owned()), ..Context::default() };
+        let is_loud = |legacy: bool, content: Value| {
+            let rules = CompiledRules::new(&default_rules(alice, legacy));
+            evaluate(&rules, alice, &message(content), &context).is_some_and(|actions| actions.highlight)
+        };
+        for body in ["ask Alice", "ask dr. a!"] {
+            assert!(is_loud(true, json!({ "body": body })));
+            assert!(!is_loud(false, json!({ "body": body })));
+            assert!(!is_loud(true, json!({ "body": body, "m.mentions": {} })));
+        }
+        assert!(!is_loud(true, json!({ "body": "malice" })));
     }
 
     #[test]

@@ -56,6 +56,8 @@ impl Core {
                 Some(event) if event.is_shown(self.now_ms()) && !event.content_gone => {}
                 _ => return Ok(Delivery::Done),
             },
+            News::Invite(invite, _) if !self.is_still_invited(&job.user, invite)? => return Ok(Delivery::Done),
+            News::Invite(..) => {}
             News::Badge if known.is_none_or(|known| known == unread) => return Ok(Delivery::Done),
             News::Badge => {}
         }
@@ -97,53 +99,46 @@ impl Core {
         });
         let mut notification = Map::new();
         notification.insert("counts".to_owned(), json!({ "unread": unread }));
-        if let News::Event(event, actions) = &job.news {
+        let told = match &job.news {
+            News::Event(event, actions) => Some((&event.pdu, actions)),
+            News::Invite(invite, actions) => Some((&invite.event, actions)),
+            News::Badge => None,
+        };
+        if let Some((pdu, actions)) = told {
             if let Some(device) = device.as_object_mut() {
                 device.insert("tweaks".to_owned(), Value::Object(actions.tweaks.clone()));
             }
             let is_loud = actions.highlight || actions.tweaks.contains_key("sound");
             notification.insert("prio".to_owned(), if is_loud { "high" } else { "low" }.into());
-            notification.insert("event_id".to_owned(), event.id().as_str().into());
-            notification.insert("room_id".to_owned(), event.pdu.room_id().as_str().into());
+            notification.insert("event_id".to_owned(), pdu.event_id().as_str().into());
+            notification.insert("room_id".to_owned(), pdu.room_id().as_str().into());
             // Privacy by default: push providers see ids only, unless the operator and the client want more.
             if self.settings.push_includes_content && !pusher.wants_ids_only() {
-                self.add_content(&mut notification, &job.user, &event.pdu)?;
+                let names = match &job.news {
+                    News::Invite(invite, _) => invite.names.clone(),
+                    News::Event(..) | News::Badge => self.names_of(pdu)?,
+                };
+                add_content(&mut notification, &job.user, pdu, names);
             }
         }
         notification.insert("devices".to_owned(), json!([device]));
         Ok(json!({ "notification": notification }))
     }
 
-    fn add_content(&self, notification: &mut Map<String, Value>, user: &UserId, pdu: &Pdu) -> Result<(), Error> {
-        notification.insert("id".to_owned(), pdu.event_id().as_str().into());
-        notification.insert("type".to_owned(), pdu.kind().into());
-        notification.insert("sender".to_owned(), pdu.sender().as_str().into());
-        notification.insert("content".to_owned(), pdu.content_value());
-        for (name, value) in self.names_of(pdu)? {
-            notification.insert(name.to_owned(), value.into());
-        }
-        if let (Some(key), Some(membership)) = (pdu.state_key(), pdu.membership()) {
-            notification.insert("user_is_target".to_owned(), (key == user.as_str()).into());
-            notification.insert("membership".to_owned(), membership.into());
-        }
-        Ok(())
-    }
-
     /// What people call the room and the sender.
     fn names_of(&self, pdu: &Pdu) -> Result<Vec<(&'static str, String)>, Error> {
         let Some(room) = self.find_room(pdu.room_id())? else { return Ok(Vec::new()) };
         let mut room = room.lock();
-        let mut names = Vec::new();
-        for (name, kind, key, field) in [
-            ("room_name", "m.room.name", "", "name"),
-            ("room_alias", "m.room.canonical_alias", "", "alias"),
-            ("sender_display_name", "m.room.member", pdu.sender().as_str(), "displayname"),
-        ] {
+        let mut read = |kind: &str, key: &str, field: &str| -> Result<Option<String>, Error> {
             let content = room.state_content::<Map<String, Value>>(self, kind, key)?;
             let value = content.as_ref().and_then(|content| content.get(field)?.as_str());
-            names.extend(value.filter(|value| !value.is_empty()).map(|value| (name, value.to_owned())));
-        }
-        Ok(names)
+            Ok(value.filter(|value| !value.is_empty()).map(str::to_owned))
+        };
+        let alias = read("m.room.canonical_alias", "", "alias")?;
+        let name = read("m.room.name", "", "name")?.or_else(|| alias.clone());
+        let sender = read("m.room.member", pdu.sender().as_str(), "displayname")?;
+        let named = [("room_name", name), ("room_alias", alias), ("sender_display_name", sender)];
+        Ok(named.into_iter().filter_map(|(field, value)| Some((field, value?))).collect())
     }
 
     /// In how many rooms the user has something unread.
@@ -155,5 +150,24 @@ impl Core {
             }
         }
         Ok(rooms)
+    }
+}
+
+fn add_content(
+    notification: &mut Map<String, Value>,
+    user: &UserId,
+    pdu: &Pdu,
+    names: Vec<(&'static str, String)>,
+) {
+    notification.insert("id".to_owned(), pdu.event_id().as_str().into());
+    notification.insert("type".to_owned(), pdu.kind().into());
+    notification.insert("sender".to_owned(), pdu.sender().as_str().into());
+    notification.insert("content".to_owned(), pdu.content_value());
+    for (name, value) in names {
+        notification.insert(name.to_owned(), value.into());
+    }
+    if let (Some(key), Some(membership)) = (pdu.state_key(), pdu.membership()) {
+        notification.insert("user_is_target".to_owned(), (key == user.as_str()).into());
+        notification.insert("membership".to_owned(), membership.into());
     }
 }

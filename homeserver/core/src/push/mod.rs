@@ -10,6 +10,7 @@ mod defaults;
 mod edit;
 mod evaluate;
 mod gateway;
+mod invite;
 mod new_event;
 mod notifications;
 mod pattern;

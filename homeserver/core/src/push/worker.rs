@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{evaluate::Actions, gateway::Delivery, pusher::PusherId};
+use super::{evaluate::Actions, gateway::Delivery, invite::Invite, pusher::PusherId};
 use crate::{Core, rooms::record::EventRef};
 
 /// How many notifications wait for one pusher; the oldest are dropped first.
@@ -33,6 +33,8 @@ const MAX_TRIES: u32 = 8;
 pub(super) enum News {
     /// An event.
     Event(EventRef, Arc<Actions>),
+    /// An invitation to a room that this server is not in.
+    Invite(Arc<Invite>, Arc<Actions>),
     /// How much is unread, because some of it was read.
     Badge,
 }

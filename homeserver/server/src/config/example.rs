@@ -45,6 +45,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         Some("\"matrix.example.org:443\""),
     ),
     (
+        "push_legacy_mentions",
+        "Alert users by their name in the text too, as before Matrix 1.17: for clients that do not mark mentions.",
+        None,
+    ),
+    (
         "push_includes_content",
         "Give push gateways what messages say, instead of their ids alone: it then passes through Apple's and Google's hands.",
         None,
