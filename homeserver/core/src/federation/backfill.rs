@@ -78,10 +78,12 @@ impl Core {
         oldest: &StoredEvent,
         limit: usize,
     ) -> Result<usize, Error> {
+        // SPEC: the answer begins with the event that was named, which is known here.
         let path = format!(
-            "/_matrix/federation/v1/backfill/{}?v={}&limit={limit}",
+            "/_matrix/federation/v1/backfill/{}?v={}&limit={}",
             encode(room.id().as_str()),
-            encode(oldest.id().as_str())
+            encode(oldest.id().as_str()),
+            limit.saturating_add(1)
         );
         let answer: Value = self.peer_get(server, path, Duration::from_secs(30), 16 * 1024 * 1024).await?;
         let mut events = Vec::new();

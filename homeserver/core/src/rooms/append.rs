@@ -181,8 +181,19 @@ impl Core {
             affected.push(user);
         }
 
-        // The event itself.
-        let (bucket, expires_ms) = self.life_of(inner, &pdu, now_ms)?;
+        // The event itself; the content of one whose redaction came before it is never written.
+        let redacted_by = match status {
+            Status::Accepted => self.redaction_that_waits(inner, &pdu)?,
+            _ => None,
+        };
+        let pdu = match &redacted_by {
+            Some(_) => pdu
+                .skeleton()
+                .map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?,
+            None => pdu,
+        };
+        let (bucket, expires_ms) =
+            if redacted_by.is_some() { (0, 0) } else { self.life_of(inner, &pdu, now_ms)? };
         let record = Record {
             status,
             timeline: 0,
@@ -190,7 +201,7 @@ impl Core {
             state_before,
             bucket,
             expires_ms,
-            redacted_by: None,
+            redacted_by,
             version: pdu.room_version(),
         };
         self.write_event(&mut batch, &pdu, &record, form.map(|form| (position_index, form)))?;

@@ -61,20 +61,22 @@ impl Core {
         Ok(())
     }
 
-    /// Adds to the batch that an event which just arrived is redacted, if its redaction came before it.
+    /// The redaction of an event which just arrived, if it came before it and its sender may redact it.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) fn redaction_that_waits(&self, pdu: &Pdu) -> Result<Option<OwnedEventId>, Error> {
+    pub(crate) fn redaction_that_waits(&self, inner: &mut Inner, pdu: &Pdu) -> Result<Option<OwnedEventId>, Error> {
         let key = matron_storage::Key::new().text("redaction before its target").text(pdu.event_id());
         let Some(bytes) = self.store.get(Table::Misc, key.as_bytes())? else { return Ok(None) };
         let Some(redaction) = std::str::from_utf8(&bytes).ok().and_then(|id| OwnedEventId::try_from(id).ok()) else {
             return Ok(None);
         };
         let Some(event) = self.load_event(&redaction)? else { return Ok(None) };
-        let same_room = event.pdu.room_id() == pdu.room_id() && event.record.status == Status::Accepted;
-        let same_server = event.pdu.sender().server_name() == pdu.sender().server_name();
-        Ok((same_room && same_server).then_some(redaction))
+        if event.pdu.room_id() != pdu.room_id() || event.record.status != Status::Accepted {
+            return Ok(None);
+        }
+        let levels = inner.power_levels(self)?;
+        Ok(levels.can_redact(event.pdu.sender(), pdu.sender()).then_some(redaction))
     }
 }
 

@@ -62,9 +62,14 @@ impl Core {
         let filter = &span.request.filter.room.timeline;
         let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        // A membership that changed since may have ended between: then each event is looked at.
+        let stayed = was_joined
+            && self
+                .standing(user, room.id())?
+                .is_some_and(|standing| span.since.is_some_and(|since| standing.position <= since.stream));
         let current = room.current();
         let window = self.window(room.id(), after, span.to, limit, |event| {
-            self.is_told(user, event, filter, ignored, was_joined, &current)
+            self.is_told(user, event, filter, ignored, stayed, &current)
         })?;
 
         let state = self.state_of_window(requester, room, span, &window, state_then.as_ref().filter(|_| !whole))?;
@@ -103,7 +108,7 @@ impl Core {
         event: &EventRef,
         filter: &EventFilter,
         ignored: &Ignored,
-        was_joined: bool,
+        stayed: bool,
         current: &StateMap,
     ) -> Result<bool, Error> {
         let pdu = &event.pdu;
@@ -116,8 +121,8 @@ impl Core {
                 return Ok(false);
             }
         }
-        // Whoever was joined before the first new event and still is may see all that lies between.
-        if was_joined || self.can_see_event(user, event)? {
+        // Whoever was joined all the time since the last answer may see all that lies between.
+        if stayed || self.can_see_event(user, event)? {
             return Ok(true);
         }
         // The current state is every member's to know, whenever it was set.

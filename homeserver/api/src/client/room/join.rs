@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use matron_core::{Core, Error, rooms::membership::JoinOptions};
 use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{Answer, extract::{Auth, JsonOrEmpty, PathArgs, Query}};
 
@@ -24,6 +24,9 @@ pub(crate) struct Via {
 pub(crate) struct Body {
     reason: Option<String>,
     third_party_signed: Option<Value>,
+    /// What else the member event shall say.
+    #[serde(flatten)]
+    content: Map<String, Value>,
 }
 
 /// The user is joined; answers the room's id.
@@ -78,5 +81,5 @@ async fn find(
             found.room_id
         }
     };
-    Ok((room_id, JoinOptions { via, reason: body.reason, third_party_signed: body.third_party_signed, ..JoinOptions::default() }))
+    Ok((room_id, JoinOptions { via, reason: body.reason, third_party_signed: body.third_party_signed, content: body.content }))
 }

@@ -38,6 +38,7 @@ impl Core {
         if let Some(redaction) = &event.record.redacted_by
             && let Some(redaction) = self.load_event(redaction)?
         {
+            unsigned.redacted_by.clone_from(&event.record.redacted_by);
             unsigned.redacted_because = Some(client_event(&redaction.pdu, &Unsigned::default()));
         }
         unsigned.relations = self.bundled(event, viewer, true)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use matron_room::Membership;
 use ruma::RoomId;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{messages::MessagesRequest, token::Gap};
 use crate::{Core, Error, Requester, rooms::UserRoom, sync::SyncToken};
@@ -35,7 +35,8 @@ impl Core {
         let (newest, oldest) = (messages.start.clone(), messages.end.clone().unwrap_or_else(|| "t0".to_owned()));
         let state = self.room_state(user, room)?;
         let standing = self.standing(user, room)?;
-        let joined = self.joined_members(room)?;
+        let inside = standing.as_ref().is_some_and(|standing| standing.membership == Membership::Join);
+        let joined = if inside { self.joined_members(room)? } else { Vec::new() };
         let presence: Vec<Value> = self
             .presence_of_users(joined.iter().map(|member| &**member))
             .into_iter()
@@ -48,14 +49,18 @@ impl Core {
             })
             .collect();
         let ignored = self.ignored_users(user)?;
-        let receipts = self.receipts_between(user, room, matron_storage::StreamPos(0), self.position(), &ignored)?;
+        let receipts = if inside {
+            self.receipts_between(user, room, matron_storage::StreamPos(0), self.position(), &ignored)?
+        } else {
+            None
+        };
         let listed = self.is_room_listed(room)?;
         Ok(json!({
             "room_id": room,
             "membership": standing.map_or(Membership::Leave, |standing| standing.membership).as_str(),
             "visibility": if listed { "public" } else { "private" },
-            "messages": {"chunk": messages.chunk, "start": oldest, "end": newest},
-            "state": self.for_client(requester, &state)?,
+            "messages": {"chunk": old_form(&messages.chunk)?, "start": oldest, "end": newest},
+            "state": old_form(&self.for_client(requester, &state)?)?,
             "presence": presence,
             "receipts": receipts.into_iter().collect::<Vec<_>>(),
             "account_data": self.account_data_of_room(requester, room)?,
@@ -158,4 +163,21 @@ impl Core {
             .map(|entry| json!({"type": entry.kind, "content": entry.content}))
             .collect())
     }
+}
+
+/// The events as these endpoints have always given them: the sender under a second name.
+fn old_form(events: &[Box<RawValue>]) -> Result<Vec<Value>, Error> {
+    events
+        .iter()
+        .map(|event| {
+            let mut event: Value = serde_json::from_str(event.get())
+                .map_err(|error| Error::internal(format!("an event is not JSON: {error}")))?;
+            if let Value::Object(event) = &mut event
+                && let Some(sender) = event.get("sender").cloned()
+            {
+                event.insert("user_id".to_owned(), sender);
+            }
+            Ok(event)
+        })
+        .collect()
 }

@@ -24,6 +24,8 @@ const DEFAULT_LIMIT: usize = 10;
 const MAX_LOOKED_AT: usize = 5_000;
 /// How often one request asks other servers for more.
 const MAX_BACKFILLS: usize = 3;
+/// How many events it asks for at least: some are not for this reader.
+const MIN_BACKFILL: usize = 50;
 /// How many rows are read at once.
 const PAGE: usize = 100;
 
@@ -102,7 +104,7 @@ impl Core {
             }
             // What is here ends; another server may have more.
             let lacking = limit.saturating_sub(found.events.len());
-            more_elsewhere = self.backfill(room, lacking).await? > 0;
+            more_elsewhere = self.backfill(room, lacking.max(MIN_BACKFILL)).await? > 0;
             if more_elsewhere {
                 found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
             }

@@ -15,7 +15,7 @@ impl Core {
     /// The state of the room as the user may see it: as it is for members, as it was for those who left.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for anyone else, unless the room is world readable.
+    /// [`Error::Forbidden`] for anyone else, the banned included, unless the room is world readable.
     pub fn visible_state(&self, user: &UserId, room_id: &RoomId) -> Result<StateMap, Error> {
         let room = self.find_room(room_id)?.ok_or_else(|| Error::forbidden("you are not in this room"))?;
         let current = room.current();
@@ -27,7 +27,7 @@ impl Core {
         }
         let standing = self.standing(user, room_id)?.filter(|standing| !standing.forgotten);
         if let Some(standing) = standing
-            && matches!(standing.membership, Membership::Leave | Membership::Ban)
+            && standing.membership == Membership::Leave
             && let Some(leaving) = &standing.event_id
             && let Some(leaving) = self.load_event(leaving)?
         {

@@ -94,7 +94,9 @@ async fn a_client_that_syncs_while_many_speak_hears_each_event_once_and_in_order
     const EACH: usize = 30;
     let server = Server::start();
     let reader = server.user("reader").await;
-    let rooms = [reader.public_room().await, reader.public_room().await];
+    // Anyone may set state here.
+    let open = json!({"preset": "public_chat", "power_level_content_override": {"state_default": 0}});
+    let rooms = [reader.create(open.clone()).await, reader.create(open).await];
     let mut tasks = Vec::new();
     for number in 0..SENDERS {
         let sender = server.user(&format!("sender{number}")).await;
@@ -113,7 +115,6 @@ async fn a_client_that_syncs_while_many_speak_hears_each_event_once_and_in_order
             }
         }));
     }
-    // Anyone may set the state above.
     let mut reader = Reader::new(reader, 3);
     while !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
         reader.step().await;
@@ -236,4 +237,22 @@ async fn receipts_reach_the_others_and_private_ones_only_their_owner() {
     let others = alice.sync(Some(&alices), &json!({})).await;
     let told = list(&others["rooms"]["join"][&room], "/ephemeral/events");
     assert!(told[0]["content"][&said]["m.read"][&bob.user]["ts"].is_u64());
+}
+
+#[tokio::test]
+async fn what_was_said_while_one_was_away_stays_hidden_where_history_is_for_members() {
+    let server = Server::start();
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.public_room().await;
+    alice.state(&room, "m.room.history_visibility", "", json!({"history_visibility": "joined"})).await;
+    bob.join(&room).await;
+    let since = bob.sync(None, &json!({})).await["next_batch"].as_str().unwrap().to_owned();
+    alice.say(&room, "to all").await;
+    bob.leave(&room).await;
+    alice.say(&room, "behind the back").await;
+    bob.join(&room).await;
+    alice.say(&room, "to all again").await;
+    let answer = bob.sync(Some(&since), &json!({})).await.to_string();
+    assert!(answer.contains("to all again") && answer.contains("to all\""), "{answer}");
+    assert!(!answer.contains("behind the back"));
 }
