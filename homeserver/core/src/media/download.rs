@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ruma::UserId;
 
 use super::{
     MediaMeta, Mxc,
@@ -20,20 +21,22 @@ const MAX_WAIT_MS: u64 = 60_000;
 
 /// How a reader wants a file.
 #[derive(Clone, Copy, Debug)]
-pub struct DownloadOptions {
+pub struct DownloadOptions<'a> {
     /// How long to wait for a pending upload, or another server, ms.
     pub timeout_ms: Option<u64>,
     /// Whether another server may be asked.
     pub allow_remote: bool,
+    /// Who asks, if known: a copy of a remote file lives no longer than messages in their rooms.
+    pub asker: Option<&'a UserId>,
 }
 
-impl Default for DownloadOptions {
+impl Default for DownloadOptions<'_> {
     fn default() -> Self {
-        Self { timeout_ms: None, allow_remote: true }
+        Self { timeout_ms: None, allow_remote: true, asker: None }
     }
 }
 
-impl DownloadOptions {
+impl DownloadOptions<'_> {
     pub(super) fn wait(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.unwrap_or(DEFAULT_WAIT_MS).min(MAX_WAIT_MS))
     }
@@ -73,7 +76,7 @@ impl Core {
     /// # Errors
     /// `M_NOT_FOUND` also for what expired or is quarantined, `M_NOT_YET_UPLOADED` (504) for a name without a file,
     /// `M_TOO_LARGE` (502) for a remote file beyond our bound, 502 when the other server fails.
-    pub async fn download_media(&self, mxc: &Mxc, options: DownloadOptions) -> Result<MediaFile, Error> {
+    pub async fn download_media(&self, mxc: &Mxc, options: DownloadOptions<'_>) -> Result<MediaFile, Error> {
         let meta = self.media_ready(mxc, options).await?;
         let place = place_of(&meta)?;
         let size_bytes = meta.size_bytes;
@@ -90,7 +93,7 @@ impl Core {
     }
 
     /// What is known of a file that may be shown and is on disk.
-    pub(super) async fn media_ready(&self, mxc: &Mxc, options: DownloadOptions) -> Result<MediaMeta, Error> {
+    pub(super) async fn media_ready(&self, mxc: &Mxc, options: DownloadOptions<'_>) -> Result<MediaMeta, Error> {
         if self.is_local(mxc.server()) {
             return self.local_media_ready(mxc, options).await;
         }
@@ -100,7 +103,7 @@ impl Core {
         if !options.allow_remote || !self.settings.federation {
             return Err(no_media());
         }
-        let meta = self.fetch_remote_media(mxc, options.wait()).await?;
+        let meta = self.fetch_remote_media(mxc, options).await?;
         self.check_shown(meta)
     }
 
@@ -112,7 +115,7 @@ impl Core {
         Ok(meta)
     }
 
-    async fn local_media_ready(&self, mxc: &Mxc, options: DownloadOptions) -> Result<MediaMeta, Error> {
+    async fn local_media_ready(&self, mxc: &Mxc, options: DownloadOptions<'_>) -> Result<MediaMeta, Error> {
         let deadline = tokio::time::Instant::now() + options.wait();
         loop {
             // Registered before the store is read: an upload in between wakes this reader.

@@ -53,8 +53,8 @@ const DECODERS: usize = 2;
 /// How much of uploads may be in memory at the same time, KiB.
 const UPLOAD_BUDGET_KIB: usize = 256 * 1024;
 
-/// How often expired media is looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How often expired media is looked for at least, ms.
+const MAX_INTERVAL_MS: u64 = 30_000;
 
 /// In how many parts the writers of files exclude each other.
 const STRIPES: usize = 64;
@@ -121,7 +121,8 @@ impl Default for State {
 impl Core {
     /// Removes media that expired, until `stop` turns true.
     pub async fn run_media(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut tick = tokio::time::interval(EXPIRY_INTERVAL);
+        let interval_ms = self.settings.retention.interval_ms.clamp(100, MAX_INTERVAL_MS);
+        let mut tick = tokio::time::interval(Duration::from_millis(interval_ms));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -46,7 +46,7 @@ impl Core {
     /// As [`Core::download_media`].
     pub async fn federation_download(&self, id: &str, timeout_ms: Option<u64>) -> Result<FederationMedia, Error> {
         let mxc = Mxc::new(self.server_name.clone(), id)?;
-        let options = DownloadOptions { timeout_ms, allow_remote: false };
+        let options = DownloadOptions { timeout_ms, allow_remote: false, asker: None };
         Ok(enveloped(self.download_media(&mxc, options).await?))
     }
 
@@ -61,20 +61,26 @@ impl Core {
         timeout_ms: Option<u64>,
     ) -> Result<FederationMedia, Error> {
         let mxc = Mxc::new(self.server_name.clone(), id)?;
-        let options = DownloadOptions { timeout_ms, allow_remote: false };
+        let options = DownloadOptions { timeout_ms, allow_remote: false, asker: None };
         Ok(enveloped(self.thumbnail(&mxc, request, options).await?))
     }
 
     /// The file is fetched from its server and cached; one fetch serves everyone who asks meanwhile.
-    pub(super) async fn fetch_remote_media(&self, mxc: &Mxc, wait: Duration) -> Result<MediaMeta, Error> {
+    pub(super) async fn fetch_remote_media(
+        &self,
+        mxc: &Mxc,
+        options: DownloadOptions<'_>,
+    ) -> Result<MediaMeta, Error> {
         let lock = self.fetch_lock(mxc);
         let _fetching = lock.lock().await;
         if let Some(meta) = self.find_media(mxc)? {
             return Ok(meta);
         }
-        let part = self.request_media(mxc, wait).await?;
+        let part = self.request_media(mxc, options.wait()).await?;
         let now_ms = self.now_ms();
-        let lifetime_ms = self.media_lifetime_floor_ms().map_or(CACHE_LIFETIME_MS, |floor| floor.min(CACHE_LIFETIME_MS));
+        let of_rooms_ms = options.asker.map(|asker| self.encrypted_rooms_lifetime_ms(asker)).transpose()?.flatten();
+        let bounds = [self.media_lifetime_floor_ms(), of_rooms_ms];
+        let lifetime_ms = bounds.into_iter().flatten().fold(CACHE_LIFETIME_MS, u64::min);
         let meta = MediaMeta {
             content_type: tidy(part.content_type),
             file_name: tidy(part.content_disposition.as_deref().and_then(file_name_of)),

@@ -4,7 +4,7 @@ use std::{io::Cursor, path::Path};
 
 use bytes::Bytes;
 use image::{DynamicImage, ImageFormat};
-use ruma::EventId;
+use ruma::{EventId, UserId};
 use serde_json::json;
 
 use super::{DownloadOptions, MediaContent, MediaFile, Method, Mxc, NewUpload, ThumbnailRequest};
@@ -203,12 +203,52 @@ async fn quoting_somebody_elses_file_does_not_end_it() {
     assert_eq!(world.core.find_media(&eves).unwrap().unwrap().expires_ms, Some(NOW_MS + HOUR_MS));
 }
 
+/// A room whose messages are encrypted and live that long.
+async fn encrypted_room(world: &World, user: &UserId, lifetime_ms: Option<u64>) {
+    let room = world.room(&[user]).await;
+    let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+    world.core.set_state(user, &room, "m.room.encryption", "", encryption, None).await.unwrap();
+    if let Some(lifetime_ms) = lifetime_ms {
+        let retention = json!({ "max_lifetime": lifetime_ms });
+        world.core.set_state(user, &room, "m.room.retention", "", retention, None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_encrypted_file_lives_no_longer_than_messages_in_its_uploaders_encrypted_rooms() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let encrypted = || NewUpload { content_type: Some("application/octet-stream".to_owned()), ..file(SECRET) };
+    let end_of = async |upload| {
+        let mxc = world.core.upload_media(&alice, upload).await.unwrap();
+        world.core.find_media(&mxc).unwrap().unwrap().expires_ms
+    };
+    assert_eq!(end_of(encrypted()).await, None, "in no encrypted room");
+    encrypted_room(&world, &alice, Some(HOUR_MS)).await;
+    encrypted_room(&world, &alice, Some(2 * HOUR_MS)).await;
+    assert_eq!(end_of(encrypted()).await, Some(NOW_MS + 2 * HOUR_MS));
+    assert_eq!(end_of(file(b"an avatar, say")).await, None);
+    let remote = Mxc::new("far.example".try_into().unwrap(), "x").unwrap();
+    world.answer(|_| Ok(PeerResponse {
+        status: 200,
+        content_type: Some("multipart/mixed; boundary=b".to_owned()),
+        content_disposition: None,
+        location: None,
+        body: Bytes::from_static(b"--b\r\n\r\n{}\r\n--b\r\n\r\nfar\r\n--b--"),
+    }));
+    let options = DownloadOptions { asker: Some(&alice), ..DownloadOptions::default() };
+    assert_eq!(read(world.core.download_media(&remote, options).await.unwrap()).await, b"far");
+    assert_eq!(world.core.find_media(&remote).unwrap().unwrap().expires_ms, Some(NOW_MS + 2 * HOUR_MS));
+    encrypted_room(&world, &alice, None).await;
+    assert_eq!(end_of(encrypted()).await, None);
+}
+
 #[tokio::test]
 async fn a_name_without_a_file_lets_readers_wait_for_it() {
     let world = World::new();
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let (mxc, _) = world.core.create_media(&alice).await.unwrap();
-    let soon = DownloadOptions { timeout_ms: Some(0), allow_remote: true };
+    let soon = DownloadOptions { timeout_ms: Some(0), ..DownloadOptions::default() };
     assert!(matches!(world.core.download_media(&mxc, soon).await, Err(Error::NotYetUploaded)));
     let stolen = world.core.upload_pending_media(&bob, &mxc, file(b"x")).await;
     assert!(matches!(stolen, Err(Error::Forbidden(_))));
@@ -320,7 +360,7 @@ async fn another_servers_file_is_fetched_once_and_cached_for_a_while() {
         Ok(answer.clone())
     });
     let mxc = Mxc::new("far.example".try_into().unwrap(), there.id()).unwrap();
-    let unwanted = DownloadOptions { timeout_ms: None, allow_remote: false };
+    let unwanted = DownloadOptions { allow_remote: false, ..DownloadOptions::default() };
     assert!(matches!(ours.core.download_media(&mxc, unwanted).await, Err(Error::NotFound(_))));
     let all = futures_util::future::join_all((0..5).map(|_| content_of(&ours, &mxc))).await;
     assert!(all.into_iter().all(|content| content.unwrap() == SECRET));

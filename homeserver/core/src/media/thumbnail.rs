@@ -109,7 +109,7 @@ impl Core {
         &self,
         mxc: &Mxc,
         request: ThumbnailRequest,
-        options: DownloadOptions,
+        options: DownloadOptions<'_>,
     ) -> Result<MediaFile, Error> {
         if request.width == 0 || request.height == 0 {
             return Err(Error::invalid("a thumbnail has a width and a height"));

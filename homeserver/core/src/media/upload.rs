@@ -84,7 +84,11 @@ impl Core {
         self.permit_media_upload(user, upload.content.len() as u64).await?;
         let given = upload.content;
         let content = blocking(move || Ok(metadata::strip(given))).await?;
-        let lifetime_ms = [upload.lifetime_ms, self.media_lifetime_floor_ms()].into_iter().flatten().min();
+        // Clients upload what they encrypted as this type, and as nothing else.
+        let is_encrypted = upload.content_type.as_deref().is_none_or(|kind| kind == "application/octet-stream");
+        let of_rooms_ms = if is_encrypted { self.encrypted_rooms_lifetime_ms(user)? } else { None };
+        let bounds = [upload.lifetime_ms, self.media_lifetime_floor_ms(), of_rooms_ms];
+        let lifetime_ms = bounds.into_iter().flatten().min();
         let now_ms = self.now_ms();
         let meta = MediaMeta {
             uploader: Some(user.to_owned()),
@@ -95,6 +99,23 @@ impl Core {
             ..MediaMeta::default()
         };
         self.store_file(batch, mxc, meta, content).await.map(|_| ())
+    }
+
+    /// The longest lifetime among the user's encrypted rooms, ms; `None` if one of them has none, or there is none.
+    ///
+    /// The server cannot see to which room an encrypted file belongs; it belongs to one of these.
+    pub(super) fn encrypted_rooms_lifetime_ms(&self, user: &UserId) -> Result<Option<u64>, Error> {
+        let mut longest_ms = None;
+        for room in self.joined_rooms(user)? {
+            let Some(room) = self.find_room(&room)? else { continue };
+            let mut inner = room.lock();
+            if inner.state_content::<serde::de::IgnoredAny>(self, "m.room.encryption", "")?.is_none() {
+                continue;
+            }
+            let Some(lifetime_ms) = self.room_lifetime_ms(&mut inner)? else { return Ok(None) };
+            longest_ms = longest_ms.max(Some(lifetime_ms));
+        }
+        Ok(longest_ms)
     }
 
     /// The content is on disk and the batch that names it is committed; the meta as stored.

@@ -30,12 +30,12 @@ pub(super) struct Params {
 /// As [`Core::download_media`].
 pub(super) async fn get(
     State(core): State<Arc<Core>>,
-    Auth(_requester): Auth,
+    Auth(requester): Auth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let options = DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true };
+    let options = DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true, asker: Some(&requester.user_id) };
     let file = core.download_media(&Mxc::new(server, &id)?, options).await?;
     serve::file(&core, file, &headers).await
 }
@@ -46,12 +46,12 @@ pub(super) async fn get(
 /// As [`get`].
 pub(super) async fn get_named(
     State(core): State<Arc<Core>>,
-    Auth(_requester): Auth,
+    Auth(requester): Auth,
     PathArgs((server, id, file_name)): PathArgs<(OwnedServerName, String, String)>,
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let options = DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true };
+    let options = DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true, asker: Some(&requester.user_id) };
     let mut file = core.download_media(&Mxc::new(server, &id)?, options).await?;
     file.file_name = Some(file_name);
     serve::file(&core, file, &headers).await

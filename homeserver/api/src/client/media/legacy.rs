@@ -80,11 +80,11 @@ pub(super) async fn thumbnail(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     check_open(&core)?;
-    let (request, options) = params.parts();
+    let (request, options) = params.parts(None);
     let file = core.thumbnail(&Mxc::new(server, &id)?, request, options).await?;
     serve::file(&core, file, &headers).await
 }
 
-fn options(params: Params) -> DownloadOptions {
-    DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: params.allow_remote.unwrap_or(true) }
+fn options(params: Params) -> DownloadOptions<'static> {
+    DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: params.allow_remote.unwrap_or(true), asker: None }
 }

@@ -8,7 +8,7 @@ use matron_core::{
     Core,
     media::{DownloadOptions, Method, Mxc, ThumbnailRequest},
 };
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, UserId};
 use serde::Deserialize;
 
 use super::serve;
@@ -31,10 +31,10 @@ pub(super) struct Params {
 }
 
 impl Params {
-    pub(super) fn parts(self) -> (ThumbnailRequest, DownloadOptions) {
+    pub(super) fn parts(self, asker: Option<&UserId>) -> (ThumbnailRequest, DownloadOptions<'_>) {
         let request = ThumbnailRequest { width: self.width, height: self.height, method: self.method };
         let allow_remote = self.allow_remote.unwrap_or(true);
-        (request, DownloadOptions { timeout_ms: self.timeout_ms, allow_remote })
+        (request, DownloadOptions { timeout_ms: self.timeout_ms, allow_remote, asker })
     }
 }
 
@@ -44,12 +44,12 @@ impl Params {
 /// As [`Core::thumbnail`].
 pub(super) async fn get(
     State(core): State<Arc<Core>>,
-    Auth(_requester): Auth,
+    Auth(requester): Auth,
     PathArgs((server, id)): PathArgs<(OwnedServerName, String)>,
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (request, options) = Params { allow_remote: None, ..params }.parts();
+    let (request, options) = Params { allow_remote: None, ..params }.parts(Some(&requester.user_id));
     let file = core.thumbnail(&Mxc::new(server, &id)?, request, options).await?;
     serve::file(&core, file, &headers).await
 }
