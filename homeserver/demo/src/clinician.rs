@@ -12,7 +12,7 @@ use matrix_sdk::{
     event_handler::RawEvent,
     media::{MediaFormat, MediaRequestParameters},
     ruma::{
-        OwnedEventId, OwnedRoomId, RoomId,
+        OwnedEventId, RoomId,
         events::room::{
             MediaSource,
             message::{MessageType, OriginalSyncRoomMessageEvent, RoomMessageEventContent},
@@ -28,7 +28,6 @@ use crate::story::{Step, fail};
 pub(crate) struct Seen {
     pub sender: String,
     pub body: String,
-    pub event_id: OwnedEventId,
     pub media: Option<MediaSource>,
     /// It came encrypted, and the client could read it.
     pub encrypted: bool,
@@ -64,7 +63,6 @@ impl Clinician {
                     let message = Seen {
                         sender: event.sender.to_string(),
                         body: event.content.body().to_owned(),
-                        event_id: event.event_id.clone(),
                         media,
                         encrypted: info.is_some(),
                     };
@@ -90,10 +88,10 @@ impl Clinician {
         self.client.join_room_by_id(room).await?;
         let began = Instant::now();
         loop {
-            if let Some(room) = self.client.get_room(room).filter(|room| room.state() == RoomState::Joined) {
-                if room.latest_encryption_state().await?.is_encrypted() {
-                    return Ok(room);
-                }
+            if let Some(room) = self.client.get_room(room).filter(|room| room.state() == RoomState::Joined)
+                && room.latest_encryption_state().await?.is_encrypted()
+            {
+                return Ok(room);
             }
             if began.elapsed() > Duration::from_secs(15) {
                 return fail(format!("{} joined, but the client does not see an encrypted room", self.user_id));
@@ -151,11 +149,6 @@ impl Clinician {
     /// The access token, to look at the API beside the client.
     pub(crate) fn token(&self) -> String {
         self.client.access_token().unwrap_or_default()
-    }
-
-    /// The rooms that the client shows as joined.
-    pub(crate) fn joined_rooms(&self) -> Vec<OwnedRoomId> {
-        self.client.joined_rooms().iter().map(|room| room.room_id().to_owned()).collect()
     }
 }
 

@@ -57,7 +57,8 @@ pub(crate) async fn play(options: &Options) -> Result<(), DemoError> {
     let mut world = story.held(found(&story, options).await)?;
     let outcome = tell(&mut story, &mut world).await;
     if outcome.is_ok() && !options.check {
-        story.held(stay(&mut story, &world).await)?;
+        let stayed = stay(&mut story, &world).await;
+        story.held(stayed)?;
     }
     story.step("Everything stops in order");
     world.service.stop().await;
