@@ -153,7 +153,8 @@ fn parts(error: &Error) -> Parts {
         Error::InvalidRoomState(_) => (S::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
         Error::UnsupportedRoomVersion => (S::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
         Error::IncompatibleRoomVersion { room_version } => {
-            return Parts::new(S::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION").with("room_version", room_version.as_str());
+            return Parts::new(S::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION")
+                .with("room_version", room_version.as_str());
         }
         Error::BadState(_) => (S::FORBIDDEN, "M_BAD_STATE"),
         Error::BadAlias(_) => (S::BAD_REQUEST, "M_BAD_ALIAS"),

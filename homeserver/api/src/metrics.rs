@@ -77,7 +77,9 @@ pub fn render() -> String {
     text
 }
 
-fn each(routes: &BTreeMap<String, Arc<[RouteMetrics; 5]>>) -> impl Iterator<Item = (&str, &'static str, &RouteMetrics)> {
+fn each(
+    routes: &BTreeMap<String, Arc<[RouteMetrics; 5]>>,
+) -> impl Iterator<Item = (&str, &'static str, &RouteMetrics)> {
     routes.iter().flat_map(|(route, methods)| {
         METHODS
             .into_iter()

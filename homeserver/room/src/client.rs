@@ -26,6 +26,9 @@ pub struct Unsigned {
     /// The event that this state replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces_state: Option<OwnedEventId>,
+    /// The redaction's id, if the event was redacted: off the specification, and clients look for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redacted_by: Option<OwnedEventId>,
     /// The redaction, in client form, if the event was redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redacted_because: Option<Box<RawValue>>,

@@ -33,7 +33,12 @@ async fn metrics(State(core): State<Arc<Core>>) -> Response {
     write_process(&mut text);
     gauge(&mut text, "matron_store_position", "Position of the last commit in the stream.", core.position().0);
     gauge(&mut text, "matron_rooms_open", "Rooms held in memory.", core.rooms.open_count());
-    gauge(&mut text, "matron_outbox_waiting", "Destinations that failed and are tried again later.", core.outbox.waiting_count());
+    gauge(
+        &mut text,
+        "matron_outbox_waiting",
+        "Destinations that failed and are tried again later.",
+        core.outbox.waiting_count(),
+    );
     text.push_str(&matron_api::metrics::render());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

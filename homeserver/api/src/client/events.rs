@@ -59,7 +59,9 @@ async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(para
         ..SyncRequest::default()
     };
     let answer = core.sync(&requester, request).await?;
-    Ok(Json(json!({ "start": since.to_string(), "end": answer.next_batch, "chunk": flatten(&answer, params.room_id.as_deref()) })))
+    Ok(Json(
+        json!({ "start": since.to_string(), "end": answer.next_batch, "chunk": flatten(&answer, params.room_id.as_deref()) }),
+    ))
 }
 
 fn flatten(answer: &SyncAnswer, only: Option<&RoomId>) -> Vec<Box<RawValue>> {

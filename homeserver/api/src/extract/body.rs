@@ -83,7 +83,12 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
                 return Error::NotJson;
             }
             missing_field(&error.to_string()).map_or_else(
-                || Error::BadJson(format!("a value has the wrong form, at line {} column {}", error.line(), error.column()).into()),
+                || {
+                    Error::BadJson(
+                        format!("a value has the wrong form, at line {} column {}", error.line(), error.column())
+                            .into(),
+                    )
+                },
                 |field| Error::MissingParam(format!("`{field}` is missing").into()),
             )
         }

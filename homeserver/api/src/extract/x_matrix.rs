@@ -1,6 +1,9 @@
 //! Which server asks, as its signature proves.
 
-use axum::{body::Body, extract::{FromRequest, Request}};
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
 use bytes::Bytes;
 use http::{header::AUTHORIZATION, request::Parts};
 use matron_core::Error;

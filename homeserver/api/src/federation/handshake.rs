@@ -101,6 +101,10 @@ async fn send_leave_v1(
     Ok(Json((200, Empty {})))
 }
 
-async fn send_knock(State(core): State<Arc<Core>>, PathArgs((room, event)): Place, knock: Event) -> Answer<KnockAnswer> {
+async fn send_knock(
+    State(core): State<Arc<Core>>,
+    PathArgs((room, event)): Place,
+    knock: Event,
+) -> Answer<KnockAnswer> {
     Ok(Json(core.accept_knock(&knock.server, &room, &event, &knock.body).await?))
 }

@@ -391,7 +391,8 @@ async fn a_server_outside_reads_nothing_of_a_room() {
     ] {
         assert_eq!(south.ask(&north, path.clone()).await.unwrap_err(), (404, "M_NOT_FOUND".to_owned()), "{path}");
     }
-    let across = south.ask(&north, format!("/_matrix/federation/v1/backfill/{public}?v={event}&limit=10")).await.unwrap();
+    let across =
+        south.ask(&north, format!("/_matrix/federation/v1/backfill/{public}?v={event}&limit=10")).await.unwrap();
     assert_eq!(across["pdus"], json!([]));
     let own = south.ask(&north, format!("/_matrix/federation/v1/event/{message}")).await.unwrap();
     assert_eq!(own["pdus"][0]["content"]["body"], "hello");
@@ -418,10 +419,7 @@ async fn a_server_sees_skeletons_of_what_was_said_before_it_came_and_nothing_of_
     assert!(south.ask(&north, event(&before)).await.is_err(), "the south is not in the room");
     south.join(&ben, &room, &north).await.unwrap();
     assert_eq!(body(south.ask(&north, event(&before)).await.unwrap()), Value::Null);
-    let all = south
-        .ask(&north, format!("/_matrix/federation/v1/backfill/{room}?v={after}&limit=100"))
-        .await
-        .unwrap();
+    let all = south.ask(&north, format!("/_matrix/federation/v1/backfill/{room}?v={after}&limit=100")).await.unwrap();
     let bodies: Vec<&str> =
         all["pdus"].as_array().unwrap().iter().filter_map(|pdu| pdu["content"]["body"].as_str()).collect();
     assert_eq!(bodies, ["during"]);

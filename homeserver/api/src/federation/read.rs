@@ -79,7 +79,11 @@ async fn reading<T: Send + 'static>(
     Ok(Json(answer.map_err(|_| Error::internal("reading for another server failed"))??))
 }
 
-async fn event(State(core): State<Arc<Core>>, PathArgs(event): PathArgs<OwnedEventId>, peer: Peer) -> Answer<EventAnswer> {
+async fn event(
+    State(core): State<Arc<Core>>,
+    PathArgs(event): PathArgs<OwnedEventId>,
+    peer: Peer,
+) -> Answer<EventAnswer> {
     Ok(Json(core.serve_event(&peer.server, &event)?))
 }
 

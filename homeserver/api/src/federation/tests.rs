@@ -151,7 +151,9 @@ async fn what_was_not_signed_is_refused() {
     *other_path.uri_mut() = "/test/b".parse().unwrap();
     let mut bearer = signed("PUT", "/test/a", Some(body), body);
     bearer.headers_mut().insert("Authorization", "Bearer abc".parse().unwrap());
-    for request in [unsigned, other_path, bearer, signed("PUT", "/test/a", Some("{}"), body), signed("GET", "/test/a", None, "{}")] {
+    for request in
+        [unsigned, other_path, bearer, signed("PUT", "/test/a", Some("{}"), body), signed("GET", "/test/a", None, "{}")]
+    {
         let (status, text) = send(&router, request).await;
         assert_eq!((status, errcode(&text).as_str()), (StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"));
     }
@@ -190,7 +192,8 @@ async fn a_notary_answers_get_and_post_alike() {
     let (_directory, router) = router();
     let (_, one) = get(&router, "/_matrix/key/v2/query/peer.example").await;
     let (_, two) = get(&router, "/_matrix/key/v2/query/peer.example/ed25519:k?minimum_valid_until_ts=1").await;
-    let query = json!({"server_keys": {"peer.example": {"ed25519:k": {"minimum_valid_until_ts": 1}}, "gone.example": {}}});
+    let query =
+        json!({"server_keys": {"peer.example": {"ed25519:k": {"minimum_valid_until_ts": 1}}, "gone.example": {}}});
     let request = Request::post("/_matrix/key/v2/query").body(Body::from(query.to_string())).unwrap();
     let (status, three) = send(&router, request).await;
     assert_eq!(status, StatusCode::OK);
@@ -201,7 +204,9 @@ async fn a_notary_answers_get_and_post_alike() {
     assert_eq!(one, two);
     assert_eq!(one, three);
 
-    for (path, body) in [("/_matrix/key/v2/query/not%20a%20server", None), ("/_matrix/key/v2/query", Some(r#"{"server_keys": []}"#))] {
+    for (path, body) in
+        [("/_matrix/key/v2/query/not%20a%20server", None), ("/_matrix/key/v2/query", Some(r#"{"server_keys": []}"#))]
+    {
         let request = match body {
             Some(body) => Request::post(path).body(Body::from(body)).unwrap(),
             None => Request::get(path).body(Body::empty()).unwrap(),

@@ -28,7 +28,11 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/_matrix/federation/v1/user/keys/claim", post(claim))
 }
 
-async fn devices(State(core): State<Arc<Core>>, PathArgs(user): PathArgs<OwnedUserId>, _peer: Peer) -> Answer<UserDevices> {
+async fn devices(
+    State(core): State<Arc<Core>>,
+    PathArgs(user): PathArgs<OwnedUserId>,
+    _peer: Peer,
+) -> Answer<UserDevices> {
     Ok(Json(core.federation_user_devices(&user)?))
 }
 

@@ -23,11 +23,7 @@ pub(super) struct Page {
 ///
 /// # Errors
 /// `M_FORBIDDEN` for who is neither officer nor operator.
-pub(super) async fn entries(
-    State(core): State<Arc<Core>>,
-    Auth(requester): Auth,
-    Query(page): Query<Page>,
-) -> Answer {
+pub(super) async fn entries(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(page): Query<Page>) -> Answer {
     require_officer(&core, &requester)?;
     let entries = core.audit_entries(page.from, page.limit.unwrap_or(100))?;
     let next = entries.last().map(|entry| entry.seq.saturating_add(1));

@@ -15,11 +15,8 @@ pub(super) async fn allow(request: Request, next: Next) -> Response {
     if ["/_matrix/federation", "/_matrix/key", "/_matrix/policy"].iter().any(|prefix| path.starts_with(prefix)) {
         return next.run(request).await;
     }
-    let mut response = if request.method() == Method::OPTIONS {
-        StatusCode::OK.into_response()
-    } else {
-        next.run(request).await
-    };
+    let mut response =
+        if request.method() == Method::OPTIONS { StatusCode::OK.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(

@@ -55,7 +55,11 @@ impl RateLimiter {
         let left = tokens - cost;
         if left < 0.0 {
             buckets.insert(key.to_owned(), Bucket { tokens, at_ms: now_ms });
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and clamped to an hour")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive, and clamped to an hour"
+            )]
             let retry_after_ms = (-left / per_ms).ceil().clamp(1.0, 3_600_000.0) as u64;
             return Err(Error::LimitExceeded { retry_after_ms });
         }

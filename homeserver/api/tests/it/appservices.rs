@@ -45,7 +45,8 @@ async fn it_registers_its_users_and_nobody_else_may() {
     server.post("as-secret", "/v3/register", outside.clone()).await.refused(400, "M_EXCLUSIVE");
     server.post("", "/v3/register", outside.clone()).await.refused(401, "M_MISSING_TOKEN");
     server.post("wrong", "/v3/register", outside).await.refused(401, "M_UNKNOWN_TOKEN");
-    let login = json!({ "type": "m.login.application_service", "identifier": { "type": "m.id.user", "user": "lab_feed" } });
+    let login =
+        json!({ "type": "m.login.application_service", "identifier": { "type": "m.id.user", "user": "lab_feed" } });
     server.post("as-secret", "/v3/login", login.clone()).await.ok();
     server.post("", "/v3/login", login).await.refused(401, "M_MISSING_TOKEN");
 }

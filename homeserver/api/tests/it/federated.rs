@@ -109,7 +109,10 @@ async fn typing_and_presence_are_seen_across_trusts() {
     alice
         .sync_until(&since, |answer| {
             let events = answer["presence"]["events"].as_array()?;
-            events.iter().find(|event| event["sender"] == bob.id.as_str() && event["content"]["status_msg"] == "in theatre").map(|_| ())
+            events
+                .iter()
+                .find(|event| event["sender"] == bob.id.as_str() && event["content"]["status_msg"] == "in theatre")
+                .map(|_| ())
         })
         .await;
     assert_eq!(alice.get(&status).await["presence"], "unavailable");

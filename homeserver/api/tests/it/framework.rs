@@ -18,9 +18,12 @@ async fn unknown_paths_and_wrong_methods_are_matrix_errors() {
 #[tokio::test]
 async fn every_client_answer_allows_other_origins() {
     let server = Server::new();
-    for (method, path) in
-        [(Method::OPTIONS, "/v3/login"), (Method::GET, "/v3/login"), (Method::GET, "/v3/nonsense"), (Method::GET, "/v3/sync")]
-    {
+    for (method, path) in [
+        (Method::OPTIONS, "/v3/login"),
+        (Method::GET, "/v3/login"),
+        (Method::GET, "/v3/nonsense"),
+        (Method::GET, "/v3/sync"),
+    ] {
         let answer = server.send("", method, path, None).await;
         assert_eq!(answer.headers["access-control-allow-origin"], "*", "{path}");
         assert!(answer.headers["access-control-allow-headers"].to_str().unwrap().contains("Authorization"));

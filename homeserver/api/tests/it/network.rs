@@ -150,7 +150,11 @@ impl Network {
     /// Nobody reaches the server, and it reaches nobody.
     pub(crate) fn cut_off(&self, node: &Node, yes: bool) {
         let mut cut_off = self.cut_off.lock();
-        if yes { cut_off.insert(node.name.clone()) } else { cut_off.remove(&node.name) };
+        if yes {
+            cut_off.insert(node.name.clone())
+        } else {
+            cut_off.remove(&node.name)
+        };
     }
 }
 
@@ -259,7 +263,10 @@ impl Person {
             self.sync_until("", |answer| {
                 let room = &answer["rooms"]["join"][&room];
                 let events = room["timeline"]["events"].as_array()?.iter().chain(room["state"]["events"].as_array()?);
-                events.into_iter().find(|event| event["state_key"] == other.id.as_str() && event["content"]["membership"] == "join").map(|_| ())
+                events
+                    .into_iter()
+                    .find(|event| event["state_key"] == other.id.as_str() && event["content"]["membership"] == "join")
+                    .map(|_| ())
             })
             .await;
         }

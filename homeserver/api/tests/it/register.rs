@@ -101,7 +101,8 @@ async fn a_registration_token_is_used_up() {
 #[tokio::test]
 async fn a_session_remembers_what_was_asked_and_answers_again() {
     let server = Server::new();
-    let first = json!({ "username": "alice", "password": "p", "device_id": "WARD", "initial_device_display_name": "Ward" });
+    let first =
+        json!({ "username": "alice", "password": "p", "device_id": "WARD", "initial_device_display_name": "Ward" });
     let session = server.post("", "/v3/register", first).await.body["session"].clone();
     let auth = json!({ "auth": { "type": "m.login.dummy", "session": session } });
     let alice = user_of(&server.post("", "/v3/register", auth.clone()).await.ok());

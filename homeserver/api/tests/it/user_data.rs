@@ -89,10 +89,8 @@ async fn an_openid_token_proves_its_user_until_it_ends() {
     let path = format!("/v3/user/{}/openid/request_token", alice.id);
     let token = server.post(&alice.token, &path, json!({})).await.ok();
     assert_eq!(token["token_type"], "Bearer");
-    let info = format!(
-        "/_matrix/federation/v1/openid/userinfo?access_token={}",
-        token["access_token"].as_str().unwrap()
-    );
+    let info =
+        format!("/_matrix/federation/v1/openid/userinfo?access_token={}", token["access_token"].as_str().unwrap());
     assert_eq!(server.get("", &info).await.ok(), json!({ "sub": alice.id }));
     server.advance_ms(2 * 60 * 60 * 1000);
     server.get("", &info).await.refused(401, "M_UNKNOWN_TOKEN");

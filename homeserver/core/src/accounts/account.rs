@@ -161,7 +161,8 @@ impl Core {
         let rows = self.store.scan(Table::UserAccount, &range, Order::Ascending, limit)?;
         rows.into_iter()
             .map(|(key, value)| {
-                let user = matron_storage::KeyReader::new(&key).text().and_then(|text| OwnedUserId::try_from(text).ok());
+                let user =
+                    matron_storage::KeyReader::new(&key).text().and_then(|text| OwnedUserId::try_from(text).ok());
                 let user = user.ok_or_else(|| Error::internal("user_account holds a key that is no user id"))?;
                 Ok((user, crate::house::from_json(Table::UserAccount, &value)?))
             })

@@ -98,7 +98,8 @@ impl Core {
             return RawValue::from_string(self.push_rules_json(user)?)
                 .map_err(|_| Error::internal("the push rules are not JSON"));
         }
-        self.find_account_data(user, room, kind)?.ok_or_else(|| Error::not_found("there is no account data of this type"))
+        self.find_account_data(user, room, kind)?
+            .ok_or_else(|| Error::not_found("there is no account data of this type"))
     }
 
     /// The entry has this content; the user's devices hear of it.
@@ -244,10 +245,12 @@ impl Core {
     pub fn tags(&self, user: &UserId, room: &RoomId) -> Result<Map<String, Value>, Error> {
         let content = self.find_account_data(user, Some(room), TAG)?;
         let content = content.and_then(|content| serde_json::from_str::<Map<String, Value>>(content.get()).ok());
-        Ok(content.and_then(|mut content| match content.remove("tags") {
-            Some(Value::Object(tags)) => Some(tags),
-            _ => None,
-        }).unwrap_or_default())
+        Ok(content
+            .and_then(|mut content| match content.remove("tags") {
+                Some(Value::Object(tags)) => Some(tags),
+                _ => None,
+            })
+            .unwrap_or_default())
     }
 
     /// The room has this tag, or no longer has it.

@@ -156,12 +156,8 @@ impl Core {
     pub(super) fn forget_tokens_of(&self, user: &UserId) {
         let mut cache = self.accounts.tokens.lock();
         cache.generation = cache.generation.wrapping_add(1);
-        let theirs: Vec<TokenHash> = cache
-            .proved
-            .iter()
-            .filter(|(_, proved)| proved.requester.user_id == user)
-            .map(|(hash, _)| *hash)
-            .collect();
+        let theirs: Vec<TokenHash> =
+            cache.proved.iter().filter(|(_, proved)| proved.requester.user_id == user).map(|(hash, _)| *hash).collect();
         for hash in theirs {
             cache.proved.pop(&hash);
         }

@@ -91,7 +91,8 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn load_devices(&self, user: &UserId) -> Result<Vec<(OwnedDeviceId, Device)>, Error> {
-        let rows = self.store.scan(Table::UserDevice, &Key::new().text(user).prefix(), Order::Ascending, MAX_DEVICES)?;
+        let rows =
+            self.store.scan(Table::UserDevice, &Key::new().text(user).prefix(), Order::Ascending, MAX_DEVICES)?;
         rows.into_iter()
             .map(|(key, value)| {
                 let mut reader = KeyReader::new(&key);
@@ -236,7 +237,8 @@ impl Core {
     }
 
     fn check_room_for_device(&self, user: &UserId) -> Result<(), Error> {
-        let devices = self.store.scan(Table::UserDevice, &Key::new().text(user).prefix(), Order::Ascending, MAX_DEVICES)?;
+        let devices =
+            self.store.scan(Table::UserDevice, &Key::new().text(user).prefix(), Order::Ascending, MAX_DEVICES)?;
         if devices.len() < MAX_DEVICES {
             return Ok(());
         }

@@ -128,11 +128,7 @@ impl Core {
         Ok(DirectoryPage { results: found.into_iter().map(|(_, entry)| entry).collect(), limited })
     }
 
-    fn directory_entry(
-        &self,
-        user: &UserId,
-        room: Option<&crate::rooms::room::Room>,
-    ) -> Result<DirectoryEntry, Error> {
+    fn directory_entry(&self, user: &UserId, room: Option<&crate::rooms::room::Room>) -> Result<DirectoryEntry, Error> {
         if self.is_local_user(user) {
             let (display_name, avatar_url) = (self.display_name(user)?, self.avatar_url(user)?);
             return Ok(DirectoryEntry { user_id: user.to_owned(), display_name, avatar_url });

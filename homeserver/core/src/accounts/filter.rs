@@ -177,7 +177,8 @@ impl Filter {
     /// # Errors
     /// `M_BAD_JSON` for a filter that the specification does not know.
     pub fn parse(json: &str) -> Result<Self, Error> {
-        let filter: Self = serde_json::from_str(json).map_err(|_| Error::bad_json("the filter has a value of the wrong form"))?;
+        let filter: Self =
+            serde_json::from_str(json).map_err(|_| Error::bad_json("the filter has a value of the wrong form"))?;
         Ok(filter)
     }
 }
@@ -199,7 +200,8 @@ impl Core {
         if self.store.get(Table::UserFilter, key.as_bytes())?.is_some() {
             return Ok(id);
         }
-        let known = self.store.scan(Table::UserFilter, &Key::new().text(user).prefix(), Order::Ascending, MAX_FILTERS)?;
+        let known =
+            self.store.scan(Table::UserFilter, &Key::new().text(user).prefix(), Order::Ascending, MAX_FILTERS)?;
         if known.len() >= MAX_FILTERS {
             return Err(Error::Custom {
                 status: 403,

@@ -120,9 +120,8 @@ impl Core {
             Some(account) if account.locked => return Err(Error::UserLocked),
             _ => {}
         }
-        let (device_id, issued) = self
-            .start_session(&user, login.device_id, login.initial_device_display_name, login.refresh_token)
-            .await?;
+        let (device_id, issued) =
+            self.start_session(&user, login.device_id, login.initial_device_display_name, login.refresh_token).await?;
         Ok(LoggedIn { user_id: user, device_id, home_server: self.server_name.to_string(), issued })
     }
 
@@ -162,8 +161,10 @@ impl Core {
     pub(super) fn identify(&self, identifier: &Identifier) -> Result<Option<OwnedUserId>, Error> {
         match identifier.kind.as_str() {
             "m.id.user" => {
-                let name =
-                    identifier.user.as_deref().ok_or_else(|| Error::MissingParam("`identifier.user` is missing".into()))?;
+                let name = identifier
+                    .user
+                    .as_deref()
+                    .ok_or_else(|| Error::MissingParam("`identifier.user` is missing".into()))?;
                 Ok(self.user_of_name(name))
             }
             "m.id.thirdparty" => match (&identifier.medium, &identifier.address) {

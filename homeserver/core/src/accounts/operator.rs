@@ -12,7 +12,12 @@ impl Core {
     ///
     /// # Errors
     /// `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`; `M_WEAK_PASSWORD`.
-    pub async fn create_user(&self, localpart: &str, password: Option<&str>, admin: bool) -> Result<OwnedUserId, Error> {
+    pub async fn create_user(
+        &self,
+        localpart: &str,
+        password: Option<&str>,
+        admin: bool,
+    ) -> Result<OwnedUserId, Error> {
         let user = self.free_user_id(localpart, None)?;
         let password_hash = match password {
             Some(password) => Some(self.hash_password(password).await?),

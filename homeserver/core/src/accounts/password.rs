@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use argon2::{
-    Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
-};
+use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
 use zeroize::Zeroizing;
 
 use crate::{Core, Error};
@@ -13,7 +11,8 @@ use crate::{Core, Error};
 const MAX_PASSWORD_BYTES: usize = 512;
 
 /// A hash of nothing in particular, so that unknown users take as long as known ones.
-const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bWF0cm9uLWRlY295LXNhbHQ$FvZ2cWAkEJVLIu0CZ6TUlcBtJbbs1FV2lDfJxgrKnJo";
+const DECOY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bWF0cm9uLWRlY295LXNhbHQ$FvZ2cWAkEJVLIu0CZ6TUlcBtJbbs1FV2lDfJxgrKnJo";
 
 /// Parameters for hashing. SPEC: OWASP's first choice for Argon2id: 19 MiB, two passes, one lane.
 fn hasher(cheap: bool) -> Result<Argon2<'static>, Error> {

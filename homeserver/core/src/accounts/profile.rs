@@ -36,11 +36,8 @@ impl Core {
     /// # Errors
     /// `M_NOT_FOUND` for a user who does not exist; 502 when the other server does not answer.
     pub async fn profile(&self, user: &UserId, field: Option<&str>) -> Result<Map<String, Value>, Error> {
-        let profile = if self.is_local_user(user) {
-            self.local_profile(user)?
-        } else {
-            self.fetch_profile(user, field).await?
-        };
+        let profile =
+            if self.is_local_user(user) { self.local_profile(user)? } else { self.fetch_profile(user, field).await? };
         let Some(field) = field else { return Ok(profile) };
         if matches!(field, "displayname" | "avatar_url") && !profile.contains_key(field) {
             // Every user has these two, if only unset: clients have always been given `{}`.
@@ -173,7 +170,9 @@ impl Core {
         match self.federation.request(request).await {
             Ok(response) => serde_json::from_slice(&response.body)
                 .map_err(|_| Error::Peer("the other server's answer is not a profile".into())),
-            Err(PeerError::Status { status: 403, .. }) => Err(Error::forbidden("the other server does not tell this profile")),
+            Err(PeerError::Status { status: 403, .. }) => {
+                Err(Error::forbidden("the other server does not tell this profile"))
+            }
             Err(PeerError::Status { status: 404, .. }) => Err(Error::not_found("there is no such user")),
             Err(_) => Err(Error::Peer("the other server did not tell the profile".into())),
         }

@@ -96,11 +96,7 @@ impl Core {
     /// # Errors
     /// `M_FORBIDDEN` where registration is closed; `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`; `M_WEAK_PASSWORD`;
     /// [`Error::Interactive`] until a flow is whole.
-    pub async fn register(
-        &self,
-        mut request: Register,
-        appservice: Option<&Appservice>,
-    ) -> Result<Registered, Error> {
+    pub async fn register(&self, mut request: Register, appservice: Option<&Appservice>) -> Result<Registered, Error> {
         if let Some(appservice) = appservice {
             return self.register_for_appservice(request, appservice).await;
         }
@@ -108,7 +104,9 @@ impl Core {
             return Err(Error::MissingToken);
         }
         let flows: &[&[&str]] = match self.settings.registration.mode {
-            RegistrationMode::Closed => return Err(Error::forbidden("registration is closed; ask the operator for an account")),
+            RegistrationMode::Closed => {
+                return Err(Error::forbidden("registration is closed; ask the operator for an account"));
+            }
             RegistrationMode::Token => &[&[REGISTRATION_TOKEN]],
             RegistrationMode::Open => &[&[DUMMY]],
         };

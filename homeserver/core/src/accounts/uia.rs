@@ -103,9 +103,9 @@ impl Core {
     pub(super) async fn challenge(&self, challenge: &Challenge<'_>, auth: Option<&Value>) -> Result<Proof, Error> {
         let auth = match auth {
             None | Some(Value::Null) => None,
-            Some(value) => Some(
-                Auth::deserialize(value).map_err(|_| Error::bad_json("`auth` has a value of the wrong form"))?,
-            ),
+            Some(value) => {
+                Some(Auth::deserialize(value).map_err(|_| Error::bad_json("`auth` has a value of the wrong form"))?)
+            }
         };
         let Some(auth) = auth else {
             let session = self.fresh_session(challenge);
@@ -214,7 +214,9 @@ impl Core {
         match kind {
             DUMMY => Ok(Ok(())),
             PASSWORD => {
-                let Some(user) = challenge.user else { return refuse("M_UNRECOGNIZED", "this stage is part of no flow") };
+                let Some(user) = challenge.user else {
+                    return refuse("M_UNRECOGNIZED", "this stage is part of no flow");
+                };
                 let named = match (&auth.identifier, &auth.user) {
                     (Some(identifier), _) => self.identify(identifier)?,
                     (None, Some(name)) => self.user_of_name(name),

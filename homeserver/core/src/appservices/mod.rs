@@ -14,8 +14,8 @@ mod third_party;
 mod transaction;
 
 pub use ping::PingError;
-pub use third_party::Lookup;
 pub use registration::{Appservice, Namespace, Namespaces, Registration, RegistrationError};
+pub use third_party::Lookup;
 
 use std::sync::Arc;
 
@@ -101,9 +101,6 @@ impl Core {
     }
 
     fn is_reserved(&self, own: Option<&str>, owns: impl Fn(&Appservice) -> bool) -> bool {
-        self.appservices
-            .services
-            .iter()
-            .any(|service| Some(service.registration.id.as_str()) != own && owns(service))
+        self.appservices.services.iter().any(|service| Some(service.registration.id.as_str()) != own && owns(service))
     }
 }

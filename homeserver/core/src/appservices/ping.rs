@@ -43,7 +43,8 @@ impl Core {
             return Err(Error::forbidden("an application service may only ping itself").into());
         }
         let service = self.appservice(id).ok_or_else(|| Error::not_found("there is no such application service"))?;
-        let custom = |status, errcode, message: &'static str| Error::Custom { status, errcode, message: message.into() };
+        let custom =
+            |status, errcode, message: &'static str| Error::Custom { status, errcode, message: message.into() };
         let Some(url) = &service.registration.url else {
             return Err(custom(400, "M_URL_NOT_SET", "the application service has no URL").into());
         };

@@ -66,7 +66,13 @@ pub(super) type Inbox = (OwnedUserId, OwnedDeviceId);
 impl Default for Inner {
     fn default() -> Self {
         // What was committed before this process began is in the timelines only.
-        Self { events: BTreeMap::new(), behind: true, scanned: StreamPos(0), ephemeral: VecDeque::new(), inboxes: BTreeSet::new() }
+        Self {
+            events: BTreeMap::new(),
+            behind: true,
+            scanned: StreamPos(0),
+            ephemeral: VecDeque::new(),
+            inboxes: BTreeSet::new(),
+        }
     }
 }
 

@@ -83,8 +83,9 @@ impl Registration {
     /// # Errors
     /// [`RegistrationError`].
     pub fn parse(text: &str) -> Result<Self, RegistrationError> {
-        let registration: Self = serde_saphyr::from_str(text)
-            .map_err(|error| RegistrationError::Syntax(error.to_string().lines().next().unwrap_or_default().to_owned()))?;
+        let registration: Self = serde_saphyr::from_str(text).map_err(|error| {
+            RegistrationError::Syntax(error.to_string().lines().next().unwrap_or_default().to_owned())
+        })?;
         for (name, value) in [
             ("id", &registration.id),
             ("as_token", &registration.as_token),

@@ -51,9 +51,10 @@ impl Core {
     }
 
     async fn find_protocol(&self, name: &str) -> Option<Value> {
-        let speakers = self.appservices.services.iter().enumerate().filter(|(_, service)| {
-            service.registration.protocols.iter().flatten().any(|protocol| protocol == name)
-        });
+        let speakers =
+            self.appservices.services.iter().enumerate().filter(|(_, service)| {
+                service.registration.protocols.iter().flatten().any(|protocol| protocol == name)
+            });
         let described = speakers.map(|(index, service)| async move {
             let key = (index, name.to_owned());
             let now_ms = self.now_ms();
@@ -83,7 +84,8 @@ impl Core {
             Lookup::Location => "location",
             Lookup::User => "user",
         };
-        let query: Vec<String> = fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+        let query: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
         let query = query.join("&");
         let path = match protocol {
             Some(protocol) => format!("thirdparty/{kind}/{}?{query}", encode(protocol)),

@@ -92,12 +92,7 @@ impl Core {
     }
 
     /// Sends the next transaction until it is received; `false` when there is nothing to send.
-    async fn serve_once(
-        self: &Arc<Self>,
-        index: usize,
-        service: &Appservice,
-        url: &str,
-    ) -> Result<bool, Error> {
+    async fn serve_once(self: &Arc<Self>, index: usize, service: &Appservice, url: &str) -> Result<bool, Error> {
         let Some(queue) = self.appservices.queues.get(index) else { return Ok(false) };
         let mut cursor = self.cursor_of(service).await?;
         let (events, upto) = match queue.next_events() {
@@ -116,11 +111,8 @@ impl Core {
                 (page.events, page.upto)
             }
         };
-        let events: Vec<EventRef> = events
-            .into_iter()
-            .map(|(_, event)| event)
-            .filter(|event| event.is_shown(self.now_ms()))
-            .collect();
+        let events: Vec<EventRef> =
+            events.into_iter().map(|(_, event)| event).filter(|event| event.is_shown(self.now_ms())).collect();
         let ephemeral = queue.next_ephemeral();
         let (to_device, read) = self.read_inboxes(&queue.next_inboxes())?;
         if events.is_empty() && ephemeral.is_empty() && to_device.is_empty() {

@@ -117,9 +117,8 @@ impl Core {
         events: Vec<Box<RawValue>>,
     ) -> Result<Vec<Option<Pdu>>, Error> {
         let room_id = room.to_owned();
-        let parse = move |raw: Box<RawValue>| {
-            UncheckedPdu::parse(&raw, version).ok().filter(|pdu| pdu.room_id() == room_id)
-        };
+        let parse =
+            move |raw: Box<RawValue>| UncheckedPdu::parse(&raw, version).ok().filter(|pdu| pdu.room_id() == room_id);
         let events = events.into_iter().take(MAX_EVENTS).collect();
         let parsed: Vec<Option<UncheckedPdu>> = in_parallel(events, parse).await?;
         self.prepare_keys_for_events(parsed.iter().flatten()).await?;
@@ -314,9 +313,8 @@ impl Core {
 /// The value that an answer holds; large ones are read on a blocking thread.
 async fn parse_answer<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Result<T, Error> {
     let small = body.len() <= INLINE_BYTES;
-    let parse = move || {
-        serde_json::from_slice(&body).map_err(|_| Error::Peer("the other server's answer is malformed".into()))
-    };
+    let parse =
+        move || serde_json::from_slice(&body).map_err(|_| Error::Peer("the other server's answer is malformed".into()));
     if small {
         return parse();
     }
@@ -324,7 +322,10 @@ async fn parse_answer<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Resu
 }
 
 /// Applies the function to each item, in order; many items are shared out among blocking threads.
-async fn in_parallel<I, O>(items: Vec<I>, apply: impl Fn(I) -> O + Clone + Send + Sync + 'static) -> Result<Vec<O>, Error>
+async fn in_parallel<I, O>(
+    items: Vec<I>,
+    apply: impl Fn(I) -> O + Clone + Send + Sync + 'static,
+) -> Result<Vec<O>, Error>
 where
     I: Send + 'static,
     O: Send + 'static,

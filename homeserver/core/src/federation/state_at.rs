@@ -1,9 +1,6 @@
 //! The state before and after an event, and of several ends of the graph together.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use matron_room::{RoomVersion, resolve};
 use matron_storage::Batch;
@@ -91,10 +88,8 @@ impl Core {
         let mut sets = Vec::new();
         let mut chains = Vec::new();
         for state in states {
-            let set: matron_room::StateMap = state
-                .iter()
-                .map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone()))
-                .collect();
+            let set: matron_room::StateMap =
+                state.iter().map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect();
             let ids: BTreeSet<OwnedEventId> = set.values().cloned().collect();
             chains.push(self.auth_chain(ids.iter().map(|id| &**id))?);
             sets.push(set);
@@ -104,9 +99,6 @@ impl Core {
         };
         let resolved = resolve(version, &sets, chains, fetch)
             .map_err(|error| Error::internal(format!("states could not be resolved: {error}")))?;
-        Ok(resolved
-            .into_iter()
-            .map(|((kind, key), id)| (StateKey::new(&kind, &key), Arc::new(id)))
-            .collect())
+        Ok(resolved.into_iter().map(|((kind, key), id)| (StateKey::new(&kind, &key), Arc::new(id))).collect())
     }
 }

@@ -1,6 +1,8 @@
 //! Reading the audit log.
 
-use matron_policy::{AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId, explain, verify_chain_from};
+use matron_policy::{
+    AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId, explain, verify_chain_from,
+};
 use matron_storage::{Key, KeyRange, Order, Table};
 
 use super::log::read_entry;
@@ -46,12 +48,7 @@ impl Core {
             AuditKind::PolicyChanged { room_id, .. } => room_id.clone(),
             AuditKind::Revocation { .. } | AuditKind::RegisterAccepted { .. } | AuditKind::OperatorAct { .. } => None,
         };
-        Ok(Some(Explanation {
-            decision_id: id.to_string(),
-            room_id,
-            at_ms: entry.at_ms,
-            explanation: explain(&entry),
-        }))
+        Ok(Some(Explanation { decision_id: id.to_string(), room_id, at_ms: entry.at_ms, explanation: explain(&entry) }))
     }
 
     /// The entry of a decision.

@@ -36,7 +36,8 @@ impl Core {
             return Ok(Permit::silent(self));
         }
         let now_ms = self.now_ms();
-        let in_force = self.in_force_of(&rules, |kind| Fact::from_option(by_kind.get(kind).map(|value| (*value).clone())));
+        let in_force =
+            self.in_force_of(&rules, |kind| Fact::from_option(by_kind.get(kind).map(|value| (*value).clone())));
         let federates = create.get("m.federate").and_then(Value::as_bool).unwrap_or(true);
         let context = Context { room_being_created: true };
         let request = Request {
@@ -71,7 +72,8 @@ fn missing(
     federates: bool,
     state: &BTreeMap<&str, &Value>,
 ) -> Option<String> {
-    let number = |kind: &str, field: &str| state.get(kind).and_then(|content| content.get(field)).and_then(Value::as_u64);
+    let number =
+        |kind: &str, field: &str| state.get(kind).and_then(|content| content.get(field)).and_then(Value::as_u64);
     let verdict = matron_policy::decide_with(request, facts, policy);
     verdict.obligations().iter().find_map(|duty| match duty {
         Obligation::Encrypt => {

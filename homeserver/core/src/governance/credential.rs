@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use matron_policy::{
-    AuditKind, CREDENTIAL_FIELD, Credential, CredentialError, CredentialStatus, RevocationError, RevocationNotice, Revocations,
+    AuditKind, CREDENTIAL_FIELD, Credential, CredentialError, CredentialStatus, RevocationError, RevocationNotice,
+    Revocations,
 };
 use matron_storage::{Batch, Key, Table};
 use ruma::{OwnedUserId, UserId};
@@ -23,8 +24,8 @@ impl Core {
     /// [`Error::BadJson`] for what is no credential; [`Error::Forbidden`] for one that is not genuine, current and the
     /// user's; [`Error::NotFound`] for a user without an account here; [`Error::Unknown`] without a register.
     pub async fn store_credential(self: &Arc<Self>, operator: &str, shown: &Value) -> Result<OwnedUserId, Error> {
-        let credential = Credential::from_value(shown)
-            .map_err(|error: CredentialError| Error::bad_json(error.to_string()))?;
+        let credential =
+            Credential::from_value(shown).map_err(|error: CredentialError| Error::bad_json(error.to_string()))?;
         let user = OwnedUserId::try_from(credential.user_id.as_str())
             .map_err(|_| Error::bad_json("the credential names no user id"))?;
         let ours = self.is_local_user(&user)

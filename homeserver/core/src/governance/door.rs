@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use matron_policy::{
-    Action, AuditDraft, CREDENTIAL_FIELD, Context, Fact, Facts, Request, Resource, ReasonCode,
-    decide_with,
+    Action, AuditDraft, CREDENTIAL_FIELD, Context, Fact, Facts, ReasonCode, Request, Resource, decide_with,
 };
 use matron_room::{Membership, Pdu};
 use matron_storage::{Batch, Key, Table};
@@ -58,7 +57,8 @@ impl Core {
         if !rules.bounds_servers() || self.is_local(server) {
             return true;
         }
-        let organisation = rules.register.as_ref().and_then(|register| register.organisation_of_server(server.as_str()));
+        let organisation =
+            rules.register.as_ref().and_then(|register| register.organisation_of_server(server.as_str()));
         organisation.is_some_and(|organisation| {
             floor.organisations.as_ref().is_none_or(|allowed| allowed.contains(&organisation.code))
                 && floor.jurisdictions.as_ref().is_none_or(|allowed| allowed.contains(&organisation.jurisdiction))
@@ -215,9 +215,9 @@ impl Core {
             resource: Resource::Room(room_id.as_str().to_owned()),
             context: Context::default(),
         };
-        self.judge(&request, &facts, &in_force.policy).map(super::permit::Permit::into_draft)?.ok_or_else(|| {
-            Error::internal("a permit without an entry for the log").into()
-        })
+        self.judge(&request, &facts, &in_force.policy)
+            .map(super::permit::Permit::into_draft)?
+            .ok_or_else(|| Error::internal("a permit without an entry for the log").into())
     }
 }
 

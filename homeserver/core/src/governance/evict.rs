@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use matron_policy::{Action, AuditKind, Context, CredentialStatus, Outcome, Reason, ReasonCode, Request, Resource, decide_with};
+use matron_policy::{
+    Action, AuditKind, Context, CredentialStatus, Outcome, Reason, ReasonCode, Request, Resource, decide_with,
+};
 use matron_room::Membership;
 use matron_storage::{Batch, Key, KeyRange, KeyReader, Order, Table};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -77,7 +79,12 @@ impl Core {
         batch.put(Table::Misc, swept_key(), crate::house::to_json(&mark)?);
         let took_ms = self.now_ms().saturating_sub(since_ms);
         if swept.evicted > 0 || swept.logged_out > 0 {
-            tracing::info!(evicted = swept.evicted, logged_out = swept.logged_out, duration_ms = took_ms, "evictions are done");
+            tracing::info!(
+                evicted = swept.evicted,
+                logged_out = swept.logged_out,
+                duration_ms = took_ms,
+                "evictions are done"
+            );
             let act = AuditKind::OperatorAct {
                 operator: "matron".to_owned(),
                 act: format!("evictions done in {took_ms} ms"),
@@ -181,7 +188,9 @@ impl Core {
             range = range.after(last);
             let mut revoked = BTreeMap::new();
             for (key, value) in &rows {
-                let Some(user) = KeyReader::new(key).text().and_then(|id| OwnedUserId::try_from(id).ok()) else { continue };
+                let Some(user) = KeyReader::new(key).text().and_then(|id| OwnedUserId::try_from(id).ok()) else {
+                    continue;
+                };
                 let shown: Value = from_json(Table::UserCredential, value)?;
                 let shown = serde_json::json!({ matron_policy::CREDENTIAL_FIELD: shown });
                 let person = self.person(&rules, &user, Some(&shown), now_ms);

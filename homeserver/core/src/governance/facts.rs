@@ -83,7 +83,9 @@ impl Core {
             let position = FACT_TYPES.iter().position(|one| *one == kind);
             match position.and_then(|at| made_of.get(at)) {
                 Some(Some(pdu)) => Fact::Known(pdu.content_value()),
-                _ if facts.iter().any(|(one, known)| *one == kind && *known) => Fact::Unavailable(Unavailable::NotLoaded),
+                _ if facts.iter().any(|(one, known)| *one == kind && *known) => {
+                    Fact::Unavailable(Unavailable::NotLoaded)
+                }
                 _ => Fact::Absent,
             }
         });
@@ -147,8 +149,7 @@ impl Core {
         let person = self.person(rules, user, Some(&member.content_value()), now_ms);
         match &person.credential {
             CredentialStatus::Valid { .. } => {
-                let known =
-                    KnownCredential { shown: member, generation: rules.generation, person: person.clone() };
+                let known = KnownCredential { shown: member, generation: rules.generation, person: person.clone() };
                 self.governance.credentials.lock().put(user.to_owned(), known);
                 Ok(person)
             }
@@ -215,13 +216,7 @@ impl Core {
             }
             _ => Fact::Absent,
         };
-        Facts {
-            now_ms,
-            register: rules.register_status(now_ms),
-            person,
-            room: in_force.room.clone(),
-            invitee,
-        }
+        Facts { now_ms, register: rules.register_status(now_ms), person, room: in_force.room.clone(), invitee }
     }
 
     /// What a redaction is aimed at.

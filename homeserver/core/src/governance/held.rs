@@ -6,11 +6,7 @@ use matron_storage::{Batch, KeyRange, KeyReader, Order, Table};
 use ruma::{OwnedEventId, OwnedRoomId};
 
 use super::remote::{HeldRow, RemoteVerdict, held_key};
-use crate::{
-    Core, Error,
-    house::from_json,
-    rooms::Status,
-};
+use crate::{Core, Error, house::from_json, rooms::Status};
 
 /// How many waiting events are looked at in one round.
 const MAX_ROUND: usize = 5000;

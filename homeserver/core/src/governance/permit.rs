@@ -156,8 +156,7 @@ impl Core {
         }
         let in_force = self.in_force(&rules, inner)?;
         let request = self.request_of(&rules, room, new, Context::default())?;
-        let facts =
-            self.facts_in_room(&rules, inner, &in_force, &new.sender, &request.action, Some(&new.content))?;
+        let facts = self.facts_in_room(&rules, inner, &in_force, &new.sender, &request.action, Some(&new.content))?;
         let mut permit = self.judge(&request, &facts, &in_force.policy)?;
         if let Some(draft) = self.policy_change(&request, &in_force.policy, &rules.policies) {
             permit.also(draft);
@@ -174,8 +173,7 @@ impl Core {
         context: Context,
     ) -> Result<Request, Error> {
         let target = self.redact_target(new.redacts.as_deref())?;
-        let action =
-            Action::of_event(new.sender.as_str(), &new.kind, new.state_key.as_deref(), &new.content, target);
+        let action = Action::of_event(new.sender.as_str(), &new.kind, new.state_key.as_deref(), &new.content, target);
         Ok(Request {
             principal: self.principal(rules, &new.sender),
             action,

@@ -198,9 +198,9 @@ fn read_file(file: &std::path::Path) -> Result<(Vec<u8>, Stamp), Error> {
     let stamp = stamp_of(file);
     let limit = u64::try_from(MAX_REGISTER_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|opened| opened.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| Error::Unknown(format!("the register cannot be read from {}: {error}", file.display()).into()))?;
+    std::fs::File::open(file).and_then(|opened| opened.take(limit).read_to_end(&mut bytes)).map_err(|error| {
+        Error::Unknown(format!("the register cannot be read from {}: {error}", file.display()).into())
+    })?;
     if bytes.len() > MAX_REGISTER_BYTES {
         return Err(Error::Store(StoreError::Foreign("the register's file is too large".to_owned())));
     }

@@ -105,7 +105,8 @@ impl Core {
         let in_force = self.in_force(&rules, inner)?;
         let content = pdu.content_value();
         let target = self.redact_target(pdu.redacts().as_deref())?;
-        let action = Action::of_event(pdu.sender().as_str(), pdu.kind(), pdu.state_key(), &content, target).from_outside();
+        let action =
+            Action::of_event(pdu.sender().as_str(), pdu.kind(), pdu.state_key(), &content, target).from_outside();
         let request = Request {
             principal: self.principal(&rules, pdu.sender()),
             action,

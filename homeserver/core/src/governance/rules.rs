@@ -92,9 +92,6 @@ impl Rules {
 
     /// Whether the deployment's own layers say with which servers it may speak at all.
     pub(crate) fn bounds_servers(&self) -> bool {
-        self.policies
-            .floor
-            .as_ref()
-            .is_some_and(|floor| floor.organisations.is_some() || floor.jurisdictions.is_some())
+        self.policies.floor.as_ref().is_some_and(|floor| floor.organisations.is_some() || floor.jurisdictions.is_some())
     }
 }

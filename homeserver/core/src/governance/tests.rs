@@ -102,11 +102,8 @@ impl Governed {
 
     async fn ward(&self) -> OwnedRoomId {
         let policy = RoomPolicy::of_organisations(["US1", "TH1"]).with_max_lifetime_ms(60_000);
-        let state = |kind: &str, content: Value| InitialState {
-            kind: kind.to_owned(),
-            state_key: String::new(),
-            content,
-        };
+        let state =
+            |kind: &str, content: Value| InitialState { kind: kind.to_owned(), state_key: String::new(), content };
         let request = CreateRoom {
             preset: Some("private_chat".to_owned()),
             initial_state: vec![
@@ -161,7 +158,8 @@ fn decision_of(error: &Error) -> String {
 fn message_from(room: &RoomId, sender: &str) -> Pdu {
     let sender = OwnedUserId::try_from(sender).unwrap();
     let key = matron_room::SigningKey::from_seed("them", &[3; 32]).unwrap();
-    let mut draft = DraftPdu::new(Some(room.to_owned()), sender.clone(), "m.room.encrypted", json!({"algorithm": MEGOLM}));
+    let mut draft =
+        DraftPdu::new(Some(room.to_owned()), sender.clone(), "m.room.encrypted", json!({"algorithm": MEGOLM}));
     draft.origin_server_ts_ms = NOW_MS;
     draft.depth = 9;
     draft.prev_events = vec![ruma::OwnedEventId::try_from("$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap()];
@@ -288,7 +286,9 @@ async fn who_is_revoked_leaves_every_room_and_every_session() {
     assert!(!members.contains(&nurse) && members.contains(&other) && members.contains(&house.bot));
     assert!(house.core().devices(&nurse).unwrap().is_empty());
     let entries = house.core().audit_entries(0, 1000).unwrap();
-    assert!(entries.iter().any(|entry| matches!(&entry.kind, AuditKind::Eviction { user_id, .. } if *user_id == nurse)));
+    assert!(
+        entries.iter().any(|entry| matches!(&entry.kind, AuditKind::Eviction { user_id, .. } if *user_id == nurse))
+    );
     assert!(matches!(house.admit(&room, &nurse).await, Err(Error::PolicyDenied { .. })));
     // A start forgets nothing.
     house.core().load_register().unwrap();

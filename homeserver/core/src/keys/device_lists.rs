@@ -276,10 +276,8 @@ impl Core {
         from: StreamPos,
         to: StreamPos,
     ) -> Result<DeviceListChanges, Error> {
-        let mut range = KeyRange::between(
-            Key::new().number(from.0.saturating_add(1)),
-            Key::new().number(to.0.saturating_add(1)),
-        );
+        let mut range =
+            KeyRange::between(Key::new().number(from.0.saturating_add(1)), Key::new().number(to.0.saturating_add(1)));
         let mut changes = Collector::default();
         let mut seen = 0_usize;
         loop {
@@ -327,7 +325,8 @@ impl Core {
         for room in &changes.own_leaves {
             changes.leavers.extend(self.joined_members(room)?);
         }
-        let left = changes.leavers.into_iter().filter(|other| !sharing.contains(other) && !invited.contains(other)).collect();
+        let left =
+            changes.leavers.into_iter().filter(|other| !sharing.contains(other) && !invited.contains(other)).collect();
         let mut changed: BTreeSet<_> = changes.subjects.intersection(&sharing).cloned().collect();
         changed.extend(changes.private);
         changed.extend(invited);

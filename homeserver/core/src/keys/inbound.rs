@@ -110,10 +110,9 @@ impl Core {
             let read = self.read_remote_list(&user)?;
             let known = read.list.clone();
             let mut list = known.clone().unwrap_or_else(|| RemoteList { stale: true, ..RemoteList::default() });
-            for (slot, key) in [
-                (&mut list.master_key, &update.master_key),
-                (&mut list.self_signing_key, &update.self_signing_key),
-            ] {
+            for (slot, key) in
+                [(&mut list.master_key, &update.master_key), (&mut list.self_signing_key, &update.self_signing_key)]
+            {
                 if let Some(key) = key.as_ref().filter(|key| names_owner(key, &user, None)) {
                     *slot = Some(key.clone());
                 }

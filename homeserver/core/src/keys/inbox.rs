@@ -99,12 +99,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn to_device_acknowledge(
-        &self,
-        user: &UserId,
-        device: &DeviceId,
-        up_to: StreamPos,
-    ) -> Result<(), Error> {
+    pub async fn to_device_acknowledge(&self, user: &UserId, device: &DeviceId, up_to: StreamPos) -> Result<(), Error> {
         let range = KeyRange::between(inbox(user, device), inbox(user, device).number(up_to.0.saturating_add(1)));
         if self.store.scan(Table::ToDeviceInbox, &range, Order::Ascending, 1)?.is_empty() {
             return Ok(());

@@ -9,7 +9,11 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{local::{Usage, set_display_name}, remote::RemoteList, signed_json::only_key};
+use super::{
+    local::{Usage, set_display_name},
+    remote::RemoteList,
+    signed_json::only_key,
+};
 use crate::{
     Core, Error,
     ports::{FederationRequest, PeerError, http_method::Method},

@@ -86,8 +86,8 @@ impl Core {
     /// # Errors
     /// `M_BAD_JSON`, `M_FORBIDDEN` for a sender of another server, [`Error::Store`].
     pub async fn receive_direct_to_device(&self, origin: &ServerName, content: Value) -> Result<(), Error> {
-        let edu: DirectToDevice = serde_json::from_value(content)
-            .map_err(|_| Error::bad_json("an m.direct_to_device has the wrong form"))?;
+        let edu: DirectToDevice =
+            serde_json::from_value(content).map_err(|_| Error::bad_json("an m.direct_to_device has the wrong form"))?;
         check_origin(origin, &edu.sender)?;
         check_messages(&edu.kind, &edu.messages)?;
         if edu.message_id.chars().count() > MAX_MESSAGE_ID_CHARS {

@@ -37,7 +37,8 @@ const fn refusal(errcode: &'static str, sentence: &'static str) -> Refusal {
 }
 
 const NOT_FOUND: Refusal = refusal("M_NOT_FOUND", "there is no such key");
-const WRONG: Refusal = refusal("M_INVALID_SIGNATURE", "a signature is wrong, missing, or of a key that may not sign this");
+const WRONG: Refusal =
+    refusal("M_INVALID_SIGNATURE", "a signature is wrong, missing, or of a key that may not sign this");
 const OTHER_KEY: Refusal = refusal("M_INVALID_PARAM", "the signed object is not the key that was published");
 
 /// A signature that stands.

@@ -136,7 +136,10 @@ async fn a_fallback_key_is_given_again_and_told_as_used() {
     }
     assert!(world.core.otk_counts(&alice.user_id, &device).unwrap().unused_fallback.is_empty());
     world.core.upload_keys(&alice, upload(keys)).await.unwrap();
-    assert!(world.core.otk_counts(&alice.user_id, &device).unwrap().unused_fallback.is_empty(), "the same key is no new key");
+    assert!(
+        world.core.otk_counts(&alice.user_id, &device).unwrap().unused_fallback.is_empty(),
+        "the same key is no new key"
+    );
 }
 
 #[tokio::test]
@@ -264,7 +267,9 @@ async fn only_right_signatures_of_the_right_key_are_kept() {
     let forged = signed(keys.clone(), &alice, &key_id(&self_signing), &seed(99));
     let mut altered = right.clone();
     altered["algorithms"] = json!([]);
-    for (object, errcode) in [(forged, "M_INVALID_SIGNATURE"), (altered, "M_INVALID_PARAM"), (keys, "M_INVALID_SIGNATURE")] {
+    for (object, errcode) in
+        [(forged, "M_INVALID_SIGNATURE"), (altered, "M_INVALID_PARAM"), (keys, "M_INVALID_SIGNATURE")]
+    {
         let body = serde_json::from_value(json!({ &alice: { "A": object } })).unwrap();
         let failures = world.core.upload_signatures(&alice, body).await.unwrap();
         assert_eq!(failures[&alice]["A"]["errcode"], errcode);
@@ -379,7 +384,8 @@ async fn another_servers_message_comes_once_and_for_its_own_users_only() {
     let world = World::new();
     let bob = world.user("bob").await;
     world.device(&bob, "B").await;
-    let edu = json!({ "sender": "@u:far.example", "type": "m.test", "message_id": "1", "messages": { &bob: { "B": {} } } });
+    let edu =
+        json!({ "sender": "@u:far.example", "type": "m.test", "message_id": "1", "messages": { &bob: { "B": {} } } });
     let far: &ServerName = "far.example".try_into().unwrap();
     for _ in 0..2 {
         world.core.receive_direct_to_device(far, edu.clone()).await.unwrap();

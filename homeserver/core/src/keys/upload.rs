@@ -48,11 +48,7 @@ impl Core {
     /// # Errors
     /// `M_BAD_JSON` for keys of the wrong form, `M_INVALID_PARAM` for keys of another user or device, `M_UNKNOWN` (400) for
     /// a one-time key whose id has another value, `M_TOO_LARGE` beyond the bounds.
-    pub async fn upload_keys(
-        &self,
-        requester: &Requester,
-        upload: KeysUpload,
-    ) -> Result<BTreeMap<String, u64>, Error> {
+    pub async fn upload_keys(&self, requester: &Requester, upload: KeysUpload) -> Result<BTreeMap<String, u64>, Error> {
         let Some(device) = &requester.device_id else {
             return Err(Error::invalid("keys belong to a device, and this access token has none"));
         };
@@ -226,7 +222,9 @@ fn check_device_keys(keys: &Value, user: &UserId, device: &DeviceId) -> Result<(
         && fields.contains_key("signatures")
         && has_sound_signatures(keys);
     if !sound {
-        return Err(Error::bad_json("`device_keys` lacks `algorithms`, `keys` or `signatures`, or they have the wrong form"));
+        return Err(Error::bad_json(
+            "`device_keys` lacks `algorithms`, `keys` or `signatures`, or they have the wrong form",
+        ));
     }
     if to_json(keys)?.len() > MAX_KEY_BYTES {
         return Err(Error::TooLarge("`device_keys` is too large".into()));

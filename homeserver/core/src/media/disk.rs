@@ -212,7 +212,11 @@ impl MediaReader {
         })
         .await?;
         if part.is_empty() {
-            return if self.left_bytes == 0 { Ok(None) } else { Err(Error::internal("a media file is shorter than it was")) };
+            return if self.left_bytes == 0 {
+                Ok(None)
+            } else {
+                Err(Error::internal("a media file is shorter than it was"))
+            };
         }
         self.left_bytes = self.left_bytes.saturating_sub(part.len() as u64);
         self.opener = Some(opener);
@@ -230,7 +234,8 @@ impl Core {
         let key = self.address_key(bucket).await?;
         let content = content.clone();
         blocking(move || {
-            let mut mac = Hmac::<Sha256>::new_from_slice(&key).map_err(|_| Error::internal("a hash key has no length"))?;
+            let mut mac =
+                Hmac::<Sha256>::new_from_slice(&key).map_err(|_| Error::internal("a hash key has no length"))?;
             mac.update(&content);
             let file = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
             Ok(Place { bucket, file })

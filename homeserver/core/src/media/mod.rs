@@ -36,10 +36,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use self::{
-    download::{DownloadOptions, MediaContent, MediaFile},
-    multipart::{content_disposition, is_inline},
     disk::MediaReader,
+    download::{DownloadOptions, MediaContent, MediaFile},
     multipart::Envelope,
+    multipart::{content_disposition, is_inline},
     mxc::Mxc,
     remote::FederationMedia,
     thumbnail::{Method, ThumbnailRequest},

@@ -28,7 +28,8 @@ impl Core {
     /// `M_LIMIT_EXCEEDED` when too many of the user's names wait.
     pub async fn create_media(&self, user: &UserId) -> Result<(Mxc, u64), Error> {
         let now_ms = self.now_ms();
-        let waiting = self.store.scan(Table::Misc, &pending_prefix(user).prefix(), Order::Ascending, 4 * MAX_PENDING)?;
+        let waiting =
+            self.store.scan(Table::Misc, &pending_prefix(user).prefix(), Order::Ascending, 4 * MAX_PENDING)?;
         let mut batch = Batch::new();
         let mut count = 0_usize;
         let mut first_ends_ms = u64::MAX;

@@ -127,7 +127,8 @@ impl Core {
             preview.insert("og:image:height".to_owned(), height.into());
         }
         let now_ms = self.now_ms();
-        let lifetime_ms = self.media_lifetime_floor_ms().map_or(PICTURE_LIFETIME_MS, |floor| floor.min(PICTURE_LIFETIME_MS));
+        let lifetime_ms =
+            self.media_lifetime_floor_ms().map_or(PICTURE_LIFETIME_MS, |floor| floor.min(PICTURE_LIFETIME_MS));
         let meta = MediaMeta {
             content_type: super::upload::tidy(Some(kind)),
             created_ms: now_ms,

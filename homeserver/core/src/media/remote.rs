@@ -66,11 +66,7 @@ impl Core {
     }
 
     /// The file is fetched from its server and cached; one fetch serves everyone who asks meanwhile.
-    pub(super) async fn fetch_remote_media(
-        &self,
-        mxc: &Mxc,
-        options: DownloadOptions<'_>,
-    ) -> Result<MediaMeta, Error> {
+    pub(super) async fn fetch_remote_media(&self, mxc: &Mxc, options: DownloadOptions<'_>) -> Result<MediaMeta, Error> {
         let lock = self.fetch_lock(mxc);
         let _fetching = lock.lock().await;
         if let Some(meta) = self.find_media(mxc)? {

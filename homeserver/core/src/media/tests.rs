@@ -166,7 +166,8 @@ async fn a_file_dies_with_the_event_that_it_belongs_to() {
     let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
     let shared = world.core.upload_media(&alice, file(b"shared")).await.unwrap();
     let ends = world.core.upload_media(&alice, file(b"ends")).await.unwrap();
-    let content = json!({ "url": mxc.to_string(), "info": { "thumbnail_url": shared.to_string(), "x": "mxc://no id" } });
+    let content =
+        json!({ "url": mxc.to_string(), "info": { "thumbnail_url": shared.to_string(), "x": "mxc://no id" } });
     world.core.attach_media_to_event(other, &shared, None).await.unwrap();
     world.core.attach_media_to_event(other, &ends, Some(NOW_MS + HOUR_MS)).await.unwrap();
     for found in super::expiry::media_in_content(&content) {
@@ -229,13 +230,15 @@ async fn an_encrypted_file_lives_no_longer_than_messages_in_its_uploaders_encryp
     assert_eq!(end_of(encrypted()).await, Some(NOW_MS + 2 * HOUR_MS));
     assert_eq!(end_of(file(b"an avatar, say")).await, None);
     let remote = Mxc::new("far.example".try_into().unwrap(), "x").unwrap();
-    world.answer(|_| Ok(PeerResponse {
-        status: 200,
-        content_type: Some("multipart/mixed; boundary=b".to_owned()),
-        content_disposition: None,
-        location: None,
-        body: Bytes::from_static(b"--b\r\n\r\n{}\r\n--b\r\n\r\nfar\r\n--b--"),
-    }));
+    world.answer(|_| {
+        Ok(PeerResponse {
+            status: 200,
+            content_type: Some("multipart/mixed; boundary=b".to_owned()),
+            content_disposition: None,
+            location: None,
+            body: Bytes::from_static(b"--b\r\n\r\n{}\r\n--b\r\n\r\nfar\r\n--b--"),
+        })
+    });
     let options = DownloadOptions { asker: Some(&alice), ..DownloadOptions::default() };
     assert_eq!(read(world.core.download_media(&remote, options).await.unwrap()).await, b"far");
     assert_eq!(world.core.find_media(&remote).unwrap().unwrap().expires_ms, Some(NOW_MS + 2 * HOUR_MS));
@@ -421,7 +424,15 @@ async fn peers_that_fail_make_no_file() {
 
 #[test]
 fn names_cannot_lead_elsewhere() {
-    for uri in ["mxc://a.example/../x", "mxc://a.example/", "mxc://a.example/a/b", "mxc:///a", "mxc://a b/a", "http://a/b", "mxc://a.example/%2e"] {
+    for uri in [
+        "mxc://a.example/../x",
+        "mxc://a.example/",
+        "mxc://a.example/a/b",
+        "mxc:///a",
+        "mxc://a b/a",
+        "http://a/b",
+        "mxc://a.example/%2e",
+    ] {
         assert_eq!(Mxc::parse(uri), None, "{uri}");
     }
     assert_eq!(Mxc::parse("mxc://a.example:8448/A_b-9").unwrap().to_string(), "mxc://a.example:8448/A_b-9");
@@ -442,7 +453,12 @@ async fn a_preview_brings_the_pages_words_and_its_picture() {
     world.answer_outside(|request| {
         assert!(!request.trusted, "a URL that a user chose never leads inside");
         let (kind, body) = match request.url.as_str() {
-            "https://a.example/page" => ("text/html", Bytes::from_static(b"<meta property='og:title' content='T'><meta property='og:image' content='/p.png'>")),
+            "https://a.example/page" => (
+                "text/html",
+                Bytes::from_static(
+                    b"<meta property='og:title' content='T'><meta property='og:image' content='/p.png'>",
+                ),
+            ),
             "https://a.example/p.png" => ("image/png", picture(30, 20)),
             other => panic!("{other}"),
         };

@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn what_is_no_picture_is_refused() {
         let size = ThumbnailRequest { width: 32, height: 32, method: Method::Scale };
-        for content in [b"".as_slice(), b"hello", b"\x89PNG\r\n\x1a\n", b"\xFF\xD8\xFF", b"GIF89a", b"RIFF\0\0\0\0WEBP"] {
+        for content in [b"".as_slice(), b"hello", b"\x89PNG\r\n\x1a\n", b"\xFF\xD8\xFF", b"GIF89a", b"RIFF\0\0\0\0WEBP"]
+        {
             assert!(matches!(make(content, size), Err(Error::Unknown(_))));
         }
     }

@@ -71,7 +71,9 @@ impl Core {
             });
         }
         let next = self.outbox.waiting.lock().values().min().copied();
-        next.map_or(Duration::from_secs(60), |until| Duration::from_millis(until.saturating_sub(now_ms).clamp(10, 60_000)))
+        next.map_or(Duration::from_secs(60), |until| {
+            Duration::from_millis(until.saturating_sub(now_ms).clamp(10, 60_000))
+        })
     }
 
     /// Sends until nothing is left or the peer fails.

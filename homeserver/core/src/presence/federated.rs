@@ -7,7 +7,10 @@ use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::status::{Presence, Status};
+use super::{
+    Inner,
+    status::{Presence, Status},
+};
 use crate::{Core, Error};
 
 /// How many users one EDU may name.
@@ -15,6 +18,12 @@ const MAX_PUSHED: usize = 1_000;
 
 /// How many users an EDU of ours names.
 const PUSHED_AT_ONCE: usize = 100;
+
+/// How many users' presence may wait for a join to be done here.
+const MAX_EARLY: usize = 1_000;
+
+/// How long it waits, ms.
+const EARLY_MS: u64 = 60_000;
 
 /// The longest status message that is taken from another server, bytes.
 const MAX_STATUS_BYTES: usize = 2048;
@@ -68,7 +77,7 @@ impl Core {
         let mut noticed = Vec::new();
         for pushed in push.into_iter().take(MAX_PUSHED) {
             let user = pushed.user_id;
-            if user.server_name() != origin || !self.is_tracked(&user)? {
+            if user.server_name() != origin {
                 continue;
             }
             let status = Status {
@@ -77,7 +86,12 @@ impl Core {
                 last_active_ms: pushed.last_active_ago.map_or(0, |ago| now_ms.saturating_sub(ago)),
                 currently_active: pushed.currently_active,
             };
+            let tracked = self.is_tracked(&user)?;
             let mut inner = self.presence.inner.lock();
+            if !tracked {
+                inner.keep_early(user, status, now_ms);
+                continue;
+            }
             if inner.put(&user, status, now_ms) {
                 noticed.push(user.clone());
             }
@@ -95,6 +109,7 @@ impl Core {
             return Ok(());
         }
         if self.is_local_user(user) {
+            self.take_early_presence(room).await?;
             let present = self.present(std::iter::once(user)).next().is_some();
             return if present { self.tell_presence(&[user.to_owned()]).await } else { Ok(()) };
         }
@@ -118,6 +133,29 @@ impl Core {
         Ok(())
     }
 
+    /// What was heard of members of the room before the join was done here is known now.
+    async fn take_early_presence(&self, room: &RoomId) -> Result<(), Error> {
+        if self.presence.inner.lock().early.is_empty() {
+            return Ok(());
+        }
+        let members = self.joined_members(room)?;
+        let now_ms = self.now_ms();
+        let mut noticed = Vec::new();
+        {
+            let mut inner = self.presence.inner.lock();
+            for member in members {
+                let Some((until_ms, status)) = inner.early.remove(&member) else { continue };
+                if until_ms > now_ms && inner.put(&member, status, now_ms) {
+                    if let Some(entry) = inner.users.get_mut(&member) {
+                        entry.last_told_ms = now_ms;
+                    }
+                    noticed.push(member);
+                }
+            }
+        }
+        if noticed.is_empty() { Ok(()) } else { self.tell_presence(&noticed).await }
+    }
+
     /// Those of the users who are not offline.
     fn present<'a>(&self, users: impl Iterator<Item = &'a UserId>) -> impl Iterator<Item = (&'a UserId, Status)> {
         users.filter_map(|user| {
@@ -125,6 +163,18 @@ impl Core {
             let status = &inner.users.get(user)?.status;
             (status.presence != Presence::Offline).then(|| (user, status.clone()))
         })
+    }
+}
+
+impl Inner {
+    /// Keeps the status for a short while, if there is room.
+    fn keep_early(&mut self, user: OwnedUserId, status: Status, now_ms: u64) {
+        if self.early.len() >= MAX_EARLY {
+            self.early.retain(|_, (until_ms, _)| *until_ms > now_ms);
+        }
+        if self.early.len() < MAX_EARLY {
+            self.early.insert(user, (now_ms.saturating_add(EARLY_MS), status));
+        }
     }
 }
 

@@ -25,7 +25,10 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use tokio::sync::watch;
 
 pub use self::status::{Presence, PresenceUpdate};
-use self::{status::Entry, typing::RoomTyping};
+use self::{
+    status::{Entry, Status},
+    typing::RoomTyping,
+};
 use crate::Core;
 
 /// How often timeouts are looked at.
@@ -43,6 +46,9 @@ struct Inner {
     users: HashMap<OwnedUserId, Entry>,
     by_serial: BTreeMap<u64, OwnedUserId>,
     typing: BTreeMap<OwnedRoomId, RoomTyping>,
+    /// Presence of remote users with whom nobody here shares a room yet, and until when it is worth keeping, ms since the
+    /// epoch: a server that we join tells us of its users before the join is done here.
+    early: BTreeMap<OwnedUserId, (u64, Status)>,
 }
 
 impl Inner {

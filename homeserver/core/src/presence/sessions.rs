@@ -132,6 +132,5 @@ fn aged_status(entry: &Entry, local: bool, now_ms: u64) -> Option<Status> {
     if status.presence == Presence::Online && idle_ms > IDLE_AFTER_MS {
         return Some(Status { presence: Presence::Unavailable, currently_active: false, ..status.clone() });
     }
-    (status.currently_active && idle_ms > ACTIVE_FOR_MS)
-        .then(|| Status { currently_active: false, ..status.clone() })
+    (status.currently_active && idle_ms > ACTIVE_FOR_MS).then(|| Status { currently_active: false, ..status.clone() })
 }

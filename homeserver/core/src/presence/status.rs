@@ -253,9 +253,15 @@ impl Core {
         let sharing = self.users_sharing_room(user)?;
         let now_ms = self.now_ms();
         let visible = changed.into_iter().filter(|(subject, _)| subject == user || sharing.contains(subject));
-        let told = visible
-            .map(|(user_id, status)| PresenceUpdate { user_id, content: Value::Object(status.content(now_ms)) });
+        let told =
+            visible.map(|(user_id, status)| PresenceUpdate { user_id, content: Value::Object(status.content(now_ms)) });
         Ok(told.chain(own).collect())
+    }
+
+    /// The presence of a local user of whom nothing is known: offline since the account was made.
+    fn never_seen(&self, user: &UserId) -> Status {
+        let account = self.account(user).ok().flatten();
+        Status { last_active_ms: account.map_or(0, |account| account.created_ms), ..Status::default() }
     }
 
     /// The presence of these users, for who newly shares a room with them; the caller checks that they do. Remote users of
@@ -269,7 +275,7 @@ impl Core {
         let known = users.into_iter().filter_map(|user| {
             let status = match self.known_presence(user) {
                 Ok(Some(status)) => status,
-                Ok(None) if self.is_local_user(user) => Status::default(),
+                Ok(None) if self.is_local_user(user) => self.never_seen(user),
                 Ok(None) => return None,
                 Err(error) => {
                     tracing::warn!(%error, "presence could not be read");

@@ -80,12 +80,17 @@ async fn a_status_message_survives_going_away() {
 }
 
 #[tokio::test]
-async fn strangers_presence_is_not_kept() {
+async fn strangers_presence_is_shown_to_nobody_and_bounded() {
     let world = World::new();
     let far: &ServerName = "far.example".try_into().unwrap();
     let push = json!({ "push": [{ "user_id": "@u:far.example", "presence": "online", "last_active_ago": 5 }] });
     world.core.receive_presence(far, push).await.unwrap();
     assert!(world.core.presence.inner.lock().users.is_empty());
+    for number in 0..2_000 {
+        let push = json!({ "push": [{ "user_id": format!("@{number}:far.example"), "presence": "online" }] });
+        world.core.receive_presence(far, push).await.unwrap();
+    }
+    assert!(world.core.presence.inner.lock().early.len() <= 1_000, "what waits for a join is bounded");
     let broken = world.core.receive_presence(far, json!({ "push": [{ "presence": "dancing" }] })).await;
     assert!(matches!(broken, Err(Error::BadJson(_))));
 }

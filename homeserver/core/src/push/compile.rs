@@ -16,12 +16,26 @@ use crate::{Core, Error, accounts::PUSH_RULES};
 /// A condition, compiled.
 #[derive(Clone, Debug)]
 pub(super) enum Condition {
-    Match { path: Vec<String>, pattern: Pattern },
-    Is { path: Vec<String>, value: Value },
-    Contains { path: Vec<String>, value: Value },
+    Match {
+        path: Vec<String>,
+        pattern: Pattern,
+    },
+    Is {
+        path: Vec<String>,
+        value: Value,
+    },
+    Contains {
+        path: Vec<String>,
+        value: Value,
+    },
     DisplayName,
-    MemberCount { comparison: Comparison, count: u64 },
-    SenderMayNotify { key: String },
+    MemberCount {
+        comparison: Comparison,
+        count: u64,
+    },
+    SenderMayNotify {
+        key: String,
+    },
     /// The event does not mark its mentions.
     NoMentions,
     /// Not known: never holds.
@@ -59,8 +73,9 @@ impl CompiledRules {
             .into_iter()
             .flat_map(|kind| rules.kind(kind).iter().filter(|rule| rule.enabled).map(move |rule| compile(kind, rule)))
             .collect();
-        let wants_display_name =
-            rules.iter().any(|rule| rule.conditions.iter().any(|condition| matches!(condition, Condition::DisplayName)));
+        let wants_display_name = rules
+            .iter()
+            .any(|rule| rule.conditions.iter().any(|condition| matches!(condition, Condition::DisplayName)));
         Self { rules, wants_display_name }
     }
 }

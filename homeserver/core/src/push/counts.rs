@@ -111,7 +111,8 @@ impl CountCache {
     /// All counts of a user: their rules changed.
     pub(super) fn forget_user(&mut self, user: &UserId) {
         self.generation = self.generation.wrapping_add(1);
-        let theirs: Vec<_> = self.known.iter().map(|(key, _)| key).filter(|(owner, _)| owner == user).cloned().collect();
+        let theirs: Vec<_> =
+            self.known.iter().map(|(key, _)| key).filter(|(owner, _)| owner == user).cloned().collect();
         for key in theirs {
             self.known.pop(&key);
         }

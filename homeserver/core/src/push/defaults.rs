@@ -40,7 +40,8 @@ fn highlight() -> Value {
 /// The rules that looked for mentions in the text before specification 1.17, and where they stand.
 ///
 /// SPEC: v1.16 Client-Server API, "Predefined Rules": they do not apply to events that mark their mentions.
-pub(super) const LEGACY: [&str; 3] = [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"];
+pub(super) const LEGACY: [&str; 3] =
+    [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"];
 
 fn add_legacy(rules: &mut Ruleset, user: &UserId) {
     let [by_display_name, room, by_user_name] = LEGACY;
@@ -52,10 +53,7 @@ fn add_legacy(rules: &mut Ruleset, user: &UserId) {
     );
     let whole_room = rule(
         room,
-        vec![
-            event_match("content.body", "@room"),
-            json!({ "kind": "sender_notification_permission", "key": "room" }),
-        ],
+        vec![event_match("content.body", "@room"), json!({ "kind": "sender_notification_permission", "key": "room" })],
         vec![notify(), highlight()],
     );
     let after = rules.overrides.iter().position(|rule| rule.rule_id == ".m.rule.tombstone").unwrap_or_default();
@@ -109,7 +107,9 @@ pub(super) fn default_rules(user: &UserId, legacy: bool) -> Ruleset {
         ),
         rule(
             ".m.rule.suppress_edits",
-            vec![json!({ "kind": "event_property_is", "key": "content.m\\.relates_to.rel_type", "value": "m.replace" })],
+            vec![
+                json!({ "kind": "event_property_is", "key": "content.m\\.relates_to.rel_type", "value": "m.replace" }),
+            ],
             vec![],
         ),
     ];

@@ -26,11 +26,8 @@ pub struct Actions {
 
 impl Actions {
     pub(super) fn new(raw: &[Value]) -> Self {
-        let raw: Vec<Value> = raw
-            .iter()
-            .filter(|action| !matches!(action.as_str(), Some("dont_notify" | "coalesce")))
-            .cloned()
-            .collect();
+        let raw: Vec<Value> =
+            raw.iter().filter(|action| !matches!(action.as_str(), Some("dont_notify" | "coalesce"))).cloned().collect();
         let mut actions = Self { notify: raw.iter().any(|action| action == "notify"), ..Self::default() };
         for action in &raw {
             let Some(name) = action.get("set_tweak").and_then(Value::as_str) else { continue };
@@ -226,7 +223,9 @@ mod tests {
         let rooms_of = |is: &str| {
             let rules = own(json!([{ "kind": "room_member_count", "is": is }]));
             (1..=4)
-                .filter(|count| matches(&rules, &message(json!({})), &Context { member_count: *count, ..Context::default() }))
+                .filter(|count| {
+                    matches(&rules, &message(json!({})), &Context { member_count: *count, ..Context::default() })
+                })
                 .collect::<Vec<u64>>()
         };
         assert_eq!(rooms_of("2"), [2]);

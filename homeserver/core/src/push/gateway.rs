@@ -81,7 +81,9 @@ impl Core {
                 self.push.badges.lock().put((job.user.clone(), job.pusher.clone()), unread);
                 Ok(Delivery::Done)
             }
-            Err(PeerError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => Ok(Delivery::Done),
+            Err(PeerError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => {
+                Ok(Delivery::Done)
+            }
             Err(_) => Ok(Delivery::Failed),
         }
     }
@@ -153,12 +155,7 @@ impl Core {
     }
 }
 
-fn add_content(
-    notification: &mut Map<String, Value>,
-    user: &UserId,
-    pdu: &Pdu,
-    names: Vec<(&'static str, String)>,
-) {
+fn add_content(notification: &mut Map<String, Value>, user: &UserId, pdu: &Pdu, names: Vec<(&'static str, String)>) {
     notification.insert("id".to_owned(), pdu.event_id().as_str().into());
     notification.insert("type".to_owned(), pdu.kind().into());
     notification.insert("sender".to_owned(), pdu.sender().as_str().into());

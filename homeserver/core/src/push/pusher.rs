@@ -121,7 +121,8 @@ impl Core {
             Ok(pushers) => return Ok(pushers),
             Err(generation) => generation,
         };
-        let rows = self.store.scan(Table::UserPusher, &Key::new().text(user).prefix(), Order::Ascending, MAX_PUSHERS)?;
+        let rows =
+            self.store.scan(Table::UserPusher, &Key::new().text(user).prefix(), Order::Ascending, MAX_PUSHERS)?;
         let pushers: Result<Vec<Pusher>, Error> =
             rows.iter().map(|(_, value)| from_json(Table::UserPusher, value)).collect();
         let pushers = Arc::new(pushers?);

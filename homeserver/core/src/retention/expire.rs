@@ -5,11 +5,7 @@ use std::collections::BTreeSet;
 use matron_storage::{Batch, Key, KeyRange, KeyReader, Order, Table};
 use ruma::{OwnedEventId, OwnedRoomId};
 
-use super::{
-    due::DueRow,
-    life::ExpiryRow,
-    purge::Doomed,
-};
+use super::{due::DueRow, life::ExpiryRow, purge::Doomed};
 use crate::{
     Core, Error,
     house::{from_json, to_json},

@@ -17,12 +17,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Internal`] when the key ring cannot be written.
-    pub(super) fn destroy_ended_keys(
-        &self,
-        room_id: &RoomId,
-        doomed: &[Doomed],
-        now_ms: u64,
-    ) -> Result<bool, Error> {
+    pub(super) fn destroy_ended_keys(&self, room_id: &RoomId, doomed: &[Doomed], now_ms: u64) -> Result<bool, Error> {
         let ended: Vec<u64> = self
             .keyring
             .buckets(room_id.as_str())
@@ -33,8 +28,11 @@ impl Core {
             return Ok(false);
         }
         let Some(needed) = self.needed_buckets(room_id, doomed)? else { return Ok(false) };
-        let dead: Vec<(&str, u64)> =
-            ended.into_iter().filter(|bucket| !needed.contains(bucket)).map(|bucket| (room_id.as_str(), bucket)).collect();
+        let dead: Vec<(&str, u64)> = ended
+            .into_iter()
+            .filter(|bucket| !needed.contains(bucket))
+            .map(|bucket| (room_id.as_str(), bucket))
+            .collect();
         let destroyed = self
             .keyring
             .destroy_many(&dead)
@@ -44,8 +42,12 @@ impl Core {
 
     /// The buckets of what waits for its redaction, beside these events; `None` if there is too much to tell.
     fn needed_buckets(&self, room_id: &RoomId, doomed: &[Doomed]) -> Result<Option<BTreeSet<u64>>, Error> {
-        let rows =
-            self.store.scan(Table::EventRedactionDue, &Key::new().text(room_id).prefix(), Order::Ascending, MAX_LOOKED_AT)?;
+        let rows = self.store.scan(
+            Table::EventRedactionDue,
+            &Key::new().text(room_id).prefix(),
+            Order::Ascending,
+            MAX_LOOKED_AT,
+        )?;
         if rows.len() == MAX_LOOKED_AT {
             return Ok(None);
         }

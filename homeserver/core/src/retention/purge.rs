@@ -85,12 +85,7 @@ impl Core {
     }
 
     /// Those of the sessions that open nothing any more.
-    fn ended_sessions(
-        &self,
-        room_id: &RoomId,
-        mut sessions: Vec<String>,
-        now_ms: u64,
-    ) -> Result<Vec<String>, Error> {
+    fn ended_sessions(&self, room_id: &RoomId, mut sessions: Vec<String>, now_ms: u64) -> Result<Vec<String>, Error> {
         sessions.sort_unstable();
         sessions.dedup();
         let mut ended = Vec::new();

@@ -33,10 +33,8 @@ impl Core {
         let governs = |user: &OwnedUserId| {
             self.is_local_user(user) && (self.is_governance_user(user) || senders().any(|one| one == user))
         };
-        let governor = inner
-            .joined
-            .iter()
-            .find(|user| governs(user) && levels.user(user).reaches(levels.redact()) && may(user));
+        let governor =
+            inner.joined.iter().find(|user| governs(user) && levels.user(user).reaches(levels.redact()) && may(user));
         if let Some(governor) = governor {
             return Ok(Some(governor.clone()));
         }

@@ -2,12 +2,7 @@ use matron_storage::{Key, Table};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{Value, json};
 
-use crate::{
-    Requester, Settings,
-    rooms::send::NewEvent,
-    settings,
-    test_world::World,
-};
+use crate::{Requester, Settings, rooms::send::NewEvent, settings, test_world::World};
 
 const LIFETIME_MS: u64 = 10_000;
 const GRACE_MS: u64 = 8_000;
@@ -33,13 +28,8 @@ impl Ward {
         let bot = world.user("bot").await;
         let nurse = world.user("nurse").await;
         let room = world.room(&[&bot, &nurse]).await;
-        let retention = NewEvent::state(
-            room.clone(),
-            bot.clone(),
-            "m.room.retention",
-            "",
-            json!({"max_lifetime": LIFETIME_MS}),
-        );
+        let retention =
+            NewEvent::state(room.clone(), bot.clone(), "m.room.retention", "", json!({"max_lifetime": LIFETIME_MS}));
         world.core.send_event(retention).await.unwrap();
         Self { world, room, bot, nurse }
     }
@@ -93,13 +83,16 @@ async fn a_message_is_hidden_redacted_and_purged_and_its_key_destroyed() {
     let round = core.retention_round().await.unwrap();
     assert_eq!((round.redacted, round.purged), (1, 1));
     assert!(ward.is_redacted(&said) && !ward.has_content(&said));
-    let living: Vec<u64> = core.keyring.buckets(ward.room.as_str()).into_iter().filter(|end| *end < super::WITHOUT_END).collect();
+    let living: Vec<u64> =
+        core.keyring.buckets(ward.room.as_str()).into_iter().filter(|end| *end < super::WITHOUT_END).collect();
     assert!(living.is_empty(), "{living:?}");
     let entries = core.audit_entries(0, 100).unwrap();
-    assert!(entries.iter().any(|entry| matches!(
-        &entry.kind,
-        matron_policy::AuditKind::Deletion { events: 1, key_destroyed: true, .. }
-    )));
+    assert!(
+        entries.iter().any(|entry| matches!(
+            &entry.kind,
+            matron_policy::AuditKind::Deletion { events: 1, key_destroyed: true, .. }
+        ))
+    );
     assert!(matches!(core.verify_audit().unwrap(), crate::governance::AuditCheck::Whole(_)));
 }
 

@@ -72,7 +72,8 @@ impl Core {
         if purged.events > 0 || idle > 0 {
             self.maintain_store().await?;
         }
-        let mut next_ms = [self.next_expiry_ms()?, waiting.next_ms, self.next_key_end_ms(now_ms)].into_iter().flatten().min();
+        let mut next_ms =
+            [self.next_expiry_ms()?, waiting.next_ms, self.next_key_end_ms(now_ms)].into_iter().flatten().min();
         if more {
             next_ms = Some(now_ms);
         }

@@ -102,7 +102,11 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::BadAlias`] for one that leads nowhere or elsewhere, [`Error::InvalidParam`] for one that is none.
-    pub(crate) async fn check_canonical_alias(self: &Arc<Self>, room_id: &RoomId, content: &Value) -> Result<(), Error> {
+    pub(crate) async fn check_canonical_alias(
+        self: &Arc<Self>,
+        room_id: &RoomId,
+        content: &Value,
+    ) -> Result<(), Error> {
         let wanted: CanonicalAlias = serde_json::from_value(content.clone())
             .map_err(|_| Error::bad_json("the content of a canonical alias event is an object"))?;
         let wanted = wanted.all()?;
@@ -185,8 +189,9 @@ impl Core {
         room_id: &RoomId,
     ) -> Result<(), Error> {
         let room = self.open_room(room_id)?;
-        // An application service fills its own namespace; everyone else must be in the room.
-        if requester.appservice.is_none() {
+        // An application service fills its own namespace; for all other aliases one must be in the room.
+        let service = requester.appservice.as_deref().and_then(|id| self.appservice(id));
+        if !service.is_some_and(|service| service.is_interested_in_alias(alias)) {
             self.require_joined(&room, &requester.user_id)?;
         }
         self.set_alias(&requester.user_id, alias.as_str(), room_id).await

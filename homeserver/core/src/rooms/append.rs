@@ -140,7 +140,8 @@ impl Core {
     /// [`Error::Store`] when something it needs cannot be read; nothing has changed then.
     pub(crate) fn append(&self, room: &Arc<Room>, inner: &mut Inner, item: Append) -> Result<Appending, Error> {
         let now_ms = self.now_ms();
-        let Append { pdu, status, place, state_before, current_after, extremities, txn, federate, also_to, with } = item;
+        let Append { pdu, status, place, state_before, current_after, extremities, txn, federate, also_to, with } =
+            item;
         let mut batch = with;
         let position_index = batch.reserve_position();
         let form = match place {
@@ -187,13 +188,12 @@ impl Core {
             _ => None,
         };
         let pdu = match &redacted_by {
-            Some(_) => pdu
-                .skeleton()
-                .map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?,
+            Some(_) => {
+                pdu.skeleton().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?
+            }
             None => pdu,
         };
-        let (bucket, expires_ms) =
-            if redacted_by.is_some() { (0, 0) } else { self.life_of(inner, &pdu, now_ms)? };
+        let (bucket, expires_ms) = if redacted_by.is_some() { (0, 0) } else { self.life_of(inner, &pdu, now_ms)? };
         let record = Record {
             status,
             timeline: 0,
@@ -373,8 +373,9 @@ impl Core {
             self.appservices_interested(&event, &joined);
         }
         self.attach_media_of(&event).await;
-        self.notifier
-            .wake_users(joined.iter().chain(affected.iter()).filter(|user| self.is_local_user(user)).map(|user| &**user));
+        self.notifier.wake_users(
+            joined.iter().chain(affected.iter()).filter(|user| self.is_local_user(user)).map(|user| &**user),
+        );
         if !affected.is_empty() {
             self.membership_changed(&room, &affected).await;
         }
@@ -398,7 +399,8 @@ impl Core {
             batch.put_at(Table::EventPdu, key, None, record.encode(pdu.json().get()), slot);
             return Ok(());
         }
-        let skeleton = pdu.skeleton().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
+        let skeleton =
+            pdu.skeleton().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
         let sealed = self
             .keyring
             .seal(pdu.room_id().as_str(), record.bucket, pdu.event_id().as_bytes(), pdu.json().get().as_bytes())

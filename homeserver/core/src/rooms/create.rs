@@ -264,7 +264,8 @@ impl Core {
         }
         // The room id is set when the create event has told it.
         let nowhere = || {
-            OwnedRoomId::try_from(format!("!unset:{}", self.server_name)).map_err(|_| Error::internal("a room id that is none"))
+            OwnedRoomId::try_from(format!("!unset:{}", self.server_name))
+                .map_err(|_| Error::internal("a room id that is none"))
         };
         state
             .into_iter()
@@ -290,7 +291,8 @@ fn create_content(
     if let Some(given) = content.get("additional_creators").filter(|_| additional) {
         let users: Option<Vec<&str>> = given.as_array().map(|list| list.iter().filter_map(Value::as_str).collect());
         let valid = users.is_some_and(|users| {
-            Some(users.len()) == given.as_array().map(Vec::len) && users.iter().all(|user| <&UserId>::try_from(*user).is_ok())
+            Some(users.len()) == given.as_array().map(Vec::len)
+                && users.iter().all(|user| <&UserId>::try_from(*user).is_ok())
         });
         if !valid {
             return Err(Error::bad_json("additional_creators is a list of user ids"));
@@ -353,10 +355,7 @@ fn power_levels(
         }
     }
     if privileged
-        && content
-            .get("users")
-            .and_then(Value::as_object)
-            .is_some_and(|users| users.contains_key(creator.as_str()))
+        && content.get("users").and_then(Value::as_object).is_some_and(|users| users.contains_key(creator.as_str()))
     {
         return Err(Error::bad_json("creators of this room version have no power level to set"));
     }

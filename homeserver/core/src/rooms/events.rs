@@ -65,8 +65,9 @@ impl Core {
             Ok(plain) => {
                 let json = std::str::from_utf8(&plain)
                     .map_err(|_| Error::Store(matron_storage::StoreError::Corrupt("event_content".to_owned())))?;
-                let pdu = Pdu::from_stored(json, record.version, id.to_owned())
-                    .map_err(|error| Error::Store(matron_storage::StoreError::Corrupt(format!("event_content: {error}"))))?;
+                let pdu = Pdu::from_stored(json, record.version, id.to_owned()).map_err(|error| {
+                    Error::Store(matron_storage::StoreError::Corrupt(format!("event_content: {error}")))
+                })?;
                 Ok(StoredEvent { pdu, content_gone: false, record })
             }
             Err(KeyRingError::KeyDestroyed) => Ok(StoredEvent { pdu, content_gone: true, record }),

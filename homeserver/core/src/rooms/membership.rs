@@ -90,8 +90,7 @@ impl Core {
         }
         let mut content = self.member_content(user, Membership::Join, options.reason.as_deref())?;
         if let Value::Object(content) = &mut content {
-            const OURS: [&str; 3] =
-                ["membership", "join_authorised_via_users_server", matron_policy::CREDENTIAL_FIELD];
+            const OURS: [&str; 3] = ["membership", "join_authorised_via_users_server", matron_policy::CREDENTIAL_FIELD];
             content.extend(options.content.clone().into_iter().filter(|(field, _)| !OURS.contains(&field.as_str())));
         }
         if let (Some(signed), Value::Object(content)) = (&options.third_party_signed, &mut content) {
@@ -122,7 +121,8 @@ impl Core {
     pub(crate) fn join_gate(&self, room: &Room, inner: &mut Inner, user: &UserId) -> Result<JoinGate, Error> {
         let rules: Option<JoinRulesContent> = inner.state_content(self, "m.room.join_rules", "")?;
         let Some(rules) = rules else { return Ok(JoinGate::Open) };
-        let restricted = matches!(JoinRule::parse(&rules.join_rule), Some(JoinRule::Restricted | JoinRule::KnockRestricted));
+        let restricted =
+            matches!(JoinRule::parse(&rules.join_rule), Some(JoinRule::Restricted | JoinRule::KnockRestricted));
         if !restricted || !room.version().rules.authorization.restricted_join_rule {
             return Ok(JoinGate::Open);
         }
@@ -167,7 +167,12 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Forbidden`] if banned or never there; [`Error::NotFound`].
-    pub async fn leave_room(self: &Arc<Self>, user: &UserId, room_id: &RoomId, reason: Option<&str>) -> Result<(), Error> {
+    pub async fn leave_room(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
         let in_room = self.find_room(room_id)?.is_some_and(|room| room.has_server(&self.server_name));
         let standing = self.standing(user, room_id)?;
         match standing.as_ref().map(|standing| standing.membership) {
@@ -484,7 +489,12 @@ impl Core {
 
     /// The servers that may know of a room of which this server only has the id.
     #[must_use]
-    pub fn candidate_servers(&self, room_id: &RoomId, via: &[OwnedServerName], standing: Option<&UserRoom>) -> Vec<OwnedServerName> {
+    pub fn candidate_servers(
+        &self,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        standing: Option<&UserRoom>,
+    ) -> Vec<OwnedServerName> {
         let mut seen = BTreeSet::new();
         via.iter()
             .cloned()

@@ -71,8 +71,10 @@ pub struct State {
     pub(crate) txns: Mutex<LruCache<Vec<u8>, OwnedEventId>>,
     /// Which transaction made an event, for the device that sent it.
     pub(crate) sent: Mutex<LruCache<OwnedEventId, send::Txn>>,
-    /// Events that nothing relates to, as of `generation`.
+    /// Events that nothing relates to.
     unrelated: Mutex<LruCache<OwnedEventId, ()>>,
+    /// Moves when something relates to an event anew.
+    relation_generation: AtomicU64,
     /// Which rooms changed lately, for incremental syncs.
     pub changes: Arc<ChangeLog>,
     /// Rooms that are being joined over federation, so that two joins share one handshake.
@@ -94,6 +96,7 @@ impl Default for State {
             txns: cache(TXN_CACHE),
             sent: cache(TXN_CACHE),
             unrelated: cache(EVENT_CACHE),
+            relation_generation: AtomicU64::new(0),
             changes: Arc::default(),
             joining: Mutex::default(),
         }
@@ -142,10 +145,15 @@ impl State {
         self.unrelated.lock().get(id).is_some()
     }
 
+    /// What to pass to [`State::remember_unrelated`]: read it before reading the store.
+    pub(crate) fn relation_generation(&self) -> u64 {
+        self.relation_generation.load(Ordering::Acquire)
+    }
+
     /// Remembers that nothing relates to the event.
     pub(crate) fn remember_unrelated(&self, generation: u64, id: &EventId) {
         let mut unrelated = self.unrelated.lock();
-        if self.generation() == generation {
+        if self.relation_generation() == generation {
             unrelated.put(id.to_owned(), ());
         }
     }
@@ -154,7 +162,7 @@ impl State {
     pub(crate) fn forget_unrelated(&self, id: &EventId) {
         let mut unrelated = self.unrelated.lock();
         unrelated.pop(id);
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.relation_generation.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn cached_group(&self, id: GroupId) -> Option<StateMap> {

@@ -203,7 +203,8 @@ impl Core {
         let history = text("m.room.history_visibility", "history_visibility")?;
         Ok(PublicRoom {
             room_id: room.id().to_owned(),
-            world_readable: history.as_deref().and_then(HistoryVisibility::parse) == Some(HistoryVisibility::WorldReadable),
+            world_readable: history.as_deref().and_then(HistoryVisibility::parse)
+                == Some(HistoryVisibility::WorldReadable),
             guest_can_join: text("m.room.guest_access", "guest_access")?.as_deref() == Some("can_join"),
             join_rule: text("m.room.join_rules", "join_rule")?.filter(|rule| JoinRule::parse(rule).is_some()),
             name: text("m.room.name", "name")?,
@@ -314,9 +315,8 @@ fn matches(filter: &PublicRoomsFilter, room: &PublicRoom) -> bool {
 fn page_of(rooms: Vec<PublicRoom>, from: Option<&Place>, limit: Option<u64>) -> PublicRooms {
     let limit = usize::try_from(limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE)).unwrap_or(usize::MAX);
     let total = rooms.len();
-    let is_before = |room: &PublicRoom, place: &Place| {
-        (Reverse(room.num_joined_members), room.room_id.as_str()) < place.rank()
-    };
+    let is_before =
+        |room: &PublicRoom, place: &Place| (Reverse(room.num_joined_members), room.room_id.as_str()) < place.rank();
     let start = match from {
         None => 0,
         Some(place) if place.forward => rooms

@@ -172,7 +172,9 @@ impl Core {
         let rooms: Rooms =
             serde_json::from_value(content).map_err(|_| Error::bad_json("an m.receipt has the wrong form"))?;
         for (room_id, kinds) in rooms.into_iter().take(100) {
-            let Some(room) = self.find_room(&room_id)?.filter(|room| room.has_server(&self.server_name)) else { continue };
+            let Some(room) = self.find_room(&room_id)?.filter(|room| room.has_server(&self.server_name)) else {
+                continue;
+            };
             self.check_server_acl(&room, origin)?;
             let joined = room.joined();
             let mut receipts = Vec::new();

@@ -85,10 +85,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::InvalidParam`] for a target that is not in the room, [`Error::Forbidden`] without the power to redact it; as [`Core::send_event`].
-    pub async fn redact_event(
-        self: &std::sync::Arc<Self>,
-        new: super::send::NewEvent,
-    ) -> Result<OwnedEventId, Error> {
+    pub async fn redact_event(self: &std::sync::Arc<Self>, new: super::send::NewEvent) -> Result<OwnedEventId, Error> {
         let Some(target) = &new.redacts else { return Err(Error::MissingParam("what to redact is missing".into())) };
         let room = self.open_room(&new.room_id)?;
         self.require_joined(&room, &new.sender)?;

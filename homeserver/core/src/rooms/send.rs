@@ -228,8 +228,8 @@ impl Core {
 
     /// The event as a draft: with its place in the graph and its authority, neither hashed nor signed.
     pub(crate) fn draft_local(&self, room: &Room, inner: &mut Inner, new: &NewEvent) -> Result<DraftPdu, Error> {
-        let raw = RawValue::from_string(new.content.to_string())
-            .map_err(|_| Error::bad_json("the content is not JSON"))?;
+        let raw =
+            RawValue::from_string(new.content.to_string()).map_err(|_| Error::bad_json("the content is not JSON"))?;
         let types = auth_types_for(&new.kind, new.sender.as_str(), new.state_key.as_deref(), &raw, room.version());
         let auth_events = types
             .iter()
@@ -266,15 +266,10 @@ impl Core {
     /// The event passes the authorisation rules against the current state.
     pub(crate) fn authorise(&self, inner: &mut Inner, pdu: &Pdu) -> Result<(), Error> {
         let mut auth = Vec::new();
-        for (kind, key) in auth_types_for(
-            pdu.kind(),
-            pdu.sender().as_str(),
-            pdu.state_key(),
-            pdu.content(),
-            pdu.room_version(),
-        )
-        .into_iter()
-        .chain([("m.room.create".to_owned(), String::new())])
+        for (kind, key) in
+            auth_types_for(pdu.kind(), pdu.sender().as_str(), pdu.state_key(), pdu.content(), pdu.room_version())
+                .into_iter()
+                .chain([("m.room.create".to_owned(), String::new())])
         {
             if let Some(event) = inner.state_pdu(self, &kind, &key)? {
                 auth.push((kind, key, event));

@@ -88,8 +88,11 @@ impl Core {
             self.send_if_allowed(new_room).await;
         }
         self.move_listing(old_id, &new_id).await?;
+        // The joining came before the tombstone: see `follow_upgrade`.
+        self.carry_settings(user, old_id, &new_id).await?;
         if let Some(silent) = silenced(&carried.levels) {
-            self.send_if_allowed(NewEvent::state(old_id.to_owned(), user.clone(), "m.room.power_levels", "", silent)).await;
+            self.send_if_allowed(NewEvent::state(old_id.to_owned(), user.clone(), "m.room.power_levels", "", silent))
+                .await;
         }
         Ok(new_id)
     }
@@ -177,7 +180,12 @@ impl Core {
             }
         }
         tracing::debug!(room.id = %old.id(), events = state.len(), "state goes over to a new room");
-        Ok(Carried { create, levels, state, canonical_alias: content(inner.state_pdu(self, "m.room.canonical_alias", "")?) })
+        Ok(Carried {
+            create,
+            levels,
+            state,
+            canonical_alias: content(inner.state_pdu(self, "m.room.canonical_alias", "")?),
+        })
     }
 
     fn state_to_begin_with(
@@ -189,11 +197,10 @@ impl Core {
     ) -> Result<Vec<NewEvent>, Error> {
         let join = self.member_content(user, Membership::Join, None)?;
         // The room's id is filled in when the create event has told it.
-        let new = |kind: &str, key: &str, content: Value| NewEvent::state(old_id.to_owned(), user.to_owned(), kind, key, content);
-        let mut state = vec![
-            new("m.room.member", user.as_str(), join),
-            new("m.room.power_levels", "", levels.clone()),
-        ];
+        let new = |kind: &str, key: &str, content: Value| {
+            NewEvent::state(old_id.to_owned(), user.to_owned(), kind, key, content)
+        };
+        let mut state = vec![new("m.room.member", user.as_str(), join), new("m.room.power_levels", "", levels.clone())];
         state.extend(carried.state.iter().map(|(kind, key, content)| new(kind, key, content.clone())));
         Ok(state)
     }
@@ -230,22 +237,25 @@ impl Core {
         }
         // The old room must agree, or any room could take another's place.
         let Some(old) = self.find_room(&old_id)? else { return Ok(()) };
-        for (tag, value) in self.tags(user, &old_id)? {
-            self.set_tag(user, new_id, &tag, Some(value)).await?;
-        }
-        self.carry_direct(user, &old_id, new_id).await?;
-        if let Ok(rule) = self.push_rule(user, Kind::Room, old_id.as_str()) {
-            let body = RuleBody { actions: rule.actions, conditions: None, pattern: None };
-            self.put_push_rule(user, Kind::Room, new_id.as_str(), body, Place::default()).await?;
-        }
         let tombstone: Option<Value> = old.lock().state_content(self, "m.room.tombstone", "")?;
-        let agreed = tombstone
-            .as_ref()
-            .and_then(|tombstone| tombstone.get("replacement_room")?.as_str())
-            .is_some_and(|replacement| replacement == new_id.as_str());
-        if agreed {
-            self.move_aliases(&old_id, new_id).await?;
-            self.move_listing(&old_id, new_id).await?;
+        let replacement = tombstone.as_ref().and_then(|tombstone| tombstone.get("replacement_room")?.as_str());
+        if replacement != Some(new_id.as_str()) {
+            return Ok(());
+        }
+        self.carry_settings(user, &old_id, new_id).await?;
+        self.move_aliases(&old_id, new_id).await?;
+        self.move_listing(&old_id, new_id).await
+    }
+
+    /// Tags, the mark of a direct chat and the push rule of a room stand for its successor too.
+    async fn carry_settings(self: &Arc<Self>, user: &UserId, old: &RoomId, new: &RoomId) -> Result<(), Error> {
+        for (tag, value) in self.tags(user, old)? {
+            self.set_tag(user, new, &tag, Some(value)).await?;
+        }
+        self.carry_direct(user, old, new).await?;
+        if let Ok(rule) = self.push_rule(user, Kind::Room, old.as_str()) {
+            let body = RuleBody { actions: rule.actions, conditions: None, pattern: None };
+            self.put_push_rule(user, Kind::Room, new.as_str(), body, Place::default()).await?;
         }
         Ok(())
     }

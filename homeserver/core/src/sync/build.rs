@@ -79,9 +79,12 @@ impl Core {
         let wanted: BTreeSet<OwnedRoomId> = match &changed {
             // The shorter list leads.
             Some(changed) if changed.len() < standings.len() => {
-                let mut wanted: BTreeSet<_> = changed.iter().filter(|room| standings.contains_key(*room)).cloned().collect();
+                let mut wanted: BTreeSet<_> =
+                    changed.iter().filter(|room| standings.contains_key(*room)).cloned().collect();
                 let since = span.since.unwrap_or_default().stream;
-                wanted.extend(standings.iter().filter(|(_, standing)| standing.position > since).map(|(room, _)| room.clone()));
+                wanted.extend(
+                    standings.iter().filter(|(_, standing)| standing.position > since).map(|(room, _)| room.clone()),
+                );
                 wanted
             }
             _ => standings.keys().cloned().collect(),

@@ -73,10 +73,8 @@ impl Core {
         })?;
 
         let state = self.state_of_window(requester, room, span, &window, state_then.as_ref().filter(|_| !whole))?;
-        let mut told = JoinedRoom {
-            timeline: self.timeline_of_window(requester, span, &window)?,
-            ..JoinedRoom::default()
-        };
+        let mut told =
+            JoinedRoom { timeline: self.timeline_of_window(requester, span, &window)?, ..JoinedRoom::default() };
         let state_filter = &span.request.filter.room.state;
         for event in &state {
             if state_filter.allows(event.pdu.kind(), Some(event.pdu.sender())) {
@@ -117,7 +115,10 @@ impl Core {
         }
         if !filter.is_open() {
             let has_url = filter.contains_url.is_some() && pdu.content_value().get("url").is_some();
-            if !filter.allows(pdu.kind(), Some(pdu.sender())) || !filter.allows_url(has_url) || !filter.allows_room(pdu.room_id()) {
+            if !filter.allows(pdu.kind(), Some(pdu.sender()))
+                || !filter.allows_url(has_url)
+                || !filter.allows_room(pdu.room_id())
+            {
                 return Ok(false);
             }
         }
@@ -163,7 +164,11 @@ impl Core {
             told.extend(changed);
             for member in told {
                 let key = StateKey::new("m.room.member", member.as_str());
-                let id = window.state_at_end.get(&key).filter(|id| !in_timeline.contains(&****id)).or_else(|| state.get(&key));
+                let id = window
+                    .state_at_end
+                    .get(&key)
+                    .filter(|id| !in_timeline.contains(&****id))
+                    .or_else(|| state.get(&key));
                 if let Some(id) = id.filter(|id| !in_timeline.contains(&****id)) {
                     beside.insert(key, Arc::clone(id));
                 }
@@ -222,9 +227,8 @@ impl Core {
         let users = self.room_users(room.id())?;
         let invited = users.values().filter(|standing| standing.membership == Membership::Invite).count();
         let state = room.current();
-        let named = ["m.room.name", "m.room.canonical_alias"]
-            .iter()
-            .any(|kind| state.contains_key(&StateKey::new(kind, "")));
+        let named =
+            ["m.room.name", "m.room.canonical_alias"].iter().any(|kind| state.contains_key(&StateKey::new(kind, "")));
         let mut heroes: Vec<OwnedUserId> = users
             .iter()
             .filter(|(member, standing)| {

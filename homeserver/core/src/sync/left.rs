@@ -14,10 +14,7 @@ use super::{
     build::Span,
     timeline::timeline_of,
 };
-use crate::{
-    Core, Error, Requester,
-    rooms::UserRoom,
-};
+use crate::{Core, Error, Requester, rooms::UserRoom};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]

@@ -23,8 +23,7 @@ impl Core {
     ) -> BTreeSet<OwnedUserId> {
         let Some(device) = &requester.device_id else { return wanted };
         let mut told = self.sync.told.lock();
-        let known =
-            told.get_or_insert_mut((requester.user_id.clone(), device.clone(), room.to_owned()), HashMap::new);
+        let known = told.get_or_insert_mut((requester.user_id.clone(), device.clone(), room.to_owned()), HashMap::new);
         if known.len() > 10_000 {
             known.clear();
         }

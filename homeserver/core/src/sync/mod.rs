@@ -70,8 +70,7 @@ impl Core {
         if let (Some(since), Some(device)) = (&request.since, &requester.device_id) {
             self.to_device_acknowledge(&requester.user_id, device, since.to_device).await?;
         }
-        let deadline =
-            tokio::time::Instant::now() + Duration::from_millis(request.timeout_ms.min(MAX_TIMEOUT_MS));
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(request.timeout_ms.min(MAX_TIMEOUT_MS));
         let mut waiter = self.notifier.subscribe(&requester.user_id);
         loop {
             let answer = self.build_sync(requester, &request).await?;

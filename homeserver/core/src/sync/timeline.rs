@@ -117,8 +117,10 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn state_as_of(&self, room: &RoomId, position: StreamPos) -> Result<StateMap, Error> {
-        let row =
-            self.timeline_rows(room, 0, timeline_of(position).saturating_add(1), Order::Descending, 1)?.into_iter().next();
+        let row = self
+            .timeline_rows(room, 0, timeline_of(position).saturating_add(1), Order::Descending, 1)?
+            .into_iter()
+            .next();
         // A row from before this server was in the room (backfill) says nothing of the current state.
         match row.filter(|row| row.timeline >= 1 << 63) {
             Some(row) => self.load_state_group(row.group_after),

@@ -28,8 +28,11 @@ impl FromStr for SyncToken {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let malformed = || Error::invalid("this is not a token of this server");
-        let mut numbers =
-            text.strip_prefix('s').ok_or_else(malformed)?.split('_').map(|number| number.parse::<u64>().map_err(|_| malformed()));
+        let mut numbers = text
+            .strip_prefix('s')
+            .ok_or_else(malformed)?
+            .split('_')
+            .map(|number| number.parse::<u64>().map_err(|_| malformed()));
         let mut next = || numbers.next().ok_or_else(malformed)?;
         let token = Self { stream: StreamPos(next()?), to_device: StreamPos(next()?), ephemeral: next()? };
         if numbers.next().is_some() {

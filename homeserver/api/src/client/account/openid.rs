@@ -29,11 +29,7 @@ pub(super) async fn request_token(
 }
 
 /// Whom the token proves.
-pub(super) async fn userinfo(
-    State(core): State<Arc<Core>>,
-    _limited: Shown,
-    Query(params): Query<Params>,
-) -> Answer {
+pub(super) async fn userinfo(State(core): State<Arc<Core>>, _limited: Shown, Query(params): Query<Params>) -> Answer {
     let token = params.access_token.ok_or(Error::MissingToken)?;
     Ok(Json(json!({ "sub": core.openid_userinfo(&token)? })))
 }

@@ -5,10 +5,7 @@ mod version;
 
 use axum::{Router, routing::get};
 
-use crate::{
-    AppState,
-    routing::Routes,
-};
+use crate::{AppState, routing::Routes};
 
 const VERSIONS: &[&str] = &["r0", "v3", "unstable"];
 
@@ -17,11 +14,7 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .client(VERSIONS, "/room_keys/version", get(version::get_current).post(version::post))
         .client(VERSIONS, "/room_keys/version/{version}", get(version::get).put(version::put).delete(version::delete))
-        .client(
-            VERSIONS,
-            "/room_keys/keys",
-            get(sessions::get_all).put(sessions::put_all).delete(sessions::delete_all),
-        )
+        .client(VERSIONS, "/room_keys/keys", get(sessions::get_all).put(sessions::put_all).delete(sessions::delete_all))
         .client(
             VERSIONS,
             "/room_keys/keys/{room_id}",

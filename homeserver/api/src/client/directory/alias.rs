@@ -35,12 +35,9 @@ pub(super) async fn put(
     match core.add_alias(&requester, &alias, &target.room_id).await {
         Ok(()) => empty(),
         // SPEC: v1.19 Client-Server API, this endpoint: a taken alias is a conflict.
-        Err(Error::RoomInUse) => Err(Error::Custom {
-            status: 409,
-            errcode: "M_UNKNOWN",
-            message: "this alias is taken".into(),
+        Err(Error::RoomInUse) => {
+            Err(Error::Custom { status: 409, errcode: "M_UNKNOWN", message: "this alias is taken".into() }.into())
         }
-        .into()),
         Err(error) => Err(error.into()),
     }
 }

@@ -35,8 +35,12 @@ pub(super) async fn get(
     if requester.is_none() && !core.settings.public_rooms_without_auth {
         return Err(Error::MissingToken.into());
     }
-    let request =
-        PublicRoomsRequest { limit: page.limit, since: page.since, server: page.server, ..PublicRoomsRequest::default() };
+    let request = PublicRoomsRequest {
+        limit: page.limit,
+        since: page.since,
+        server: page.server,
+        ..PublicRoomsRequest::default()
+    };
     Ok(Json(core.public_rooms(request).await?))
 }
 

@@ -35,7 +35,8 @@ pub(super) async fn get(
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let options = DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true, asker: Some(&requester.user_id) };
+    let options =
+        DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true, asker: Some(&requester.user_id) };
     let file = core.download_media(&Mxc::new(server, &id)?, options).await?;
     serve::file(&core, file, &headers).await
 }
@@ -51,7 +52,8 @@ pub(super) async fn get_named(
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let options = DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true, asker: Some(&requester.user_id) };
+    let options =
+        DownloadOptions { timeout_ms: params.timeout_ms, allow_remote: true, asker: Some(&requester.user_id) };
     let mut file = core.download_media(&Mxc::new(server, &id)?, options).await?;
     file.file_name = Some(file_name);
     serve::file(&core, file, &headers).await

@@ -37,7 +37,8 @@ pub(crate) async fn file(core: &Core, file: MediaFile, headers: &HeaderMap) -> R
     let size_bytes = file.size_bytes;
     let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).map(|range| wanted(range, size_bytes));
     let content_type = file.content_type.as_deref().unwrap_or("application/octet-stream");
-    let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let content_type =
+        HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let inline = content_type.to_str().is_ok_and(is_inline);
     let disposition = content_disposition(inline, file.file_name.as_deref());
     let disposition = HeaderValue::from_str(&disposition).unwrap_or(HeaderValue::from_static("attachment"));
@@ -69,10 +70,7 @@ pub(crate) async fn file(core: &Core, file: MediaFile, headers: &HeaderMap) -> R
     answer.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     answer.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer.insert(
-        HeaderName::from_static("cross-origin-resource-policy"),
-        HeaderValue::from_static("cross-origin"),
-    );
+    answer.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin"));
     set(&mut response, CACHE_CONTROL, &format!("private, max-age={max_age_s}"));
     Ok(response)
 }

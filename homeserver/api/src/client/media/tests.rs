@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::Body,
-    response::Response,
-};
+use axum::{Router, body::Body, response::Response};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use matron_core::{
@@ -49,7 +45,8 @@ impl Server {
         })
         .unwrap();
         let mut server = Self { router: crate::router(core), token: String::new(), _directory: directory };
-        let registration = json!({ "username": "alice", "password": "a long password", "auth": { "type": "m.login.dummy" } });
+        let registration =
+            json!({ "username": "alice", "password": "a long password", "auth": { "type": "m.login.dummy" } });
         let answer = server.send(Method::POST, "/_matrix/client/v3/register", &[], registration.to_string()).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let answer: Value = serde_json::from_slice(&body_of(answer).await).unwrap();
@@ -57,7 +54,13 @@ impl Server {
         server
     }
 
-    async fn send(&self, method: Method, path: &str, headers: &[(header::HeaderName, &str)], body: impl Into<Body>) -> Response {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+        body: impl Into<Body>,
+    ) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         if !self.token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
@@ -140,11 +143,13 @@ async fn old_paths_are_frozen_unless_the_operator_opens_them() {
 async fn a_file_that_is_too_large_is_refused_before_it_is_read() {
     let server = Server::start(Settings { max_upload_bytes: 100, ..Settings::default() }).await;
     let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let answer = server.send(Method::POST, "/_matrix/media/v3/upload", &[(header::CONTENT_LENGTH, "101")], endless).await;
+    let answer =
+        server.send(Method::POST, "/_matrix/media/v3/upload", &[(header::CONTENT_LENGTH, "101")], endless).await;
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let answer = server.send(Method::POST, "/_matrix/media/v3/upload", &[], "x".repeat(101)).await;
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    let config: Value = serde_json::from_slice(&body_of(server.get("/_matrix/client/v1/media/config").await).await).unwrap();
+    let config: Value =
+        serde_json::from_slice(&body_of(server.get("/_matrix/client/v1/media/config").await).await).unwrap();
     assert_eq!(config["m.upload.size"], 100);
 }
 

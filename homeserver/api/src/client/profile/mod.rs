@@ -14,7 +14,9 @@ use crate::{
 const FIELD: &[&str] = &["r0", "v3", "unstable/uk.tcpip.msc4133"];
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .client(V3, "/profile/{user_id}", get(whole::whole))
-        .client(FIELD, "/profile/{user_id}/{field}", get(field::get).put(field::put).delete(field::delete))
+    Router::new().client(V3, "/profile/{user_id}", get(whole::whole)).client(
+        FIELD,
+        "/profile/{user_id}/{field}",
+        get(field::get).put(field::put).delete(field::delete),
+    )
 }

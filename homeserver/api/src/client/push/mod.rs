@@ -26,7 +26,11 @@ pub(super) fn routes() -> Router<AppState> {
         .client(V3, "/pushrules/{scope}/{kind}", any(incomplete))
         .client(V3, "/pushrules/{scope}/{kind}/{rule_id}", get(rule::get).put(rule::put).delete(rule::delete))
         .client(V3, "/pushrules/{scope}/{kind}/{rule_id}/enabled", get(rule_parts::enabled).put(rule_parts::enable))
-        .client(V3, "/pushrules/{scope}/{kind}/{rule_id}/actions", get(rule_parts::actions).put(rule_parts::set_actions))
+        .client(
+            V3,
+            "/pushrules/{scope}/{kind}/{rule_id}/actions",
+            get(rule_parts::actions).put(rule_parts::set_actions),
+        )
         .client(V3, "/pushrules/{scope}/{kind}/{rule_id}/{attribute}", any(incomplete))
         .client(V3, "/pushers", get(pushers::list))
         .client(V3, "/pushers/set", post(pushers::set))

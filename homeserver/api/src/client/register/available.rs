@@ -18,11 +18,7 @@ pub(super) struct Params {
 }
 
 /// Whether the name could be registered now.
-pub(super) async fn available(
-    State(core): State<Arc<Core>>,
-    _limited: Shown,
-    Query(params): Query<Params>,
-) -> Answer {
+pub(super) async fn available(State(core): State<Arc<Core>>, _limited: Shown, Query(params): Query<Params>) -> Answer {
     core.check_username_available(&params.username)?;
     Ok(Json(json!({ "available": true })))
 }

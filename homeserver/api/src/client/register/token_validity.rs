@@ -18,11 +18,7 @@ pub(super) struct Params {
 }
 
 /// Whether somebody could register with the token now.
-pub(super) async fn validity(
-    State(core): State<Arc<Core>>,
-    _limited: Shown,
-    Query(params): Query<Params>,
-) -> Answer {
+pub(super) async fn validity(State(core): State<Arc<Core>>, _limited: Shown, Query(params): Query<Params>) -> Answer {
     if core.settings.registration.mode == RegistrationMode::Closed {
         return Err(Error::forbidden("registration is closed").into());
     }

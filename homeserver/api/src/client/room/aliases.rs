@@ -7,7 +7,10 @@ use matron_core::Core;
 use ruma::OwnedRoomId;
 use serde_json::json;
 
-use crate::{Answer, extract::{Auth, PathArgs}};
+use crate::{
+    Answer,
+    extract::{Auth, PathArgs},
+};
 
 /// Answers this server's aliases of the room.
 ///

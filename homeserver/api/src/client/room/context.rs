@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::messages::filter_of;
-use crate::{Answer, extract::{Auth, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, PathArgs, Query},
+};
 
 /// How much of what.
 #[derive(Debug, Default, Deserialize)]

@@ -6,13 +6,20 @@ use axum::{Json, extract::State};
 use matron_core::{Core, rooms::create::CreateRoom};
 use serde_json::json;
 
-use crate::{Answer, extract::{Auth, JsonBody}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonBody},
+};
 
 /// The room exists; answers its id.
 ///
 /// # Errors
 /// As [`Core::create_room`].
-pub(crate) async fn post(State(core): State<Arc<Core>>, Auth(requester): Auth, JsonBody(body): JsonBody<CreateRoom>) -> Answer {
+pub(crate) async fn post(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    JsonBody(body): JsonBody<CreateRoom>,
+) -> Answer {
     core.check_not_guest(&requester)?;
     core.check_not_suspended(&requester)?;
     let room_id = core.create_room(&requester.user_id, body).await?;

@@ -7,7 +7,10 @@ use matron_core::Core;
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use crate::{Answer, extract::{Auth, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, PathArgs, Query},
+};
 
 /// How much.
 #[derive(Debug, Default, Deserialize)]

@@ -8,7 +8,10 @@ use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Answer, extract::{Auth, JsonOrEmpty, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonOrEmpty, PathArgs, Query},
+};
 
 /// Servers to try.
 #[derive(Debug, Default, Deserialize)]
@@ -81,5 +84,8 @@ async fn find(
             found.room_id
         }
     };
-    Ok((room_id, JoinOptions { via, reason: body.reason, third_party_signed: body.third_party_signed, content: body.content }))
+    Ok((
+        room_id,
+        JoinOptions { via, reason: body.reason, third_party_signed: body.third_party_signed, content: body.content },
+    ))
 }

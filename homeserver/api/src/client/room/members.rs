@@ -8,7 +8,10 @@ use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{Answer, extract::{Auth, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, PathArgs, Query},
+};
 
 /// Which members, and when.
 #[derive(Debug, Default, Deserialize)]

@@ -8,7 +8,10 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Answer, Empty, empty, extract::{Auth, JsonBody, JsonOrEmpty, PathArgs}};
+use crate::{
+    Answer, Empty, empty,
+    extract::{Auth, JsonBody, JsonOrEmpty, PathArgs},
+};
 
 /// Why.
 #[derive(Debug, Default, Deserialize)]

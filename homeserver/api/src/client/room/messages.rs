@@ -14,7 +14,10 @@ use matron_core::{
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use crate::{Answer, extract::{Auth, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, PathArgs, Query},
+};
 
 /// Which part of the history.
 #[derive(Debug, Deserialize)]

@@ -25,7 +25,10 @@ use axum::{
     routing::{get, post, put},
 };
 
-use crate::{AppState, routing::{Routes, V1, V3}};
+use crate::{
+    AppState,
+    routing::{Routes, V1, V3},
+};
 
 // MSC: 3266: Element asks here where the stable path is not advertised.
 const SUMMARY_UNSTABLE: &[&str] = &["unstable/im.nheko.summary"];

@@ -7,7 +7,10 @@ use matron_core::Core;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 
-use crate::{Answer, Empty, empty, extract::{Auth, JsonBody, JsonOrEmpty, PathArgs}};
+use crate::{
+    Answer, Empty, empty,
+    extract::{Auth, JsonBody, JsonOrEmpty, PathArgs},
+};
 
 /// In which thread.
 #[derive(Debug, Default, Deserialize)]

@@ -10,7 +10,10 @@ use matron_core::{
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::{Map, Value, json};
 
-use crate::{Answer, extract::{Auth, JsonOrEmpty, PathArgs}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonOrEmpty, PathArgs},
+};
 
 /// The event is redacted; answers the id of the redaction.
 ///
@@ -47,8 +50,7 @@ async fn redact(
     content: Map<String, Value>,
     txn: Option<Txn>,
 ) -> Answer {
-    let mut new =
-        NewEvent::message(room, requester.user_id.clone(), "m.room.redaction", Value::Object(content));
+    let mut new = NewEvent::message(room, requester.user_id.clone(), "m.room.redaction", Value::Object(content));
     new.redacts = Some(target);
     new.txn = txn;
     let event_id = core.redact_event(new).await?;

@@ -15,7 +15,10 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 
 use super::messages::gap_of;
-use crate::{Answer, extract::{Auth, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, PathArgs, Query},
+};
 
 /// Which part of the relations.
 #[derive(Debug, Default, Deserialize)]

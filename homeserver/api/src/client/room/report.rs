@@ -7,7 +7,10 @@ use matron_core::{Core, rooms::report::Reported};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 
-use crate::{Answer, Empty, empty, extract::{Auth, JsonOrEmpty, PathArgs}};
+use crate::{
+    Answer, Empty, empty,
+    extract::{Auth, JsonOrEmpty, PathArgs},
+};
 
 /// Why.
 #[derive(Debug, Default, Deserialize)]

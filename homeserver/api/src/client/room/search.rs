@@ -9,7 +9,10 @@ use matron_core::{
 };
 use serde::Deserialize;
 
-use crate::{Answer, extract::{Auth, JsonBody, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonBody, Query},
+};
 
 /// Where to go on.
 #[derive(Debug, Default, Deserialize)]

@@ -11,7 +11,10 @@ use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Answer, extract::{Auth, JsonBody, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonBody, PathArgs, Query},
+};
 
 /// When it was sent, as an application service says.
 #[derive(Debug, Default, Deserialize)]

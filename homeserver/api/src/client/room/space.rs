@@ -10,7 +10,10 @@ use matron_core::{
 use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName};
 use serde::Deserialize;
 
-use crate::{Answer, extract::{Auth, OptionalAuth, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, OptionalAuth, PathArgs, Query},
+};
 
 /// Servers to ask.
 #[derive(Debug, Default, Deserialize)]

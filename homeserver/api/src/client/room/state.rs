@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::send::Timestamp;
-use crate::{Answer, extract::{Auth, JsonBody, PathArgs, Query}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonBody, PathArgs, Query},
+};
 
 /// How one piece of state is answered.
 #[derive(Debug, Default, Deserialize)]

@@ -8,7 +8,10 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{Answer, extract::{Auth, JsonBody, PathArgs}};
+use crate::{
+    Answer,
+    extract::{Auth, JsonBody, PathArgs},
+};
 
 /// Which version, and who creates the new room too.
 #[derive(Debug, Deserialize)]

@@ -123,12 +123,7 @@ impl Core {
     }
 
     /// The event with our signature, if it names a user of ours as its voucher and the room's rules let us vouch.
-    async fn vouched(
-        &self,
-        room: &Room,
-        origin: &ServerName,
-        unchecked: UncheckedPdu,
-    ) -> Result<UncheckedPdu, Error> {
+    async fn vouched(&self, room: &Room, origin: &ServerName, unchecked: UncheckedPdu) -> Result<UncheckedPdu, Error> {
         let needs_us = unchecked.required_servers().contains(&self.server_name);
         let voucher = unchecked.unverified().content_as::<Authorised>().ok();
         let voucher = voucher.and_then(|content| content.join_authorised_via_users_server);
@@ -156,11 +151,8 @@ impl Core {
     fn join_answer(&self, join: &EventRef) -> Result<JoinAnswer, Error> {
         let before = self.load_state_group(join.record.state_before)?;
         let state = self.load_events(before.values().map(|id| &***id))?;
-        let authorities: Vec<OwnedEventId> = state
-            .iter()
-            .chain([join])
-            .flat_map(|event| event.pdu.auth_event_ids_with_create())
-            .collect();
+        let authorities: Vec<OwnedEventId> =
+            state.iter().chain([join]).flat_map(|event| event.pdu.auth_event_ids_with_create()).collect();
         let chain = self.auth_chain(authorities.iter().map(|id| &**id))?;
         let auth_chain = self.load_events(chain.iter().map(|id| &**id))?;
         Ok(JoinAnswer {

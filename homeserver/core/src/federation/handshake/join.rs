@@ -143,7 +143,8 @@ impl Core {
 fn check_state(state: &[Pdu], version: &'static RoomVersion) -> Result<(), Error> {
     let create = state.iter().find(|pdu| pdu.is_state_of("m.room.create", ""));
     let create = create.ok_or_else(|| Error::Peer("the other server gave a room without its create event".into()))?;
-    let content = create.content_as::<CreateContent>().map_err(|_| Error::Peer("the create event is malformed".into()))?;
+    let content =
+        create.content_as::<CreateContent>().map_err(|_| Error::Peer("the create event is malformed".into()))?;
     if content.room_version.as_deref().unwrap_or("1") != version.as_str() {
         return Err(Error::Peer("the other server lied about the room's version".into()));
     }

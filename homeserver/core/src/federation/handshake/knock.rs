@@ -7,7 +7,8 @@ use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 use serde_json::value::RawValue;
 
 use super::{
-    invite_in::shown_state, may_ask_others,
+    invite_in::shown_state,
+    may_ask_others,
     stripped::{MAX_STRIPPED, StrippedRoom},
     worse,
 };

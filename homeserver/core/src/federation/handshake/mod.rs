@@ -103,9 +103,11 @@ impl Core {
         let mut draft = DraftPdu::new(Some(room_id.to_owned()), user.to_owned(), "m.room.member", content)
             .with_state_key(user.as_str());
         draft.origin_server_ts_ms = self.now_ms();
-        draft.seal_with_template(&template.event, version, &self.signing_key, &self.server_name).map_err(|error| match error {
-            TemplateError::Seal(error) => crate::rooms::send::seal_error(error),
-            error => Error::Peer(error.to_string().into()),
+        draft.seal_with_template(&template.event, version, &self.signing_key, &self.server_name).map_err(|error| {
+            match error {
+                TemplateError::Seal(error) => crate::rooms::send::seal_error(error),
+                error => Error::Peer(error.to_string().into()),
+            }
         })
     }
 }

@@ -34,9 +34,10 @@ impl Core {
         let pdu = unchecked.unverified();
         let ends = matches!(pdu.membership_state(), Some(Membership::Leave | Membership::Ban));
         // The room's rules cannot be checked from outside: the inviter's server, or one that was asked for the knock, decides.
-        let entitled = standing.sender.as_ref().is_some_and(|sender| sender.server_name() == pdu.sender().server_name())
-            || stripped.servers.iter().any(|server| server == pdu.sender().server_name())
-            || stripped.servers.iter().any(|server| server == origin);
+        let entitled =
+            standing.sender.as_ref().is_some_and(|sender| sender.server_name() == pdu.sender().server_name())
+                || stripped.servers.iter().any(|server| server == pdu.sender().server_name())
+                || stripped.servers.iter().any(|server| server == origin);
         if !ends || !entitled || pdu.room_id() != room_id || pdu.state_key() != Some(user.as_str()) {
             return Ok(None);
         }

@@ -8,7 +8,12 @@ use std::sync::Arc;
 
 use crate::{
     Core, Error,
-    rooms::{Room, membership::JoinGate, room::Inner, send::{NewEvent, seal_error}},
+    rooms::{
+        Room,
+        membership::JoinGate,
+        room::Inner,
+        send::{NewEvent, seal_error},
+    },
 };
 
 /// The answer to `make_join`, `make_leave` and `make_knock`.

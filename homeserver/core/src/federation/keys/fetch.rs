@@ -181,7 +181,8 @@ impl Asked {
             return Self { times, failures, next_ms: now_ms.saturating_add(wait_ms), ..self };
         }
         let over = self.burst_from_ms.saturating_add(BURST_MS) <= now_ms;
-        let (burst, burst_from_ms) = if over { (1, now_ms) } else { (self.burst.saturating_add(1), self.burst_from_ms) };
+        let (burst, burst_from_ms) =
+            if over { (1, now_ms) } else { (self.burst.saturating_add(1), self.burst_from_ms) };
         let next_ms = if burst < MAX_BURST { now_ms } else { burst_from_ms.saturating_add(BURST_MS) };
         Self { times, failures: 0, next_ms, burst, burst_from_ms }
     }

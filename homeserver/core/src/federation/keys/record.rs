@@ -83,10 +83,13 @@ impl ServerKeys {
     ///
     /// # Errors
     /// [`DocumentError`]: nothing of the document may be used.
-    pub fn from_document(server: &ServerName, object: &CanonicalJsonObject, now_ms: u64) -> Result<Self, DocumentError> {
+    pub fn from_document(
+        server: &ServerName,
+        object: &CanonicalJsonObject,
+        now_ms: u64,
+    ) -> Result<Self, DocumentError> {
         let text = serde_json::to_string(object).map_err(|error| DocumentError::Malformed(Some(error)))?;
-        let document: Document =
-            serde_json::from_str(&text).map_err(|error| DocumentError::Malformed(Some(error)))?;
+        let document: Document = serde_json::from_str(&text).map_err(|error| DocumentError::Malformed(Some(error)))?;
         if document.server_name != server.as_str() {
             return Err(DocumentError::OtherServer);
         }
@@ -210,10 +213,8 @@ pub fn unsigned_document(
     let (key_id, key) = current;
     let verify_keys = object(vec![(key_id.to_owned(), object(vec![("key".to_owned(), text(&key))]))]);
     let retired = retired.iter().map(|(key_id, record)| {
-        let members = vec![
-            ("key".to_owned(), text(&record.key)),
-            ("expired_ts".to_owned(), time(record.valid_until_ts)),
-        ];
+        let members =
+            vec![("key".to_owned(), text(&record.key)), ("expired_ts".to_owned(), time(record.valid_until_ts))];
         (key_id.clone(), object(members))
     });
     CanonicalJsonObject::from([

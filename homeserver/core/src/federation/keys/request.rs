@@ -42,7 +42,8 @@ impl Core {
         }
         let key_ids = BTreeSet::from([x_matrix.key_id.clone()]);
         let keys = self.server_keys(&x_matrix.origin, &key_ids, Some(self.now_ms())).await?;
-        let key = keys.get(&x_matrix.key_id).ok_or_else(|| unauthorized("the signing key is not known, or outdated"))?;
+        let key =
+            keys.get(&x_matrix.key_id).ok_or_else(|| unauthorized("the signing key is not known, or outdated"))?;
         let request = SignedRequest {
             method,
             uri,

@@ -260,7 +260,8 @@ async fn documents_that_nobody_should_believe_are_not_believed() {
     let world = World::new();
     world.publish("b.example", &key(1, "one"), &[], NOW_MS + DAY_MS);
     let of_another = world.peers.documents.lock()[name("b.example")].clone();
-    let bad = [of_another, b"{}".to_vec(), b"[]".to_vec(), b"\xff".to_vec(), b"{\"server_name\": 1.5}".to_vec(), Vec::new()];
+    let bad =
+        [of_another, b"{}".to_vec(), b"[]".to_vec(), b"\xff".to_vec(), b"{\"server_name\": 1.5}".to_vec(), Vec::new()];
     for (index, document) in bad.into_iter().enumerate() {
         let server = format!("a{index}.example");
         world.peers.documents.lock().insert(name(&server).to_owned(), document);
@@ -322,7 +323,9 @@ async fn a_notary_asks_again_for_what_has_run_out_and_keeps_what_the_server_forg
     let expired = NOW_MS - DAY_MS;
     world.publish("a.example", &key(1, "one"), &[], expired);
     let keys_of = |documents: Vec<ruma::CanonicalJsonObject>| -> Vec<String> {
-        let keys = |document: &serde_json::Value| document["verify_keys"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let keys = |document: &serde_json::Value| {
+            document["verify_keys"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
         documents.iter().flat_map(|document| keys(&serde_json::to_value(document).unwrap())).collect()
     };
     let ask = async |min: u64| {
@@ -438,11 +441,9 @@ async fn an_event_needs_a_key_that_was_valid_when_it_was_sent() {
     let world = World::new();
     let old = key(1, "one");
     world.publish("a.example", &key(2, "two"), &[(&old, NOW_MS - DAY_MS)], NOW_MS + DAY_MS);
-    for (version, sent_ms, stands) in [
-        ("11", NOW_MS - DAY_MS, true),
-        ("11", NOW_MS - DAY_MS + 1, false),
-        ("4", NOW_MS - DAY_MS + 1, true),
-    ] {
+    for (version, sent_ms, stands) in
+        [("11", NOW_MS - DAY_MS, true), ("11", NOW_MS - DAY_MS + 1, false), ("4", NOW_MS - DAY_MS + 1, true)]
+    {
         let event = event(version, sent_ms, &old);
         world.core.prepare_keys_for_events([&event]).await.unwrap();
         let keys = world.core.keys_for_event(&event).await.unwrap();

@@ -44,7 +44,10 @@ impl Core {
             let before = fetched.len();
             for event in self.verified_events(room.version(), room.id(), events).await? {
                 let known = self.is_in_graph(event.event_id())?;
-                if !known && event.event_id() != pdu.event_id() && !fetched.iter().any(|other| other.event_id() == event.event_id()) {
+                if !known
+                    && event.event_id() != pdu.event_id()
+                    && !fetched.iter().any(|other| other.event_id() == event.event_id())
+                {
                     fetched.push(event);
                 }
             }

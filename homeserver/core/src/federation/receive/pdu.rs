@@ -48,8 +48,7 @@ impl Core {
             let known = self.receive_outside_room(origin, room_id, raw).await?;
             return Ok(known.map(|id| (id, Ok(Received::Known))));
         };
-        let unchecked =
-            UncheckedPdu::parse(raw, room.version()).map_err(|error| Error::bad_json(error.to_string()))?;
+        let unchecked = UncheckedPdu::parse(raw, room.version()).map_err(|error| Error::bad_json(error.to_string()))?;
         let id = unchecked.event_id().to_owned();
         if let Err(refused) = self.check_server_acl(&room, origin) {
             return Ok(Some((id, Err(refused))));
@@ -131,8 +130,9 @@ impl Core {
                 state_pdus.push(event.pdu.clone());
             }
         }
-        let by_state =
-            matron_room::check_auth(&pdu, |kind, key| state_pdus.iter().find(|event| event.is_state_of(kind, key)).cloned());
+        let by_state = matron_room::check_auth(&pdu, |kind, key| {
+            state_pdus.iter().find(|event| event.is_state_of(kind, key)).cloned()
+        });
         if let Err(error) = by_state {
             return self.keep_rejected(room, &pdu, &error.sentence, &before, batch).await;
         }

@@ -90,12 +90,7 @@ impl Core {
     }
 
     /// The state after an event of which nothing is known yet; the event is kept as an outlier.
-    async fn fetch_state_after(
-        &self,
-        server: &ServerName,
-        room: &Arc<Room>,
-        id: &EventId,
-    ) -> Result<StateMap, Error> {
+    async fn fetch_state_after(&self, server: &ServerName, room: &Arc<Room>, id: &EventId) -> Result<StateMap, Error> {
         let mut state = self.fetch_state_at(server, room, id).await?;
         self.fetch_one_by_one(server, room.version(), room.id(), vec![id.to_owned()]).await?;
         let event = self.load_event(id)?.filter(|event| event.pdu.room_id() == room.id());

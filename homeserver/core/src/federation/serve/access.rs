@@ -70,8 +70,7 @@ impl Reader<'_> {
     pub fn find_event(&self, id: &EventId) -> Result<Option<EventRef>, Error> {
         let event = self.core.load_event(id)?;
         Ok(event.filter(|event| {
-            event.pdu.room_id() == self.room.id()
-                && !matches!(event.record.status, Status::Outlier | Status::Rejected)
+            event.pdu.room_id() == self.room.id() && !matches!(event.record.status, Status::Outlier | Status::Rejected)
         }))
     }
 

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     Core, Error,
-    federation::{client::{passed_on, server_names}, fetch::encode},
+    federation::{
+        client::{passed_on, server_names},
+        fetch::encode,
+    },
     ports::http_method::Method,
     rooms::{
         aliases::AliasTarget,

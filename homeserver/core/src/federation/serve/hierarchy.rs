@@ -189,7 +189,11 @@ impl Core {
         let encryption: Option<Encryption> = inner.state_content(self, "m.room.encryption", "")?;
         Ok(HierarchyRoom {
             shown,
-            allowed_room_ids: rules.into_iter().flat_map(|rules| rules.allow).filter_map(|allow| allow.room_id).collect(),
+            allowed_room_ids: rules
+                .into_iter()
+                .flat_map(|rules| rules.allow)
+                .filter_map(|allow| allow.room_id)
+                .collect(),
             encryption: encryption.map(|encryption| encryption.algorithm),
             room_version: room.version().as_str(),
             children_state: children.iter().map(|child| child.stripped.clone()).collect(),

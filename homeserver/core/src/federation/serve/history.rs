@@ -177,11 +177,7 @@ impl Core {
 }
 
 /// The events before this one that the walk has not seen, in a fixed order.
-fn prevs(
-    reader: &Reader<'_>,
-    event: &EventRef,
-    seen: &mut HashSet<OwnedEventId>,
-) -> Result<Vec<EventRef>, Error> {
+fn prevs(reader: &Reader<'_>, event: &EventRef, seen: &mut HashSet<OwnedEventId>) -> Result<Vec<EventRef>, Error> {
     let ids: BTreeSet<&OwnedEventId> = event.pdu.prev_events().iter().collect();
     let mut events = Vec::new();
     for id in ids {

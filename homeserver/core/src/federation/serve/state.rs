@@ -36,10 +36,7 @@ impl Core {
         let events = |ids: &mut dyn Iterator<Item = &OwnedEventId>| -> Result<Vec<Pdu>, Error> {
             Ok(self.load_events(ids.map(|id| &**id))?.iter().map(|event| event.pdu.clone()).collect())
         };
-        Ok(RoomState {
-            pdus: events(&mut ids.pdu_ids.iter())?,
-            auth_chain: events(&mut ids.auth_chain_ids.iter())?,
-        })
+        Ok(RoomState { pdus: events(&mut ids.pdu_ids.iter())?, auth_chain: events(&mut ids.auth_chain_ids.iter())? })
     }
 
     /// The ids of the state before the event.

@@ -149,7 +149,12 @@ impl Core {
     ///
     /// # Errors
     /// `M_NOT_FOUND`; `M_INVALID_PARAM` for another algorithm or version.
-    pub async fn update_backup_version(&self, user: &UserId, version: &str, upload: VersionUpload) -> Result<(), Error> {
+    pub async fn update_backup_version(
+        &self,
+        user: &UserId,
+        version: &str,
+        upload: VersionUpload,
+    ) -> Result<(), Error> {
         check_version(&upload)?;
         let number = parse_version(version)?;
         if upload.version.is_some_and(|named| named != version) {

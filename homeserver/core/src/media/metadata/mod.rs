@@ -84,7 +84,8 @@ mod tests {
             let length = u16::try_from(body.len() + 2).unwrap().to_be_bytes();
             [&[0xFF, marker], &length[..], body].concat()
         };
-        [&picture[..2], &segment(0xE1, &exif), &segment(0xFE, SECRET), &segment(0xED, SECRET), &picture[2..], SECRET].concat()
+        [&picture[..2], &segment(0xE1, &exif), &segment(0xFE, SECRET), &segment(0xED, SECRET), &picture[2..], SECRET]
+            .concat()
     }
 
     fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
@@ -106,7 +107,8 @@ mod tests {
     #[test]
     fn a_png_loses_its_texts() {
         let picture = encoded(ImageFormat::Png);
-        let texts = [chunk(b"tEXt", SECRET), chunk(b"iTXt", SECRET), chunk(b"eXIf", &exif_with(1)), chunk(b"tIME", SECRET)];
+        let texts =
+            [chunk(b"tEXt", SECRET), chunk(b"iTXt", SECRET), chunk(b"eXIf", &exif_with(1)), chunk(b"tIME", SECRET)];
         let told = [&picture[..33], &texts.concat(), &picture[33..], SECRET].concat();
         assert_eq!(strip(told.into()), picture);
     }
@@ -120,7 +122,8 @@ mod tests {
             part
         };
         let head = part(b"VP8X", &[0x0C, 0, 0, 0, 8, 0, 0, 6, 0, 0]);
-        let body = [&b"WEBP"[..], &head, &picture[12..], &part(b"EXIF", &exif_with(1)), &part(b"XMP ", SECRET)].concat();
+        let body =
+            [&b"WEBP"[..], &head, &picture[12..], &part(b"EXIF", &exif_with(1)), &part(b"XMP ", SECRET)].concat();
         let told = [&b"RIFF"[..], &u32::try_from(body.len()).unwrap().to_le_bytes(), &body].concat();
         let stripped = strip(told.into());
         assert!(!holds(&stripped, SECRET));
@@ -136,7 +139,13 @@ mod tests {
             let picture = encoded(format);
             assert_eq!(strip(picture.clone().into()), picture);
         }
-        for file in [b"".as_slice(), b"\xFF\xD8\xFF", b"\xFF\xD8\xFF\xE1\0", b"\x89PNG\r\n\x1a\n\0\0\0\xFFtEXt", b"RIFF\0\0\0\0WEBPEXIF\xFF\xFF\xFF\xFF"] {
+        for file in [
+            b"".as_slice(),
+            b"\xFF\xD8\xFF",
+            b"\xFF\xD8\xFF\xE1\0",
+            b"\x89PNG\r\n\x1a\n\0\0\0\xFFtEXt",
+            b"RIFF\0\0\0\0WEBPEXIF\xFF\xFF\xFF\xFF",
+        ] {
             assert_eq!(strip(Bytes::from_static(file)), file);
         }
     }

@@ -163,7 +163,17 @@ mod tests {
 
     #[test]
     fn broken_pages_are_read_as_far_as_they_go() {
-        for page in ["", "<", "<meta", "<meta property=\"og:x\" content=\"", "<title>", "<script>", "<!--", "&#xFFFFFFFF;", "<title>&"] {
+        for page in [
+            "",
+            "<",
+            "<meta",
+            "<meta property=\"og:x\" content=\"",
+            "<title>",
+            "<script>",
+            "<!--",
+            "&#xFFFFFFFF;",
+            "<title>&",
+        ] {
             properties(page);
         }
         assert_eq!(properties("<title>&#99999999; &unknown;")["og:title"], "&#99999999; &unknown;");

@@ -77,7 +77,12 @@ impl Core {
     }
 
     /// The transaction id with which this device sent the event, as far as memory goes.
-    fn transaction_id_of(&self, event: &StoredEvent, user: &UserId, device: &DeviceId) -> Result<Option<String>, Error> {
+    fn transaction_id_of(
+        &self,
+        event: &StoredEvent,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Result<Option<String>, Error> {
         let sent = self.rooms.sent.lock().get(event.id()).cloned();
         Ok(sent.filter(|txn| txn.user == user && txn.owner == device.as_str()).map(|txn| txn.id))
     }

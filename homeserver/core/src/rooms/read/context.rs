@@ -88,8 +88,13 @@ impl Core {
         let last = around.after.last().unwrap_or(&event);
         let mut keys: BTreeSet<StateKey> = BTreeSet::new();
         let state = self.state_after_event(last)?;
-        let senders: BTreeSet<&str> =
-            around.before.iter().chain(&around.after).chain([&event]).map(|event| event.pdu.sender().as_str()).collect();
+        let senders: BTreeSet<&str> = around
+            .before
+            .iter()
+            .chain(&around.after)
+            .chain([&event])
+            .map(|event| event.pdu.sender().as_str())
+            .collect();
         for key in state.keys() {
             let is_member = &*key.kind == "m.room.member";
             if !is_member || !filter.lazy_load_members || senders.contains(&*key.key) {

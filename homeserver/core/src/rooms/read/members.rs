@@ -42,7 +42,10 @@ impl Core {
                 Some(timeline) => {
                     let timeline: u64 =
                         timeline.parse().map_err(|_| Error::invalid("this is not a token of this server"))?;
-                    self.state_as_of(room, matron_storage::StreamPos(timeline.saturating_sub(1 << 63).saturating_sub(1)))?
+                    self.state_as_of(
+                        room,
+                        matron_storage::StreamPos(timeline.saturating_sub(1 << 63).saturating_sub(1)),
+                    )?
                 }
                 None => self.state_as_of(room, at.parse::<SyncToken>()?.stream)?,
             };
@@ -55,7 +58,11 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Forbidden`] for anyone who is not joined.
-    pub fn joined_profiles(&self, user: &UserId, room_id: &RoomId) -> Result<BTreeMap<OwnedUserId, MemberProfile>, Error> {
+    pub fn joined_profiles(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<BTreeMap<OwnedUserId, MemberProfile>, Error> {
         let room = self.find_room(room_id)?.ok_or_else(|| Error::forbidden("you are not in this room"))?;
         self.require_joined(&room, user)?;
         let state = room.current();
@@ -69,7 +76,8 @@ impl Core {
                 .filter(|event| event.pdu.membership_state() == Some(Membership::Join))
                 .and_then(|event| event.pdu.content_as::<Content>().ok())
                 .unwrap_or_default();
-            profiles.insert(member, MemberProfile { display_name: content.displayname, avatar_url: content.avatar_url });
+            profiles
+                .insert(member, MemberProfile { display_name: content.displayname, avatar_url: content.avatar_url });
         }
         Ok(profiles)
     }

@@ -112,7 +112,12 @@ impl Core {
     }
 
     /// The relations of an event, and theirs, by place.
-    fn relations_below(&self, room: &RoomId, target: &EventId, depth: u64) -> Result<BTreeMap<u64, RelationRow>, Error> {
+    fn relations_below(
+        &self,
+        room: &RoomId,
+        target: &EventId,
+        depth: u64,
+    ) -> Result<BTreeMap<u64, RelationRow>, Error> {
         let mut found = BTreeMap::new();
         let mut level: Vec<OwnedEventId> = vec![target.to_owned()];
         for _ in 0..depth {
@@ -123,7 +128,8 @@ impl Core {
                         return Ok(found);
                     }
                     // A rich reply is no relation of its own.
-                    if !row.rel_type.is_empty() && row.event_id != target && found.insert(order, row.clone()).is_none() {
+                    if !row.rel_type.is_empty() && row.event_id != target && found.insert(order, row.clone()).is_none()
+                    {
                         below.push(row.event_id);
                     }
                 }
@@ -155,7 +161,7 @@ impl Core {
         if self.rooms.is_known_unrelated(event.id()) {
             return Ok(None);
         }
-        let generation = self.rooms.generation();
+        let generation = self.rooms.relation_generation();
         let relations = self.relations_to(event.pdu.room_id(), event.id())?;
         if relations.is_empty() {
             self.rooms.remember_unrelated(generation, event.id());

@@ -11,14 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use super::token::{Direction, Gap, Stretch};
-use crate::{
-    Core, Error, Requester,
-    accounts::EventFilter,
-    rooms::EventRef,
-};
+use crate::{Core, Error, Requester, accounts::EventFilter, rooms::EventRef};
 
-/// How many events of one room are looked at.
-const MAX_PER_ROOM: usize = 5_000;
+/// How many events are looked at in all.
+const MAX_LOOKED_AT: usize = 20_000;
 /// How many results are kept before they are ordered.
 const MAX_RESULTS: usize = 2_000;
 /// The most results on one page.
@@ -141,15 +137,17 @@ impl Core {
             return Err(Error::invalid("`search_term` holds no word"));
         }
         let offset = match next_batch.filter(|token| !token.is_empty()) {
-            Some(token) => {
-                token.parse::<usize>().map_err(|_| Error::invalid("this is not a token of this server"))?
-            }
+            Some(token) => token.parse::<usize>().map_err(|_| Error::invalid("this is not a token of this server"))?,
             None => 0,
         };
         let by_rank = criteria.order_by.as_deref() != Some("recent");
         let mut hits = Vec::new();
+        let mut budget = MAX_LOOKED_AT;
         for room in self.searchable_rooms(&requester.user_id, criteria)? {
-            self.search_room(&requester.user_id, &room, criteria, &words, &mut hits)?;
+            if budget == 0 {
+                break;
+            }
+            self.search_room(&requester.user_id, &room, criteria, &words, &mut hits, &mut budget)?;
         }
         hits.sort_by_key(|hit| {
             let newest = (u64::MAX - hit.event.pdu.origin_server_ts_ms(), u64::MAX - hit.event.record.timeline);
@@ -160,8 +158,12 @@ impl Core {
         let count = hits.len();
         let page: Vec<Hit> = hits.into_iter().skip(offset).take(limit).collect();
         let end = offset.saturating_add(page.len());
-        let mut answer =
-            RoomEvents { count, highlights: words, next_batch: (end < count).then(|| end.to_string()), ..RoomEvents::default() };
+        let mut answer = RoomEvents {
+            count,
+            highlights: words,
+            next_batch: (end < count).then(|| end.to_string()),
+            ..RoomEvents::default()
+        };
         for hit in &page {
             self.add_result(requester, criteria, hit, &mut answer)?;
         }
@@ -207,18 +209,18 @@ impl Core {
         criteria: &Criteria,
         words: &BTreeSet<String>,
         hits: &mut Vec<Hit>,
+        budget: &mut usize,
     ) -> Result<(), Error> {
         let Ok(sight) = self.sight_of(user, room) else { return Ok(()) };
         let filter = EventFilter { rooms: None, not_rooms: Vec::new(), ..criteria.filter.clone() };
         let stretch = Stretch { room, from: Gap::START, to: sight };
-        let mut looked_at = 0_usize;
         let mut ranks = Vec::new();
         let left = MAX_RESULTS.saturating_sub(hits.len());
         let found = self.events_where(stretch, Direction::Backward, left, |event| {
-            looked_at = looked_at.saturating_add(1);
-            if looked_at > MAX_PER_ROOM || event.content_gone {
+            if *budget == 0 || event.content_gone {
                 return Ok(false);
             }
+            *budget -= 1;
             let Some(text) = searched_text(event, criteria.keys.as_ref()) else { return Ok(false) };
             let rank = rank_of(&text, words);
             if rank == 0 || !self.filter_allows(&filter, event)? || !self.can_see_event(user, event)? {
@@ -258,8 +260,7 @@ impl Core {
             let group = groups.entry(value.to_owned()).or_insert_with(|| Group { order, results: Vec::new() });
             group.results.push(hit.event.id().to_string());
         }
-        let result =
-            self.client_event_for(&hit.event, &requester.user_id, requester.device_id.as_deref(), true)?;
+        let result = self.client_event_for(&hit.event, &requester.user_id, requester.device_id.as_deref(), true)?;
         answer.results.push(SearchResult { rank: hit.rank, result, context });
         Ok(())
     }
@@ -326,7 +327,11 @@ fn rank_of(text: &str, words: &BTreeSet<String>) -> u32 {
             *count = count.saturating_add(1);
         }
     }
-    if counts.values().any(|count| *count == 0) { 0 } else { counts.values().fold(0, |sum, count| sum.saturating_add(*count)) }
+    if counts.values().any(|count| *count == 0) {
+        0
+    } else {
+        counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
 }
 
 #[cfg(test)]

@@ -250,10 +250,7 @@ impl Core {
             rooms.push(room);
         }
         let end = offset.saturating_add(limit);
-        Ok(SpacePage {
-            rooms: rooms.into_iter().skip(offset).collect(),
-            next_batch: more.then(|| format!("r{end}")),
-        })
+        Ok(SpacePage { rooms: rooms.into_iter().skip(offset).collect(), next_batch: more.then(|| format!("r{end}")) })
     }
 }
 
@@ -282,7 +279,8 @@ impl Walk<'_> {
             for child in answer.get("children").and_then(Value::as_array).into_iter().flatten() {
                 // Only rooms without children of their own are told whole here.
                 let leaf = child.get("room_type").and_then(Value::as_str) != Some("m.space");
-                if let Some(id) = child.get("room_id").and_then(Value::as_str).and_then(|id| OwnedRoomId::try_from(id).ok())
+                if let Some(id) =
+                    child.get("room_id").and_then(Value::as_str).and_then(|id| OwnedRoomId::try_from(id).ok())
                     && leaf
                 {
                     self.told.insert(id, child.clone());

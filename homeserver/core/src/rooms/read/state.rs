@@ -76,8 +76,7 @@ impl Core {
         match kind {
             "m.room.create" => return Err(Error::forbidden("a room is created once")),
             "m.room.member" => {
-                let target =
-                    <&UserId>::try_from(key).map_err(|_| Error::bad_json("the state key is not a user id"))?;
+                let target = <&UserId>::try_from(key).map_err(|_| Error::bad_json("the state key is not a user id"))?;
                 return self.set_member_state(user, room, target, content).await;
             }
             "m.room.canonical_alias" => self.check_canonical_alias(room, &content).await?,
@@ -112,7 +111,13 @@ impl Core {
         }
         if user == target && joined && membership == Membership::Join {
             return self
-                .send_event(NewEvent::state(room.to_owned(), user.to_owned(), "m.room.member", target.as_str(), content))
+                .send_event(NewEvent::state(
+                    room.to_owned(),
+                    user.to_owned(),
+                    "m.room.member",
+                    target.as_str(),
+                    content,
+                ))
                 .await;
         }
         if user == target && !joined {

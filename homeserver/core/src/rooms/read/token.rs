@@ -23,9 +23,7 @@ impl Gap {
     /// [`Error::InvalidParam`] for anything else.
     pub fn parse(text: &str) -> Result<Self, Error> {
         match text.strip_prefix('t') {
-            Some(number) => {
-                number.parse().map(Self).map_err(|_| Error::invalid("this is not a token of this server"))
-            }
+            Some(number) => number.parse().map(Self).map_err(|_| Error::invalid("this is not a token of this server")),
             None => {
                 let token: SyncToken = text.parse()?;
                 Ok(Self(timeline_of(token.stream).saturating_add(1)))

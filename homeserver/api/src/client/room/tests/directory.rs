@@ -87,6 +87,10 @@ async fn an_upgraded_room_leads_to_one_with_its_state_and_aliases() {
             .create(json!({"preset": "public_chat", "name": "Ward", "room_version": from, "room_alias_name": format!("w{from}")}))
             .await;
         bob.join(&old).await;
+        let direct = format!("/user/{}/account_data/m.direct", enc(&alice.user));
+        alice.ok(Method::PUT, &direct, json!({bob.user.clone(): [old]})).await;
+        let tag = |room: &str| format!("/user/{}/rooms/{}/tags", enc(&bob.user), enc(room));
+        bob.ok(Method::PUT, &format!("{}/u.ward", tag(&old)), json!({"order": 0.5})).await;
         let upgrade = format!("/rooms/{}/upgrade", enc(&old));
         let (status, _) = bob.ask(Method::POST, &upgrade, Some(json!({"new_version": to}))).await;
         assert_eq!(status, StatusCode::FORBIDDEN);
@@ -100,9 +104,22 @@ async fn an_upgraded_room_leads_to_one_with_its_state_and_aliases() {
         assert_eq!(alice.get(&state(&old, "m.room.power_levels")).await["events_default"], 50);
         let alias = alice.get(&format!("/directory/room/{}", enc(&format!("#w{from}:us.example")))).await;
         assert_eq!(alias["room_id"], json!(new));
+        assert_eq!(alice.get(&direct).await[&bob.user], json!([old, new]));
         bob.join(&new).await;
+        assert_eq!(bob.get(&tag(&new)).await["tags"]["u.ward"]["order"], 0.5);
     }
-    let room = alice.public_room().await;
+    // A room cannot declare itself the successor of another.
+    let room = alice.create(json!({"preset": "public_chat", "room_alias_name": "mine"})).await;
+    bob.join(&room).await;
+    let tag = |room: &str| format!("/user/{}/rooms/{}/tags", enc(&bob.user), enc(room));
+    bob.ok(Method::PUT, &format!("{}/u.ward", tag(&room)), json!({})).await;
+    let eve = server.user("eve").await;
+    let claims = json!({"preset": "public_chat", "creation_content": {"predecessor": {"room_id": room}}});
+    let false_room = eve.create(claims).await;
+    bob.join(&false_room).await;
+    assert_eq!(bob.get(&tag(&false_room)).await, json!({"tags": {}}));
+    let alias = bob.get(&format!("/directory/room/{}", enc("#mine:us.example"))).await;
+    assert_eq!(alias["room_id"], json!(room));
     let (status, answer) =
         alice.ask(Method::POST, &format!("/rooms/{}/upgrade", enc(&room)), Some(json!({"new_version": "99"}))).await;
     assert_eq!((status, &answer["errcode"]), (StatusCode::BAD_REQUEST, &json!("M_UNSUPPORTED_ROOM_VERSION")));
@@ -119,9 +136,8 @@ async fn a_space_shows_the_rooms_that_one_may_know_of() {
         alice.state(&space, "m.space.child", child, json!({"via": ["us.example"]})).await;
     }
     let path = format!("/_matrix/client/v1/rooms/{}/hierarchy", enc(&space));
-    let rooms = |answer: &Value| -> Vec<Value> {
-        list(answer, "/rooms").iter().map(|room| room["room_id"].clone()).collect()
-    };
+    let rooms =
+        |answer: &Value| -> Vec<Value> { list(answer, "/rooms").iter().map(|room| room["room_id"].clone()).collect() };
     assert_eq!(rooms(&bob.get(&path).await), [json!(space), json!(open)]);
     assert_eq!(rooms(&alice.get(&path).await).len(), 3);
     let first = alice.get(&format!("{path}?limit=2")).await;

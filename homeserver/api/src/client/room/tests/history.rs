@@ -105,7 +105,8 @@ async fn a_time_leads_to_the_event_that_is_closest() {
     let alice = server.user("alice").await;
     let room = alice.public_room().await;
     let said = alice.say(&room, "last").await;
-    let ask = |ts: u64, dir: &str| format!("/_matrix/client/v1/rooms/{}/timestamp_to_event?ts={ts}&dir={dir}", enc(&room));
+    let ask =
+        |ts: u64, dir: &str| format!("/_matrix/client/v1/rooms/{}/timestamp_to_event?ts={ts}&dir={dir}", enc(&room));
     let last = alice.get(&ask(1 << 50, "b")).await;
     assert_eq!(last["event_id"], json!(said));
     let first = alice.get(&ask(1, "f")).await;
