@@ -154,7 +154,9 @@ impl Core {
         let authorities: Vec<OwnedEventId> =
             state.iter().chain([join]).flat_map(|event| event.pdu.auth_event_ids_with_create()).collect();
         let chain = self.auth_chain(authorities.iter().map(|id| &**id))?;
-        let auth_chain = self.load_events(chain.iter().map(|id| &**id))?;
+        let mut auth_chain = self.load_events(chain.iter().map(|id| &**id))?;
+        // Each after what authorises it, so that it can be read in one pass.
+        auth_chain.sort_by_key(|event| (event.pdu.depth(), event.record.timeline));
         Ok(JoinAnswer {
             origin: self.server_name.clone(),
             event: join.pdu.clone(),
