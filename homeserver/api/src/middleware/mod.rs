@@ -47,3 +47,28 @@ async fn catch_panic(request: Request, next: Next) -> Response {
         Err(_) => ApiError(Error::internal("a handler panicked")).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware::from_fn, response::Response, routing::get};
+    use http::{Request, StatusCode};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::catch_panic;
+
+    async fn broken() -> Response {
+        panic!("a defect")
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_request_with_a_matrix_error_that_says_nothing() {
+        let router = Router::new().route("/", get(broken)).layer(from_fn(catch_panic));
+        let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["errcode"], "M_UNKNOWN");
+        assert!(!body.to_string().contains("defect"));
+    }
+}
