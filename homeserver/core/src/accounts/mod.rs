@@ -12,6 +12,7 @@ mod directory;
 mod filter;
 mod guess;
 mod guests;
+mod hashers;
 mod hooks;
 mod login;
 mod openid;
@@ -82,6 +83,8 @@ pub struct State {
     guesses: Mutex<guess::Guesses>,
     /// Bounds the memory and cores that hashing may take.
     hashing: Arc<tokio::sync::Semaphore>,
+    /// Where hashing happens.
+    hashers: hashers::Hashers,
 }
 
 impl Default for State {
@@ -97,6 +100,7 @@ impl Default for State {
             open_rooms: directory::OpenRooms::default(),
             guesses: Mutex::default(),
             hashing: Arc::new(tokio::sync::Semaphore::new(CONCURRENT_HASHES)),
+            hashers: hashers::Hashers::new(CONCURRENT_HASHES),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Passwords: Argon2id on a blocking thread, a bounded number at a time.
+//! Passwords: Argon2id on threads of their own, a bounded number at a time.
 
 use std::sync::Arc;
 
@@ -73,12 +73,14 @@ impl Core {
     ) -> Result<T, Error> {
         let permit = Arc::clone(&self.accounts.hashing).acquire_owned().await;
         let permit = permit.map_err(|_| Error::internal("the server is stopping"))?;
-        tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(permit);
-            result
-        })
-        .await
-        .map_err(|_| Error::internal("hashing a password failed"))?
+        self.accounts
+            .hashers
+            .run(move || {
+                let result = work();
+                drop(permit);
+                result
+            })
+            .await
+            .ok_or_else(|| Error::internal("hashing a password failed"))?
     }
 }
