@@ -83,14 +83,10 @@ pub enum Table {
     RoomAliasByRoom,
     /// `room_public`: room_id → JSON.
     RoomPublic,
-    /// `room_state_current`: room_id,type,state_key → event_id.
-    RoomStateCurrent,
     /// `room_state_group`: group (16 bytes) → StateGroup.
     RoomStateGroup,
     /// `room_extremity`: room_id → JSON list.
     RoomExtremity,
-    /// `room_backward`: room_id,event_id → depth.
-    RoomBackward,
     /// `room_timeline`: room_id,timeline pos → event_id.
     RoomTimeline,
     /// `room_user`: room_id,user_id → JSON Membership.
@@ -141,22 +137,12 @@ pub enum Table {
     PolicyRegister,
     /// `policy_revocation`: organisation,serial → JSON.
     PolicyRevocation,
-    /// `appservice_row`: appservice_id,pos → JSON.
-    AppserviceRow,
     /// `appservice_txn`: appservice_id → JSON cursor.
     AppserviceTxn,
     /// `event_report`: pos → JSON.
     EventReport,
-    /// `user_ignore_cursor`: user_id → pos.
-    UserIgnoreCursor,
-    /// `stream_change`: pos → JSON change (room or user).
-    StreamChange,
-    /// `event_reference`: prev event_id,event_id → empty.
-    EventReference,
     /// `room_thread`: room_id,root event_id → JSON.
     RoomThread,
-    /// `delayed_event`: user_id,delay_id → JSON.
-    DelayedEvent,
     /// `misc`: area,key → JSON.
     Misc,
 }
@@ -194,10 +180,8 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::RoomAlias, name: "room_alias", owner: "directory", key: "alias", value: "JSON", patient_data: "no", deletion: "delete" },
     TableInfo { table: Table::RoomAliasByRoom, name: "room_alias_by_room", owner: "directory", key: "room_id,alias", value: "empty", patient_data: "no", deletion: "delete" },
     TableInfo { table: Table::RoomPublic, name: "room_public", owner: "directory", key: "room_id", value: "JSON", patient_data: "no", deletion: "unpublish" },
-    TableInfo { table: Table::RoomStateCurrent, name: "room_state_current", owner: "rooms", key: "room_id,type,state_key", value: "event_id", patient_data: "no", deletion: "room purge" },
     TableInfo { table: Table::RoomStateGroup, name: "room_state_group", owner: "rooms", key: "group (16 bytes)", value: "StateGroup", patient_data: "no", deletion: "room purge" },
     TableInfo { table: Table::RoomExtremity, name: "room_extremity", owner: "rooms", key: "room_id", value: "JSON list", patient_data: "no", deletion: "room purge" },
-    TableInfo { table: Table::RoomBackward, name: "room_backward", owner: "rooms", key: "room_id,event_id", value: "depth", patient_data: "no", deletion: "filled" },
     TableInfo { table: Table::RoomTimeline, name: "room_timeline", owner: "rooms", key: "room_id,timeline pos", value: "event_id", patient_data: "no", deletion: "room purge" },
     TableInfo { table: Table::RoomUser, name: "room_user", owner: "rooms", key: "room_id,user_id", value: "JSON Membership", patient_data: "no", deletion: "room purge" },
     TableInfo { table: Table::UserRoom, name: "user_room", owner: "rooms", key: "user_id,room_id", value: "JSON Membership", patient_data: "no", deletion: "forget" },
@@ -223,14 +207,9 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::AuditDecision, name: "audit_decision", owner: "audit", key: "decision_id", value: "seq", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::PolicyRegister, name: "policy_register", owner: "policy", key: "version", value: "signed register bytes", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::PolicyRevocation, name: "policy_revocation", owner: "policy", key: "organisation,serial", value: "JSON", patient_data: "no", deletion: "never" },
-    TableInfo { table: Table::AppserviceRow, name: "appservice_row", owner: "appservice", key: "appservice_id,pos", value: "JSON", patient_data: "no", deletion: "acknowledged" },
     TableInfo { table: Table::AppserviceTxn, name: "appservice_txn", owner: "appservice", key: "appservice_id", value: "JSON cursor", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::EventReport, name: "event_report", owner: "moderation", key: "pos", value: "JSON", patient_data: "no", deletion: "operator" },
-    TableInfo { table: Table::UserIgnoreCursor, name: "user_ignore_cursor", owner: "sync", key: "user_id", value: "pos", patient_data: "no", deletion: "deactivation" },
-    TableInfo { table: Table::StreamChange, name: "stream_change", owner: "sync", key: "pos", value: "JSON change (room or user)", patient_data: "no", deletion: "age" },
-    TableInfo { table: Table::EventReference, name: "event_reference", owner: "rooms", key: "prev event_id,event_id", value: "empty", patient_data: "no", deletion: "room purge" },
     TableInfo { table: Table::RoomThread, name: "room_thread", owner: "rooms", key: "room_id,root event_id", value: "JSON", patient_data: "no", deletion: "expiry" },
-    TableInfo { table: Table::DelayedEvent, name: "delayed_event", owner: "rooms", key: "user_id,delay_id", value: "JSON", patient_data: "sealed", deletion: "done" },
     TableInfo { table: Table::Misc, name: "misc", owner: "any", key: "area,key", value: "JSON", patient_data: "no", deletion: "owner's rule" },
 ];
 

@@ -42,18 +42,6 @@ impl Core {
         Ok(NamedState { state, group })
     }
 
-    /// The state after the event, as far as it is known; for those who only read.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub fn find_state_after(&self, event: &StoredEvent) -> Result<StateMap, Error> {
-        let mut state = self.load_state_group(event.record.state_before)?;
-        if let Some(key) = event.pdu.state_key().filter(|_| event.record.status != Status::Rejected) {
-            state.insert(StateKey::new(event.pdu.kind(), key), Arc::new(event.id().to_owned()));
-        }
-        Ok(state)
-    }
-
     /// The one state that follows from several, by the room version's algorithm. What is new goes into the batch.
     ///
     /// # Errors

@@ -5,7 +5,6 @@
 //! transaction. A peer that fails is waited for, longer each time, also over restarts; whatever is heard from
 //! it ends the waiting.
 
-mod ephemeral;
 mod queue;
 mod sender;
 mod worker;
@@ -26,8 +25,6 @@ pub struct State {
     busy: Mutex<HashMap<OwnedServerName, bool>>,
     /// Destinations that failed: until when they are left alone, ms.
     waiting: Mutex<BTreeMap<OwnedServerName, u64>>,
-    /// Typing and presence, by destination and subject: only the newest counts, and nothing is lost with it.
-    ephemeral: Mutex<HashMap<OwnedServerName, BTreeMap<String, serde_json::Value>>>,
 }
 
 impl State {

@@ -82,16 +82,10 @@ impl Core {
             hash.update(key);
             taken.push(key.clone());
         }
-        let ephemeral = self.take_ephemeral(server, MAX_EDUS.saturating_sub(edus.len()));
-        edus.extend(ephemeral);
-        if taken.is_empty() && edus.is_empty() {
+        if taken.is_empty() {
             return Ok(false);
         }
         if !(pdus.is_empty() && edus.is_empty()) {
-            if taken.is_empty() {
-                hash.update(now_ms.to_be_bytes());
-                hash.update(rand::random::<[u8; 8]>());
-            }
             self.put_transaction(server, &transaction_id(hash), pdus, edus).await?;
         }
         self.take_off(server, taken).await?;

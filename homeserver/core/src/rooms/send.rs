@@ -167,15 +167,6 @@ impl Core {
         Err(Error::LimitExceeded { retry_after_ms: 500 })
     }
 
-    /// As [`Core::send_event`], and the event itself.
-    ///
-    /// # Errors
-    /// As [`Core::send_event`].
-    pub async fn send_event_full(self: &Arc<Self>, new: NewEvent) -> Result<EventRef, Error> {
-        let id = self.send_event(new).await?;
-        self.load_event(&id)?.ok_or_else(|| Error::internal("an event that was just sent is not there"))
-    }
-
     fn find_txn(&self, key: Option<&[u8]>) -> Result<Option<OwnedEventId>, Error> {
         // A transaction that is not remembered here is caught by the batch's expectation, without a read.
         Ok(key.and_then(|key| self.rooms.txns.lock().get(key).cloned()))
