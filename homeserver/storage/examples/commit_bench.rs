@@ -50,7 +50,7 @@ fn event(number: u64) -> Batch {
     batch.put(Table::EventPdu, id.clone(), vec![b's'; 500]);
     batch.put(Table::EventContent, id.clone(), vec![b'c'; 700]);
     batch.put_at(Table::RoomTimeline, timeline, Some(slot), id.clone(), None);
-    batch.put_at(Table::StreamChange, change, Some(change_slot), "!room:example.org", None);
+    batch.put_at(Table::DeviceListStream, change, Some(change_slot), "!room:example.org", None);
     batch.put(Table::RoomExtremity, Key::new().text("!room:example.org"), id.clone());
     batch.put(Table::EventTxn, Key::new().text("@user:example.org").number(number), id);
     batch

@@ -98,7 +98,7 @@ pub fn everything_up_to_the_position_is_visible(subject: &Subject) {
                 assert!(position >= last, "the position went back");
                 last = position;
                 let range = KeyRange::between(key(0), key(position.0 + 1));
-                let rows = store.scan(Table::StreamChange, &range, Order::Ascending, usize::MAX).unwrap();
+                let rows = store.scan(Table::DeviceListStream, &range, Order::Ascending, usize::MAX).unwrap();
                 assert_eq!(u64::try_from(rows.len()).unwrap(), position.0, "a row below the position is missing");
             }
         });
@@ -108,7 +108,7 @@ pub fn everything_up_to_the_position_is_visible(subject: &Subject) {
                     for _ in 0..20 {
                         let committed = commit(&*store, |batch| {
                             let (key, slot) = Key::new().position(batch.reserve_position(), SlotForm::Plain);
-                            batch.put_at(Table::StreamChange, key, Some(slot), "", None);
+                            batch.put_at(Table::DeviceListStream, key, Some(slot), "", None);
                         });
                         assert!(store.position() >= committed.unwrap().last());
                     }

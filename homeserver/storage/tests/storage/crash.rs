@@ -35,7 +35,7 @@ fn batch(writer: u64, number: u64) -> Batch {
         batch.put(table, key(writer, number), vec![b'x'; usize::try_from(number % 700).unwrap()]);
     }
     let (key, slot) = Key::new().position(batch.reserve_position(), SlotForm::Plain);
-    batch.put_at(Table::StreamChange, key, Some(slot), "", None);
+    batch.put_at(Table::DeviceListStream, key, Some(slot), "", None);
     batch
 }
 
@@ -122,7 +122,8 @@ fn survives_kill(kind: EngineKind) {
             assert!(counts.iter().all(|count| *count == counts[0]), "half a batch in round {round}: {counts:?}");
             rows += counts[0];
         }
-        let changes = |range: &KeyRange| store.scan(Table::StreamChange, range, Order::Ascending, usize::MAX).unwrap();
+        let changes =
+            |range: &KeyRange| store.scan(Table::DeviceListStream, range, Order::Ascending, usize::MAX).unwrap();
         let (mut range, mut total) = (KeyRange::all(), 0);
         while let page @ [_, ..] = changes(&range).as_slice() {
             total += u64::try_from(page.len()).unwrap();

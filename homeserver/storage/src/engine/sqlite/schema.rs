@@ -26,7 +26,6 @@ fn has_large_values(table: Table) -> bool {
         Table::EventPdu
             | Table::EventContent
             | Table::EventHeld
-            | Table::DelayedEvent
             | Table::BackupSession
             | Table::ToDeviceInbox
             | Table::RoomStateGroup
