@@ -9,7 +9,6 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     append::{Append, Appending},
-    record::EventRef,
     room::{Inner, Room},
     state_map::{GroupId, StateKey},
 };
