@@ -55,6 +55,9 @@ impl Federation for Peers {
         self.asked.lock().push(request);
         Box::pin(async move {
             tokio::task::yield_now().await;
+            if matches!(&answer, Err(PeerError::Malformed(what)) if what == STALLED) {
+                std::future::pending::<()>().await;
+            }
             answer
         })
     }
@@ -65,6 +68,13 @@ impl Federation for Peers {
     }
 
     fn heard_from(&self, _server: &ServerName) {}
+}
+
+const STALLED: &str = "it never answers";
+
+/// No answer, ever.
+pub(crate) fn stall() -> Result<PeerResponse, PeerError> {
+    Err(PeerError::Malformed(STALLED.to_owned()))
 }
 
 /// A 200 with JSON.

@@ -117,6 +117,8 @@ pub enum Table {
     OutboxRow,
     /// `outbox_state`: destination → JSON (backoff, last success).
     OutboxState,
+    /// `outbox_receipt`: destination,room_id,user_id,thread → pos.
+    OutboxReceipt,
     /// `inbox_txn`: origin,txn_id → JSON answer.
     InboxTxn,
     /// `server_key`: server_name → JSON signed key document.
@@ -197,6 +199,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::EventHeld, name: "event_held", owner: "rooms", key: "room_id,event_id", value: "JSON", patient_data: "sealed", deletion: "judged" },
     TableInfo { table: Table::OutboxRow, name: "outbox_row", owner: "outbox", key: "destination,pos", value: "JSON (event_id or EDU key)", patient_data: "no", deletion: "sent" },
     TableInfo { table: Table::OutboxState, name: "outbox_state", owner: "outbox", key: "destination", value: "JSON (backoff, last success)", patient_data: "no", deletion: "age" },
+    TableInfo { table: Table::OutboxReceipt, name: "outbox_receipt", owner: "outbox", key: "destination,room_id,user_id,thread", value: "pos", patient_data: "no", deletion: "sent" },
     TableInfo { table: Table::InboxTxn, name: "inbox_txn", owner: "federation", key: "origin,txn_id", value: "JSON answer", patient_data: "no", deletion: "age" },
     TableInfo { table: Table::ServerKey, name: "server_key", owner: "federation", key: "server_name", value: "JSON signed key document", patient_data: "no", deletion: "age" },
     TableInfo { table: Table::MediaMeta, name: "media_meta", owner: "media", key: "server_name,media_id", value: "JSON MediaMeta", patient_data: "no", deletion: "expiry" },

@@ -4,15 +4,30 @@
 //! peer has answered 200. The transaction's id is a hash of the rows, so that trying again is the same
 //! transaction. A peer that fails is waited for, longer each time, also over restarts; whatever is heard from
 //! it ends the waiting.
+//!
+//! - [`queue`]: putting into the queue. [`receipts`]: of a reader, only the last. [`passing`]: what is worth telling only
+//!   now, and is kept nowhere.
+//! - [`worker`]: who is sent to, and when. [`sender`]: one transaction. [`catch_up`]: the order after an outage.
+//! - [`peer`]: what is known of a destination. [`report`]: the same, for operators.
 
+mod catch_up;
+mod passing;
+mod peer;
 mod queue;
+mod receipts;
+mod report;
 mod sender;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parking_lot::Mutex;
 use ruma::OwnedServerName;
+
+pub(crate) use self::passing::Subject;
+pub use self::report::PeerReport;
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
@@ -23,8 +38,21 @@ pub struct State {
     wake: tokio::sync::Notify,
     /// Destinations with a sender at work, and whether more came meanwhile.
     busy: Mutex<HashMap<OwnedServerName, bool>>,
-    /// Destinations that failed: until when they are left alone, ms.
-    waiting: Mutex<BTreeMap<OwnedServerName, u64>>,
+    /// Destinations that failed.
+    waiting: Mutex<BTreeMap<OwnedServerName, Waiting>>,
+    /// What is told once or not at all.
+    passing: Mutex<passing::Passing>,
+    /// When what the store knows of a destination was written, ms.
+    noted: Mutex<BTreeMap<OwnedServerName, u64>>,
+}
+
+/// A destination that is left alone.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// Since when, ms.
+    since_ms: u64,
+    /// Until when, ms.
+    until_ms: u64,
 }
 
 impl State {

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Core, Error, house::to_json};
 
+/// How soon after a failure a peer that is heard from is tried again, ms.
+const TRY_AGAIN_MS: u64 = 1_000;
+
 /// A row of `outbox_row`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -15,7 +18,7 @@ pub(crate) enum Row {
         /// The event.
         event_id: OwnedEventId,
     },
-    /// An ephemeral unit that must not be lost: to-device messages, device lists, receipts.
+    /// An ephemeral unit that must not be lost: to-device messages, device lists.
     Edu {
         /// Its type.
         edu_type: String,
@@ -75,10 +78,28 @@ impl Core {
     }
 
     /// The destination was heard from: what waits for it is sent now.
+    ///
+    /// Who can reach us but cannot be reached is tried once a second at most, however often it speaks.
     pub fn peer_is_back(&self, destination: &ServerName) {
-        let waited = self.outbox.waiting.lock().remove(destination).is_some();
-        if waited {
+        let now_ms = self.now_ms();
+        let over = {
+            let mut waiting = self.outbox.waiting.lock();
+            let Some(wait) = waiting.get_mut(destination) else { return };
+            wait.until_ms = wait.until_ms.min(wait.since_ms.saturating_add(TRY_AGAIN_MS));
+            wait.until_ms <= now_ms
+        };
+        if over {
+            self.outbox.waiting.lock().remove(destination);
             self.wake_outbox(destination);
+        } else {
+            self.outbox.wake.notify_one();
         }
+    }
+
+    /// What waits for the destination is sent now, as if it had never failed.
+    pub fn retry_peer(&self, destination: &ServerName) {
+        self.federation.heard_from(destination);
+        self.outbox.waiting.lock().remove(destination);
+        self.wake_outbox(destination);
     }
 }

@@ -2,22 +2,18 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#presence>.
 
-use matron_storage::Batch;
-use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Inner,
     status::{Presence, Status},
 };
-use crate::{Core, Error};
+use crate::{Core, Error, outbox::Subject};
 
 /// How many users one EDU may name.
 const MAX_PUSHED: usize = 1_000;
-
-/// How many users an EDU of ours names.
-const PUSHED_AT_ONCE: usize = 100;
 
 /// How many users' presence may wait for a join to be done here.
 const MAX_EARLY: usize = 1_000;
@@ -46,21 +42,13 @@ struct Pushed {
 }
 
 impl Core {
-    /// The batch tells every server that shares a room with the user; which those are.
-    pub(super) fn write_presence_edus(
-        &self,
-        batch: &mut Batch,
-        user: &UserId,
-        status: &Status,
-        now_ms: u64,
-    ) -> Result<Vec<OwnedServerName>, Error> {
-        let content = json!({ "push": [pushed(user, status, now_ms)] });
-        let mut servers = self.servers_sharing_room(user)?;
-        servers.retain(|server| !self.is_local(server));
-        for server in &servers {
-            self.queue_edu(batch, server, "m.presence", &content)?;
+    /// Every server that shares a room with the user is told, unless it is down.
+    pub(super) fn tell_presence_to_servers(&self, user: &UserId, status: &Status, now_ms: u64) -> Result<(), Error> {
+        let word = pushed(user, status, now_ms);
+        for server in self.servers_sharing_room(user)? {
+            self.tell_in_passing(&server, Subject::Presence(user.to_owned()), word.clone());
         }
-        Ok(servers.into_iter().collect())
+        Ok(())
     }
 
     /// The presence that another server tells of its users is known here, for users who share a room with ours.
@@ -120,15 +108,8 @@ impl Core {
         }
         let ours = members.iter().map(|member| &**member).filter(|member| self.is_local_user(member));
         let now_ms = self.now_ms();
-        let push: Vec<_> =
-            self.present(ours).map(|(user, status)| pushed(user, &status, now_ms)).take(MAX_PUSHED).collect();
-        let mut batch = Batch::new();
-        for push in push.chunks(PUSHED_AT_ONCE) {
-            self.queue_edu(&mut batch, server, "m.presence", &json!({ "push": push }))?;
-        }
-        if !batch.is_empty() {
-            self.commit(batch).await?;
-            self.wake_outbox(server);
+        for (user, status) in self.present(ours).take(MAX_PUSHED) {
+            self.tell_in_passing(server, Subject::Presence(user.to_owned()), pushed(user, &status, now_ms));
         }
         Ok(())
     }

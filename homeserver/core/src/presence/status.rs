@@ -169,7 +169,6 @@ impl Core {
         let now_ms = self.now_ms();
         let mut batch = Batch::new();
         let mut wake = BTreeSet::new();
-        let mut servers = BTreeSet::new();
         for user in users {
             let status = {
                 let mut inner = self.presence.inner.lock();
@@ -184,13 +183,12 @@ impl Core {
             }
             if self.is_local_user(user) {
                 batch.put(Table::UserPresence, Key::new().text(user), to_json(&status)?);
-                servers.extend(self.write_presence_edus(&mut batch, user, &status, now_ms)?);
+                self.tell_presence_to_servers(user, &status, now_ms)?;
             }
         }
         if !batch.is_empty() {
             self.commit(batch).await?;
         }
-        servers.iter().for_each(|server| self.wake_outbox(server));
         self.notifier.wake_users(wake.iter().map(|user| &**user));
         Ok(())
     }

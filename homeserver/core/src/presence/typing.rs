@@ -4,12 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use matron_storage::Batch;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Core, Error};
+use crate::{Core, Error, outbox::Subject};
 
 /// How long typing lasts when the client does not say, ms.
 const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -63,14 +62,8 @@ impl Core {
         }
         self.wake_room(room)?;
         let content = json!({ "room_id": room, "user_id": user, "typing": typing });
-        let mut batch = Batch::new();
-        let servers = self.joined_servers(room)?;
-        for server in &servers {
-            self.queue_edu(&mut batch, server, "m.typing", &content)?;
-        }
-        if !batch.is_empty() {
-            self.commit(batch).await?;
-            servers.iter().for_each(|server| self.wake_outbox(server));
+        for server in self.joined_servers(room)? {
+            self.tell_in_passing(&server, Subject::Typing(room.to_owned(), user.to_owned()), content.clone());
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Core {
         if federate {
             for receipt in told.iter().filter(|receipt| receipt.kind == "m.read") {
                 for server in room.servers() {
-                    self.queue_edu(&mut batch, &server, "m.receipt", &receipt_edu(room.id(), receipt))?;
+                    self.queue_receipt(&mut batch, &server, room.id(), &receipt.user, receipt.thread.as_deref());
                     destinations.push(server);
                 }
             }
@@ -144,6 +144,22 @@ impl Core {
             self.wake_outbox(&destination);
         }
         Ok(())
+    }
+
+    /// Where the user's `m.read` in the thread stands (empty: unthreaded), and when it was sent, ms.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn receipt_of(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        thread: &str,
+    ) -> Result<Option<(OwnedEventId, u64)>, Error> {
+        let key = Key::new().text(room).text("m.read").text(user).text(thread);
+        let Some(bytes) = self.store.get(Table::RoomReceipt, key.as_bytes())? else { return Ok(None) };
+        let row: Row = crate::house::from_json(Table::RoomReceipt, bytes.get(8..).unwrap_or_default())?;
+        Ok(Some((row.event_id, row.ts)))
     }
 
     /// Whether the event is later than where the receipt of this key stands.
@@ -195,12 +211,4 @@ impl Core {
         }
         Ok(())
     }
-}
-
-fn receipt_edu(room: &RoomId, receipt: &NewReceipt) -> Value {
-    let mut data = json!({"ts": receipt.ts});
-    if let (Some(thread), Value::Object(data)) = (&receipt.thread, &mut data) {
-        data.insert("thread_id".to_owned(), json!(thread));
-    }
-    json!({room: {"m.read": {&receipt.user: {"event_ids": [receipt.event_id], "data": data}}}})
 }
