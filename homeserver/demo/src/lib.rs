@@ -3,7 +3,7 @@
 //! The demo is a stranger to the server: it starts the `matron` program as an operator would, uses its
 //! command line, and drives clients built on the public matrix-rust-sdk. Nothing here knows the server's inside.
 //!
-//! - [`scenario`]: the story. [`story`]: how it is told and judged.
+//! - [`chapters`]: the story, a chapter a file. [`story`]: how it is told and judged. [`world`]: what all chapters share.
 //! - [`authority`]: a throw-away certificate authority. [`trust`]: one server process and its files.
 //! - [`clinician`]: a person with a real client. [`laboratory`]: a sender of HL7 over MLLP.
 //! - [`search`]: looking for bytes in the raw files of a server.
@@ -12,12 +12,13 @@
 #![recursion_limit = "256"]
 
 mod authority;
+mod chapters;
 mod clinician;
 mod laboratory;
-mod scenario;
 mod search;
 mod story;
 mod trust;
+mod world;
 
 use std::path::PathBuf;
 
@@ -37,5 +38,5 @@ pub struct Options {
 /// # Errors
 /// [`DemoError`] naming the step that did not hold. Every process that was started has ended.
 pub async fn run(options: Options) -> Result<(), DemoError> {
-    scenario::play(&options).await
+    chapters::play(&options).await
 }
