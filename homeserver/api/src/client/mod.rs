@@ -16,6 +16,7 @@ mod push;
 mod register;
 mod room;
 mod server;
+mod sliding_sync;
 mod sync;
 mod third_party;
 mod to_device;
@@ -46,6 +47,7 @@ pub fn routes() -> Router<AppState> {
         .merge(register::routes())
         .merge(room::routes())
         .merge(server::routes())
+        .merge(sliding_sync::routes())
         .merge(sync::routes())
         .merge(third_party::routes())
         .merge(to_device::routes())

@@ -100,7 +100,7 @@ impl Core {
     }
 
     /// Whether the user is told of the event in a timeline.
-    fn is_told(
+    pub(super) fn is_told(
         &self,
         user: &UserId,
         event: &EventRef,

@@ -10,6 +10,7 @@ mod counts;
 mod joined;
 mod left;
 mod members;
+pub mod sliding;
 pub mod timeline;
 pub mod token;
 
@@ -40,11 +41,16 @@ type Told = LruCache<(OwnedUserId, OwnedDeviceId, OwnedRoomId), HashMap<OwnedUse
 pub struct State {
     /// Which members a device that loads them lazily was told; losing it only repeats some.
     told: Mutex<Told>,
+    /// Simplified sliding sync.
+    sliding: sliding::State,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { told: Mutex::new(LruCache::new(NonZeroUsize::new(TOLD_CACHE).unwrap_or(NonZeroUsize::MIN))) }
+        Self {
+            told: Mutex::new(LruCache::new(NonZeroUsize::new(TOLD_CACHE).unwrap_or(NonZeroUsize::MIN))),
+            sliding: sliding::State::default(),
+        }
     }
 }
 

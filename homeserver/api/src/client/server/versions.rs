@@ -20,6 +20,7 @@ pub(super) async fn versions() -> Answer {
             "org.matrix.msc3771": true,
             "org.matrix.msc3773": true,
             "org.matrix.msc3916.stable": true,
+            "org.matrix.simplified_msc3575": true,
             "uk.tcpip.msc4133": true,
             "uk.tcpip.msc4133.stable": true,
         },

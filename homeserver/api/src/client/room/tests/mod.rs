@@ -3,6 +3,7 @@
 mod directory;
 mod history;
 mod relations;
+mod sliding;
 mod stream;
 
 use std::sync::Arc;
