@@ -3,13 +3,9 @@
 #[cfg(test)]
 mod appservices;
 #[cfg(test)]
-mod federated;
-#[cfg(test)]
 mod framework;
 #[cfg(test)]
 mod login;
-#[cfg(test)]
-mod network;
 #[cfg(test)]
 mod profile;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use crate::network::{Network, Person, part};
+use matron_testkit::{Person, TestNet, part};
 
 fn has(list: &Value, wanted: &str) -> Option<()> {
     list.as_array()?.iter().any(|entry| entry == wanted).then_some(())
@@ -27,7 +27,7 @@ async fn keys_of(asker: &Person, person: &Person) -> Value {
 
 #[tokio::test]
 async fn new_devices_are_heard_of_and_their_keys_found_across_trusts() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     alice.room_with(&[&bob]).await;
@@ -48,7 +48,7 @@ async fn new_devices_are_heard_of_and_their_keys_found_across_trusts() {
 
 #[tokio::test]
 async fn a_change_that_was_missed_is_made_up_for() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     alice.room_with(&[&bob]).await;
@@ -68,7 +68,7 @@ async fn a_change_that_was_missed_is_made_up_for() {
 
 #[tokio::test]
 async fn one_time_keys_are_claimed_and_messages_reach_devices_across_trusts() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     bob.post("/v3/keys/upload", json!({ "one_time_keys": { "signed_curve25519:1": { "key": "one" } } })).await;
@@ -88,7 +88,7 @@ async fn one_time_keys_are_claimed_and_messages_reach_devices_across_trusts() {
 
 #[tokio::test]
 async fn typing_and_presence_are_seen_across_trusts() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     let room = alice.room_with(&[&bob]).await;
@@ -120,7 +120,7 @@ async fn typing_and_presence_are_seen_across_trusts() {
 
 #[tokio::test]
 async fn a_file_is_fetched_from_the_trust_that_has_it() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     let content: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
@@ -143,7 +143,7 @@ async fn a_file_is_fetched_from_the_trust_that_has_it() {
 
 #[tokio::test]
 async fn an_identity_and_its_signatures_are_seen_across_trusts() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     alice.room_with(&[&bob]).await;

@@ -1,0 +1,6 @@
+//! Whole servers together: what people of several trusts see, whatever the network and hostile servers do.
+
+#[cfg(test)]
+mod away;
+#[cfg(test)]
+mod federated;
