@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod appservices;
 #[cfg(test)]
+mod federated;
+#[cfg(test)]
+mod forks;
 mod framework;
 #[cfg(test)]
 mod login;

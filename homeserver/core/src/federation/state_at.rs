@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use matron_room::{RoomVersion, resolve};
+use matron_room::{Pdu, RoomVersion, resolve};
 use matron_storage::Batch;
 use ruma::{EventId, OwnedEventId};
 
@@ -52,6 +52,21 @@ impl Core {
         version: &'static RoomVersion,
         states: Vec<NamedState>,
     ) -> Result<NamedState, Error> {
+        self.resolve_states_with(batch, version, states, None)
+    }
+
+    /// As [`Core::resolve_states`], where one of the states holds an event that the batch has yet to store: to the
+    /// algorithm an event that cannot be loaded has no say.
+    ///
+    /// # Errors
+    /// As [`Core::resolve_states`].
+    pub(crate) fn resolve_states_with(
+        &self,
+        batch: &mut Batch,
+        version: &'static RoomVersion,
+        states: Vec<NamedState>,
+        arriving: Option<&Pdu>,
+    ) -> Result<NamedState, Error> {
         let mut distinct: Vec<NamedState> = Vec::new();
         for state in states {
             if !distinct.iter().any(|other| other.group == state.group || other.state == state.state) {
@@ -62,7 +77,7 @@ impl Core {
         if distinct.len() < 2 {
             return Ok(first);
         }
-        let resolved = self.resolve_maps(version, distinct.iter().map(|named| &named.state))?;
+        let resolved = self.resolve_maps(version, distinct.iter().map(|named| &named.state), arriving)?;
         let changes = crate::rooms::state_map::difference(&first.state, &resolved);
         let group = self.write_state_group(batch, first.group, &changes, &resolved)?;
         Ok(NamedState { state: resolved, group })
@@ -72,6 +87,7 @@ impl Core {
         &self,
         version: &'static RoomVersion,
         states: impl Iterator<Item = &'a StateMap>,
+        arriving: Option<&Pdu>,
     ) -> Result<StateMap, Error> {
         let mut sets = Vec::new();
         let mut chains = Vec::new();
@@ -79,10 +95,17 @@ impl Core {
             let set: matron_room::StateMap =
                 state.iter().map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect();
             let ids: BTreeSet<OwnedEventId> = set.values().cloned().collect();
-            chains.push(self.auth_chain(ids.iter().map(|id| &**id))?);
+            let arrives = arriving.filter(|pdu| ids.contains(pdu.event_id()));
+            let authorities = arrives.map(Pdu::auth_event_ids_with_create).unwrap_or_default();
+            let mut chain = self.auth_chain(ids.iter().chain(&authorities).map(|id| &**id))?;
+            chain.extend(arrives.map(|pdu| pdu.event_id().to_owned()));
+            chains.push(chain);
             sets.push(set);
         }
         let fetch = |id: &EventId| {
+            if let Some(pdu) = arriving.filter(|pdu| pdu.event_id() == id) {
+                return Some(pdu.clone());
+            }
             self.load_event(id).ok().flatten().filter(|event| event.is_usable()).map(|event| event.pdu.clone())
         };
         let resolved = resolve(version, &sets, chains, fetch)

@@ -281,7 +281,7 @@ impl Core {
             }
         }
         states.push(after);
-        let resolved = self.resolve_states(&mut item.with, room.version(), states)?.state;
+        let resolved = self.resolve_states_with(&mut item.with, room.version(), states, Some(pdu))?.state;
         item.current_after = Some(self.without_withheld(inner, resolved)?);
         let mut ends = left;
         ends.push((pdu.event_id().to_owned(), pdu.depth()));
