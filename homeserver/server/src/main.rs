@@ -24,6 +24,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Gives memory back to the system once a burst (password hashing above all) is over.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {
         Ok(arguments) => arguments,
