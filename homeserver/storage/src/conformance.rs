@@ -93,6 +93,7 @@ macro_rules! conformance_suite {
             slots_hold_the_positions_of_their_batch,
             slot_out_of_bounds_refuses_its_batch_alone,
             everything_up_to_the_position_is_visible,
+            what_is_remembered_under_an_unmoved_mark_is_not_stale,
             waiting_batches_share_a_flush,
             what_was_acknowledged_is_there_after_reopening,
             closed_store_refuses_and_never_hangs,

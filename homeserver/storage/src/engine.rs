@@ -2,6 +2,7 @@
 
 mod committer;
 mod directory;
+mod marks;
 pub mod memory;
 mod restore;
 pub mod sled;

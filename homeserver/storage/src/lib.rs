@@ -52,6 +52,15 @@ use std::fmt::Debug;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamPos(pub u64);
 
+/// When something last changed, as far as [`Store::mark`] knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Another one after every change. Not on disk: the next process counts anew.
+    pub version: u64,
+    /// Nothing changed at a later position.
+    pub position: StreamPos,
+}
+
 /// A key and its value, as an engine gives them.
 pub type Row = (Vec<u8>, Vec<u8>);
 
@@ -138,6 +147,13 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// The highest position at or below which every batch is visible.
     fn position(&self) -> StreamPos;
+
+    /// When something under `prefix` last changed: an empty one (the table), a key's first text with its end, or a whole key.
+    ///
+    /// A change is marked after it is visible and before [`Store::position`] moves to it. So what was read after a mark
+    /// was taken is good as long as the mark's version stays; and a position that was sampled earlier is covered by
+    /// the mark's. May move without a change, never the other way round.
+    fn mark(&self, table: Table, prefix: &[u8]) -> Mark;
 
     /// Rewrites what deletion left readable in the raw files, as far as the engine can; called after purges.
     ///

@@ -122,6 +122,48 @@ pub fn everything_up_to_the_position_is_visible(subject: &Subject) {
     assert_eq!(store.position(), StreamPos(80));
 }
 
+/// Whoever reads after taking a mark may keep what was read while the mark stays, and is never behind a position.
+pub fn what_is_remembered_under_an_unmoved_mark_is_not_stale(subject: &Subject) {
+    let store = subject.start();
+    let room = Key::new().text("!room");
+    let prefix = room.prefix();
+    let quiet = store.mark(Table::RoomReceipt, Key::new().text("!other").as_bytes());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut remembered: Option<(crate::Mark, usize)> = None;
+            while !done.load(Ordering::Acquire) {
+                let position = store.position();
+                let mark = store.mark(Table::RoomReceipt, room.as_bytes());
+                let rows = match remembered {
+                    Some((then, rows)) if then.version == mark.version => rows,
+                    _ => store.scan(Table::RoomReceipt, &prefix, Order::Ascending, usize::MAX).unwrap().len(),
+                };
+                remembered = Some((mark, rows));
+                let rows = u64::try_from(rows).unwrap();
+                assert!(rows >= position.0, "a row below the position is missing");
+            }
+        });
+        for _ in 0..60 {
+            let committed = commit(&*store, |batch| {
+                let (key, slot) = room.clone().position(batch.reserve_position(), SlotForm::Plain);
+                batch.put_at(Table::RoomReceipt, key, Some(slot), "", None);
+            });
+            let mark = store.mark(Table::RoomReceipt, room.as_bytes());
+            assert_eq!(mark.position, committed.unwrap().last());
+        }
+        done.store(true, Ordering::Release);
+        reader.join().unwrap();
+    });
+    assert_eq!(store.mark(Table::RoomReceipt, Key::new().text("!other").as_bytes()), quiet);
+    let before = store.mark(Table::RoomReceipt, room.as_bytes());
+    commit(&*store, |batch| {
+        batch.delete_range(Table::RoomReceipt, prefix.clone());
+    })
+    .unwrap();
+    assert_ne!(store.mark(Table::RoomReceipt, room.as_bytes()).version, before.version, "a deletion is a change");
+}
+
 /// It changes nothing and flushes nothing, and waits for those before it.
 pub fn empty_batch_answers_with_the_position(subject: &Subject) {
     let store = subject.start();

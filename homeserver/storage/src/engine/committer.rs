@@ -14,7 +14,8 @@ use std::{
 use futures_channel::oneshot;
 use parking_lot::Mutex;
 
-use crate::{Batch, CommitError, Committed, Op, Pending, StoreError, StreamPos};
+use super::marks::{Marks, Touched};
+use crate::{Batch, CommitError, Committed, Mark, Op, Pending, StoreError, StreamPos, Table};
 
 /// How many batches may wait; whoever submits one more waits for room.
 const QUEUE: usize = 1024;
@@ -54,6 +55,7 @@ pub(crate) struct Committer<W> {
     sender: SyncSender<Job<W>>,
     position: Arc<AtomicU64>,
     flushes: Arc<AtomicU64>,
+    marks: Arc<Marks>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -67,9 +69,16 @@ impl<W: Writer> Committer<W> {
     /// A thread that owns `writer` runs and waits for batches.
     pub(crate) fn start(writer: W, position: StreamPos) -> Result<Self, StoreError> {
         let (sender, receiver) = sync_channel(QUEUE);
+        let marks = Arc::new(Marks::new(position));
         let position = Arc::new(AtomicU64::new(position.0));
         let flushes = Arc::new(AtomicU64::new(0));
-        let work = Work { writer, receiver, position: Arc::clone(&position), flushes: Arc::clone(&flushes) };
+        let work = Work {
+            writer,
+            receiver,
+            position: Arc::clone(&position),
+            flushes: Arc::clone(&flushes),
+            marks: Arc::clone(&marks),
+        };
         let thread = std::thread::Builder::new().name("matron-commit".to_owned()).spawn(move || {
             // INVARIANT: the receiver dies with `work`, so after a panic every waiting and later batch is
             // answered with `Closed`; nobody waits for a thread that is gone.
@@ -77,7 +86,7 @@ impl<W: Writer> Committer<W> {
                 tracing::error!("the committer panicked; the store accepts no further writes");
             }
         })?;
-        Ok(Self { sender, position, flushes, thread: Mutex::new(Some(thread)) })
+        Ok(Self { sender, position, flushes, marks, thread: Mutex::new(Some(thread)) })
     }
 
     /// Hands over a batch; waits while the queue is full.
@@ -106,6 +115,11 @@ impl<W: Writer> Committer<W> {
         StreamPos(self.position.load(Ordering::Acquire))
     }
 
+    /// When something under `prefix` last changed.
+    pub(crate) fn mark(&self, table: Table, prefix: &[u8]) -> Mark {
+        self.marks.read(table, prefix)
+    }
+
     /// How many flushes there were since the store was opened.
     pub(crate) fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
@@ -130,6 +144,7 @@ struct Work<W> {
     receiver: Receiver<Job<W>>,
     position: Arc<AtomicU64>,
     flushes: Arc<AtomicU64>,
+    marks: Arc<Marks>,
 }
 
 impl<W: Writer> Work<W> {
@@ -165,8 +180,14 @@ impl<W: Writer> Work<W> {
             }
         }
         let from = StreamPos(self.position.load(Ordering::Acquire));
+        let mut touched = Touched::default();
+        for batch in &batches {
+            touched.add(batch);
+        }
         let outcome = self.writer.commit(batches, from);
         self.flushes.fetch_add(outcome.flushes, Ordering::Relaxed);
+        // INVARIANT: marked after it is visible and before the position moves.
+        self.marks.touch(&touched, outcome.position);
         // INVARIANT: the position moves after durability and before any acknowledgement.
         self.position.store(outcome.position.0, Ordering::Release);
         for (sender, answer) in senders.into_iter().zip(outcome.answers) {

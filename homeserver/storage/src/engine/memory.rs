@@ -10,8 +10,14 @@ use std::{
 use parking_lot::RwLock;
 
 use crate::{
-    Batch, CommitError, Committed, Expect, KeyRange, MAX_PAGE, Op, Order, Pending, Row, Store, StoreError, StreamPos,
-    Table, engine::slots, engine::sqlite::SqliteStore, tables::CATALOGUE,
+    Batch, CommitError, Committed, Expect, KeyRange, MAX_PAGE, Mark, Op, Order, Pending, Row, Store, StoreError,
+    StreamPos, Table,
+    engine::{
+        marks::{Marks, Touched},
+        slots,
+        sqlite::SqliteStore,
+    },
+    tables::CATALOGUE,
 };
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -22,6 +28,7 @@ type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 pub struct MemoryStore {
     tables: RwLock<Vec<Rows>>,
     position: AtomicU64,
+    marks: Marks,
     closed: AtomicBool,
 }
 
@@ -38,6 +45,7 @@ impl MemoryStore {
         Self {
             tables: RwLock::new(vec![Rows::new(); CATALOGUE.len()]),
             position: AtomicU64::new(0),
+            marks: Marks::new(StreamPos(0)),
             closed: AtomicBool::new(false),
         }
     }
@@ -53,6 +61,8 @@ impl MemoryStore {
         let first = if batch.positions == 0 { position } else { position.saturating_add(1) };
         let committed = Committed { first: StreamPos(first), count: batch.positions };
         slots::fill(&mut batch, committed.first)?;
+        let mut touched = Touched::default();
+        touched.add(&batch);
         for (index, expect) in batch.expect.iter().enumerate() {
             let (table, key, wanted) = match expect {
                 Expect::Absent { table, key } => (table, key, None),
@@ -80,7 +90,10 @@ impl MemoryStore {
                 }
             }
         }
-        self.position.store(position.saturating_add(u64::from(batch.positions)), Ordering::Release);
+        let position = position.saturating_add(u64::from(batch.positions));
+        // INVARIANT: marked before the position moves; nobody reads before the lock is given back.
+        self.marks.touch(&touched, StreamPos(position));
+        self.position.store(position, Ordering::Release);
         Ok(committed)
     }
 }
@@ -125,6 +138,10 @@ impl Store for MemoryStore {
 
     fn position(&self) -> StreamPos {
         StreamPos(self.position.load(Ordering::Acquire))
+    }
+
+    fn mark(&self, table: Table, prefix: &[u8]) -> Mark {
+        self.marks.read(table, prefix)
     }
 
     fn maintain(&self) -> Result<(), StoreError> {

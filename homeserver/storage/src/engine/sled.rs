@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::write::SledWriter;
 use crate::{
-    Batch, KeyRange, MAX_PAGE, Order, Pending, Row, Store, StoreError, StreamPos, Table,
+    Batch, KeyRange, MAX_PAGE, Mark, Order, Pending, Row, Store, StoreError, StreamPos, Table,
     engine::{
         EngineKind,
         committer::Committer,
@@ -228,6 +228,10 @@ impl Store for SledStore {
 
     fn position(&self) -> StreamPos {
         self.committer.position()
+    }
+
+    fn mark(&self, table: Table, prefix: &[u8]) -> Mark {
+        self.committer.mark(table, prefix)
     }
 
     /// Flushes, and no more: sled has no way to rewrite what deletion left; see the [module](self).

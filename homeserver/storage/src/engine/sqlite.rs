@@ -24,7 +24,7 @@ use self::{
     write::SqliteWriter,
 };
 use crate::{
-    Batch, KeyRange, MAX_PAGE, Order, Pending, Row, Store, StoreError, StreamPos, Table,
+    Batch, KeyRange, MAX_PAGE, Mark, Order, Pending, Row, Store, StoreError, StreamPos, Table,
     engine::{
         EngineKind,
         committer::Committer,
@@ -163,6 +163,10 @@ impl Store for SqliteStore {
 
     fn position(&self) -> StreamPos {
         self.committer.position()
+    }
+
+    fn mark(&self, table: Table, prefix: &[u8]) -> Mark {
+        self.committer.mark(table, prefix)
     }
 
     /// Gives free pages back and empties the write-ahead log; afterwards no deleted row is in the raw files.
