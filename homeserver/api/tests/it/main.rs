@@ -3,9 +3,6 @@
 #[cfg(test)]
 mod appservices;
 #[cfg(test)]
-mod federated;
-#[cfg(test)]
-mod forks;
 mod framework;
 #[cfg(test)]
 mod login;

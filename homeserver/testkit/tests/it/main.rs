@@ -4,3 +4,5 @@
 mod away;
 #[cfg(test)]
 mod federated;
+#[cfg(test)]
+mod forks;

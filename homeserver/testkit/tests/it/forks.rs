@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::network::{Network, Person, part};
+use matron_testkit::{Person, TestNet, part};
 
 async fn membership(asker: &Person, room: &str, user: &Person) -> Value {
     let path = format!("/v3/rooms/{}/state/m.room.member/{}", part(room), part(&user.id));
@@ -11,7 +11,7 @@ async fn membership(asker: &Person, room: &str, user: &Person) -> Value {
 
 #[tokio::test]
 async fn a_kick_that_crossed_with_a_join_counts_on_both_sides() {
-    let network = Network::new();
+    let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let alice = north.person("alice").await;
     let (bob, carol, dora) = (south.person("bob").await, south.person("carol").await, south.person("dora").await);
@@ -23,6 +23,7 @@ async fn a_kick_that_crossed_with_a_join_counts_on_both_sides() {
     alice.post(&format!("/v3/rooms/{}/kick", part(&room)), json!({ "user_id": bob.id })).await;
     dora.post(&format!("/v3/join/{}", part(&room)), json!({})).await;
     network.cut_off(&south, false);
+    network.clock().advance_ms(60_000);
     north.core.peer_is_back(&south.name);
     south.core.peer_is_back(&north.name);
     let hears = |of: &Person| {
