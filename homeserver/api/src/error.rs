@@ -86,6 +86,15 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Status and sentence of a refusal, for answers that are no Matrix errors; a failure is logged.
+pub(crate) fn status_and_sentence(error: &Error) -> (StatusCode, String) {
+    let status = parts(error).status;
+    if status.is_server_error() {
+        log_failure(error, status);
+    }
+    (status, sentence(error))
+}
+
 /// What the caller may read. Texts of internal failures stay in the log.
 fn sentence(error: &Error) -> String {
     match error {

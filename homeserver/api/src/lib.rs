@@ -3,10 +3,12 @@
 //! - [`client`]: the Client-Server API; the path is the address: `POST /_matrix/client/v3/login` is `client/login/…`.
 //! - [`federation`]: the Server-Server API and published keys.
 //! - [`admin`]: operators' endpoints, Synapse-compatible where tools expect it. [`matron`]: Matron's own, `/_matrix`-free.
+//! - [`oauth`]: the OAuth 2.0 API, for clients. [`account`]: its pages, for people at a browser.
 //! - [`policy`]: `/_matrix/policy/v1`. [`appservice`]: what application services ask of us.
 //! - [`extract`]: who asks and what; every refusal is a Matrix error. [`error`]: every use case's refusal as status and errcode.
 //! - [`routing`]: how a handler gets its paths. [`middleware`]: CORS, spans, panics, rate limits. [`metrics`]: counters.
 
+pub mod account;
 pub mod admin;
 pub mod appservice;
 pub mod client;
@@ -16,6 +18,7 @@ pub mod federation;
 pub mod matron;
 pub mod metrics;
 pub mod middleware;
+pub mod oauth;
 pub mod policy;
 pub mod routing;
 
@@ -52,9 +55,11 @@ pub fn router(core: Arc<Core>) -> Router {
     let routes = Router::new()
         .merge(client::routes())
         .merge(federation::routes())
+        .merge(account::routes())
         .merge(admin::routes())
         .merge(matron::routes())
         .merge(appservice::routes())
+        .merge(oauth::routes())
         .merge(policy::routes());
     middleware::wrap(routes, state)
 }

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Error, Settings, accounts, appservices, federation, governance, keys, media,
     notifier::Notifier,
-    outbox,
+    oauth, outbox,
     ports::{Clock, Federation},
     presence, push, retention, rooms, sync,
 };
@@ -99,6 +99,8 @@ pub struct Core {
     pub keys: keys::State,
     /// See [`media`].
     pub media: media::State,
+    /// See [`oauth`].
+    pub oauth: oauth::State,
     /// See [`outbox`].
     pub outbox: outbox::State,
     /// See [`presence`].
@@ -135,6 +137,7 @@ impl Core {
             governance: governance::State::default(),
             keys: keys::State::default(),
             media: media::State::default(),
+            oauth: oauth::State::default(),
             outbox: outbox::State::default(),
             presence: presence::State::default(),
             push: push::State::default(),

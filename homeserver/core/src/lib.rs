@@ -25,6 +25,7 @@ pub mod governance;
 pub mod keys;
 pub mod media;
 pub mod notifier;
+pub mod oauth;
 pub mod outbox;
 pub mod ports;
 pub mod presence;

@@ -51,6 +51,8 @@ pub struct Settings {
     pub unauthenticated_media: bool,
     /// The server fetches pages that people link to, and so learns what they talk about.
     pub url_previews: bool,
+    /// The OAuth 2.0 API, and single sign-on.
+    pub oauth: OAuth,
     /// Homeservers whose word is taken on the signing keys of servers that cannot be reached.
     pub key_notaries: Vec<ruma::OwnedServerName>,
 }
@@ -78,9 +80,92 @@ impl Default for Settings {
             user_directory_all_users: false,
             unauthenticated_media: false,
             url_previews: false,
+            oauth: OAuth::default(),
             key_notaries: Vec::new(),
             push_legacy_mentions: false,
             push_includes_content: false,
+        }
+    }
+}
+
+/// The OAuth 2.0 API, with this server as the authorization server, and providers that it trusts to sign people in.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OAuth {
+    /// The OAuth 2.0 API is served and advertised. It needs `public_base_url`.
+    pub enabled: bool,
+    /// Clients may register URIs without TLS: for development only.
+    pub insecure_client_uris: bool,
+    /// OpenID Connect providers that may sign people in.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// An OpenID Connect provider that may sign people in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// Its name in URLs and in the store, never changed: a-z, 0-9, `-`, `_`.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// A hint for clients how its button looks, such as `github`.
+    pub brand: Option<String>,
+    /// Its issuer, below which `.well-known/openid-configuration` is.
+    pub issuer: String,
+    /// This server's name there.
+    pub client_id: String,
+    /// This server's secret there, if it has one.
+    pub client_secret: Option<String>,
+    /// The same, in a file.
+    pub client_secret_file: Option<String>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// How the person must have been authenticated: the ID token's `acr` is one of these. Empty: any.
+    pub acr_values: Vec<String>,
+    /// Methods that must have been used: the ID token's `amr` holds all of these.
+    pub amr_values: Vec<String>,
+    /// Claims are taken from the userinfo endpoint too.
+    pub userinfo: bool,
+    /// The user name of a new account: text with `{claim}` in it.
+    pub localpart: String,
+    /// The display name of a new account.
+    pub display_name: String,
+    /// The claim that holds the staff number.
+    pub staff_number_claim: Option<String>,
+    /// The claim that holds the organisation; if `policy.organisation` is set, it must be the same.
+    pub organisation_claim: Option<String>,
+    /// The claim that holds the roles.
+    pub roles_claim: Option<String>,
+    /// Roles of which a person must have one to sign in. Empty: none is needed.
+    pub required_roles: Vec<String>,
+    /// Whoever the provider vouches for gets an account at the first sign-in.
+    pub create_accounts: bool,
+    /// An account that exists already is taken over by whom the provider gives its name to.
+    pub link_existing: bool,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            name: String::new(),
+            brand: None,
+            issuer: String::new(),
+            client_id: String::new(),
+            client_secret: None,
+            client_secret_file: None,
+            scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
+            acr_values: Vec::new(),
+            amr_values: Vec::new(),
+            userinfo: false,
+            localpart: "{preferred_username}".to_owned(),
+            display_name: "{name}".to_owned(),
+            staff_number_claim: None,
+            organisation_claim: None,
+            roles_claim: None,
+            required_roles: Vec::new(),
+            create_accounts: true,
+            link_existing: false,
         }
     }
 }

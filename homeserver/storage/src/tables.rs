@@ -41,6 +41,12 @@ pub enum Table {
     RegistrationToken,
     /// `uia_session`: session → JSON.
     UiaSession,
+    /// `oauth_client`: client_id → JSON.
+    OauthClient,
+    /// `oauth_browser`: sha256(cookie) → JSON.
+    OauthBrowser,
+    /// `oauth_link`: provider,subject → user_id.
+    OauthLink,
     /// `user_profile`: user_id,field → JSON value.
     UserProfile,
     /// `user_threepid`: user_id,medium,address → JSON.
@@ -161,6 +167,9 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::TokenOpenid, name: "token_openid", owner: "accounts", key: "sha256(token)", value: "JSON", patient_data: "no", deletion: "expiry" },
     TableInfo { table: Table::RegistrationToken, name: "registration_token", owner: "accounts", key: "token", value: "JSON", patient_data: "no", deletion: "operator" },
     TableInfo { table: Table::UiaSession, name: "uia_session", owner: "accounts", key: "session", value: "JSON", patient_data: "no", deletion: "expiry" },
+    TableInfo { table: Table::OauthClient, name: "oauth_client", owner: "oauth", key: "client_id", value: "JSON", patient_data: "no", deletion: "no session, no room" },
+    TableInfo { table: Table::OauthBrowser, name: "oauth_browser", owner: "oauth", key: "sha256(cookie)", value: "JSON", patient_data: "no", deletion: "sign-out, expiry" },
+    TableInfo { table: Table::OauthLink, name: "oauth_link", owner: "oauth", key: "provider,subject", value: "user_id", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserProfile, name: "user_profile", owner: "accounts", key: "user_id,field", value: "JSON value", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserThreepid, name: "user_threepid", owner: "accounts", key: "user_id,medium,address", value: "JSON", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserFilter, name: "user_filter", owner: "accounts", key: "user_id,filter_id", value: "JSON", patient_data: "no", deletion: "never" },

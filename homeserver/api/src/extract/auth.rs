@@ -16,6 +16,26 @@ use crate::{ApiError, AppState, middleware::rate_limit};
 #[derive(Clone, Debug)]
 pub struct Auth(pub Requester);
 
+/// As [`Auth`], locked accounts included: for logging out.
+#[derive(Clone, Debug)]
+pub struct AuthEvenLocked(pub Requester);
+
+impl FromRequestParts<AppState> for AuthEvenLocked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        match Auth::from_request_parts(parts, state).await {
+            Ok(Auth(requester)) => Ok(Self(requester)),
+            Err(ApiError(Error::UserLocked)) => {
+                let token = access_token(parts, state.core.settings.access_token_in_query);
+                let token = token.ok_or(Error::MissingToken)?;
+                Ok(Self(state.core.authenticate_locked(&token)?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// As [`Auth`], or nobody if no token was given. A token that is given must be good.
 #[derive(Clone, Debug)]
 pub struct OptionalAuth(pub Option<Requester>);

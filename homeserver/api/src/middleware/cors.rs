@@ -9,10 +9,15 @@ use http::{HeaderValue, Method, StatusCode, header};
 
 /// Adds the CORS headers to every answer on a client path, errors included, and answers preflights.
 ///
+/// The account's pages are for nobody's scripts.
+///
 /// SPEC: v1.19 Client-Server API, "Web Browser Clients".
 pub(super) async fn allow(request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if ["/_matrix/federation", "/_matrix/key", "/_matrix/policy"].iter().any(|prefix| path.starts_with(prefix)) {
+    if ["/_matrix/federation", "/_matrix/key", "/_matrix/policy", "/account/"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix))
+    {
         return next.run(request).await;
     }
     let mut response =

@@ -79,8 +79,16 @@ pub fn address_of(parts: &Parts) -> Option<IpAddr> {
 /// # Errors
 /// `M_LIMIT_EXCEEDED`.
 pub fn check_address(parts: &Parts, state: &AppState) -> Result<(), Error> {
+    check_address_for(parts, state, 1.0)
+}
+
+/// As [`check_address`], for a request that is worth so many.
+///
+/// # Errors
+/// `M_LIMIT_EXCEEDED`.
+pub fn check_address_for(parts: &Parts, state: &AppState, cost: f64) -> Result<(), Error> {
     let key = address_of(parts).map_or_else(|| "address unknown".to_owned(), |address| format!("address {address}"));
-    state.limiter.take(&key, 1.0, state.core.now_ms())
+    state.limiter.take(&key, cost, state.core.now_ms())
 }
 
 /// Counts a request against its user; application services that are not limited are not counted.

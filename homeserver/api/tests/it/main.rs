@@ -3,9 +3,21 @@
 #[cfg(test)]
 mod appservices;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
+mod federated;
+#[cfg(test)]
 mod framework;
 #[cfg(test)]
 mod login;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod oauth;
+#[cfg(test)]
+mod oauth_account;
+#[cfg(test)]
+mod oauth_device;
 #[cfg(test)]
 mod profile;
 #[cfg(test)]
@@ -14,5 +26,7 @@ mod push;
 mod register;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod sso;
 #[cfg(test)]
 mod user_data;

@@ -187,7 +187,7 @@ impl Server {
     }
 
     pub(crate) async fn send(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
-        let path = if path.starts_with("/_") || path.starts_with("/.") {
+        let path = if ["/_", "/.", "/oauth2/"].iter().any(|whole| path.starts_with(whole)) {
             path.to_owned()
         } else {
             format!("/_matrix/client{path}")

@@ -33,9 +33,20 @@ pub struct Account {
     pub locked: bool,
     /// May read and leave, but not speak.
     pub suspended: bool,
+    /// Until when the user's identity may be replaced without further proof: they agreed on the account's page, ms since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_reset_until_ms: Option<u64>,
+    /// Counts what ends every browser's sign-in: a new password, logging out everywhere, closing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub browser_epoch: u64,
     /// The application service that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub appservice: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Accounts read lately. INVARIANT: an entry is only added if no change was committed since it was read,

@@ -26,7 +26,21 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub async fn log_out_all(&self, user: &UserId) -> Result<(), Error> {
+        self.sign_out_browsers(user).await?;
         self.log_out_others(user, None).await
+    }
+
+    /// The user is signed in at no browser any more.
+    async fn sign_out_browsers(&self, user: &UserId) -> Result<(), Error> {
+        let signed_out = self.update_account(user, |account| {
+            account.browser_epoch = account.browser_epoch.wrapping_add(1);
+            Ok(())
+        });
+        match signed_out.await {
+            // An application service's own user may have no account.
+            Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// All sessions of the user but one are gone with their devices.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Core, Error,
     house::{from_json, to_json},
+    oauth::OAuthSession,
 };
 
 /// How many devices one user may have; a login past it is refused.
@@ -48,6 +49,42 @@ pub struct Device {
     /// Hashes of the refresh tokens before the last refreshing, good until the new tokens are used.
     #[serde(with = "hashes", skip_serializing_if = "Vec::is_empty")]
     pub previous_refresh: Vec<TokenHash>,
+    /// The client that holds it, if the session was opened through the OAuth 2.0 API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthSession>,
+}
+
+impl Device {
+    /// The hashes of everything that is a token of this device, or tells of one: access and refresh.
+    pub(super) fn all_tokens(&self) -> (Vec<TokenHash>, Vec<TokenHash>) {
+        let access = [self.access.as_slice(), &self.previous_access].concat();
+        let mut refresh = [self.refresh.as_slice(), &self.previous_refresh].concat();
+        refresh.extend(self.oauth.as_ref().map(|session| session.family));
+        (access, refresh)
+    }
+}
+
+/// What kind of session begins.
+#[derive(Clone)]
+pub(crate) enum SessionKind {
+    /// Its access token never ends.
+    Plain,
+    /// Its tokens are refreshed.
+    Refreshable,
+    /// As [`SessionKind::Refreshable`], and an OAuth client holds it.
+    OAuth {
+        /// Which, and for what.
+        session: OAuthSession,
+        /// What its refresh tokens begin with.
+        family: String,
+    },
+}
+
+impl SessionKind {
+    /// The kind of a session of the legacy API.
+    pub(super) fn legacy(refreshable: bool) -> Self {
+        if refreshable { Self::Refreshable } else { Self::Plain }
+    }
 }
 
 /// A device, as the Client-Server API shows it.
@@ -187,16 +224,20 @@ impl Core {
     ///
     /// # Errors
     /// `M_INVALID_PARAM` for a device id that is not allowed; `M_LIMIT_EXCEEDED` for too many devices.
-    pub(super) async fn start_session(
+    pub(crate) async fn start_session(
         &self,
         user: &UserId,
         device_id: Option<OwnedDeviceId>,
         name: Option<String>,
-        refreshable: bool,
+        kind: SessionKind,
     ) -> Result<(OwnedDeviceId, Issued), Error> {
         let device_id = device_id.unwrap_or_else(|| super::token::fresh_name(10).to_uppercase().into());
         check_device_id(&device_id)?;
-        let lifetime_ms = refreshable.then_some(self.settings.access_token_lifetime_ms);
+        let lifetime_ms = (!matches!(kind, SessionKind::Plain)).then_some(self.settings.access_token_lifetime_ms);
+        let (oauth, family) = match kind {
+            SessionKind::OAuth { session, family } => (Some(session), Some(family)),
+            SessionKind::Plain | SessionKind::Refreshable => (None, None),
+        };
         let key = device_key(user, &device_id);
         let now_ms = self.now_ms();
         for _ in 0..MAX_ATTEMPTS {
@@ -213,13 +254,17 @@ impl Core {
                     Device { display_name: name.clone(), created_ms: now_ms, ..Device::default() }
                 }
             };
-            let mut old = std::mem::take(&mut device.access);
-            old.append(&mut device.previous_access);
-            remove_tokens(&mut batch, &old, &std::mem::take(&mut device.refresh));
-            remove_tokens(&mut batch, &[], &std::mem::take(&mut device.previous_refresh));
-            let minted = mint(&mut batch, user, &device_id, lifetime_ms, now_ms, false)?;
-            device.access.push(minted.access);
-            device.refresh.extend(minted.refresh);
+            let (old, old_refresh) = device.all_tokens();
+            remove_tokens(&mut batch, &old, &old_refresh);
+            let minted = mint(&mut batch, user, &device_id, lifetime_ms, now_ms, false, family.as_deref())?;
+            if let Some(session) = &oauth {
+                write_family(&mut batch, session, user, &device_id)?;
+            }
+            device.access = vec![minted.access];
+            device.refresh = minted.refresh.into_iter().collect();
+            device.previous_access = Vec::new();
+            device.previous_refresh = Vec::new();
+            device.oauth.clone_from(&oauth);
             batch.put(Table::UserDevice, key.clone(), to_json(&device)?);
             match self.store.submit(batch).await {
                 Ok(_) => {
@@ -258,13 +303,13 @@ impl Core {
         for id in ids {
             let Some(device) = self.find_device(user, id)? else { continue };
             let mut batch = Batch::new();
-            remove_tokens(&mut batch, &device.access, &device.refresh);
-            remove_tokens(&mut batch, &device.previous_access, &device.previous_refresh);
+            let (access, refresh) = device.all_tokens();
+            remove_tokens(&mut batch, &access, &refresh);
             batch.delete(Table::UserDevice, device_key(user, id));
             self.forget_device_keys(&mut batch, user, id);
             self.remove_pushers_of_device(&mut batch, user, id)?;
             self.commit(batch).await?;
-            self.forget_tokens(&device.access);
+            self.forget_tokens(&access);
             self.forget_pushers(user);
             self.accounts.seen.lock().remove(&(user.to_owned(), id.clone()));
             gone = true;
@@ -329,6 +374,30 @@ pub(super) fn remove_tokens(batch: &mut Batch, access: &[TokenHash], refresh: &[
     }
     for hash in refresh {
         batch.delete(Table::TokenRefresh, *hash);
+    }
+}
+
+/// The row by which a used refresh token is told from one that never was.
+fn write_family(batch: &mut Batch, session: &OAuthSession, user: &UserId, device: &DeviceId) -> Result<(), Error> {
+    let row = super::token::RefreshToken { user_id: user.to_owned(), device_id: device.to_owned() };
+    batch.put(Table::TokenRefresh, session.family, to_json(&row)?);
+    Ok(())
+}
+
+/// A hash as base64 text.
+pub(crate) mod one_hash {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use super::TokenHash;
+
+    pub(crate) fn serialize<S: Serializer>(hash: &TokenHash, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD_NO_PAD.encode(hash))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TokenHash, D::Error> {
+        let bytes = STANDARD_NO_PAD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        TokenHash::try_from(bytes.as_slice()).map_err(D::Error::custom)
     }
 }
 

@@ -5,7 +5,10 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::token::{Issued, fresh_token, hash_token};
+use super::{
+    SessionKind,
+    token::{Issued, fresh_token, hash_token},
+};
 use crate::{Core, Error, Requester, appservices::Appservice, house::to_json};
 
 /// How long a token of `POST /v1/login/get_token` lives, ms.
@@ -97,7 +100,12 @@ impl Core {
     /// application service that logs in a user of others; `M_UNKNOWN` for an unknown type.
     pub async fn log_in(&self, login: Login, appservice: Option<&Appservice>) -> Result<LoggedIn, Error> {
         let user = match login.kind.as_str() {
-            "m.login.password" => self.prove_by_password(&login).await?,
+            "m.login.password" => {
+                let user = self.named_user(&login)?;
+                let password = login.password.as_deref();
+                let password = password.ok_or_else(|| Error::MissingParam("`password` is missing".into()))?;
+                self.prove_by_password(user, password).await?
+            }
             "m.login.token" => {
                 let token = login.token.as_deref().ok_or_else(|| Error::MissingParam("`token` is missing".into()))?;
                 self.use_login_token(token).await?
@@ -120,14 +128,18 @@ impl Core {
             Some(account) if account.locked => return Err(Error::UserLocked),
             _ => {}
         }
-        let (device_id, issued) =
-            self.start_session(&user, login.device_id, login.initial_device_display_name, login.refresh_token).await?;
+        let (device_id, issued) = self
+            .start_session(
+                &user,
+                login.device_id,
+                login.initial_device_display_name,
+                SessionKind::legacy(login.refresh_token),
+            )
+            .await?;
         Ok(LoggedIn { user_id: user, device_id, home_server: self.server_name.to_string(), issued })
     }
 
-    async fn prove_by_password(&self, login: &Login) -> Result<OwnedUserId, Error> {
-        let user = self.named_user(login)?;
-        let password = login.password.as_deref().ok_or_else(|| Error::MissingParam("`password` is missing".into()))?;
+    async fn prove_by_password(&self, user: Option<OwnedUserId>, password: &str) -> Result<OwnedUserId, Error> {
         let account = match &user {
             Some(user) => {
                 self.check_may_guess(user)?;
@@ -203,15 +215,28 @@ impl Core {
         auth: Option<&Value>,
     ) -> Result<(String, u64), Error> {
         self.authenticate_interactively(requester, "POST /login/get_token", auth).await?;
+        let token = self.write_login_token(&requester.user_id, LOGIN_TOKEN_LIFETIME_MS).await?;
+        Ok((token, LOGIN_TOKEN_LIFETIME_MS))
+    }
+
+    /// A token that logs this user in once, good for so long.
+    pub(crate) async fn write_login_token(&self, user: &UserId, lifetime_ms: u64) -> Result<String, Error> {
         let token = fresh_token("mlt");
-        let row = LoginToken {
-            user_id: requester.user_id.clone(),
-            expires_at_ms: self.now_ms().saturating_add(LOGIN_TOKEN_LIFETIME_MS),
-        };
+        let row = LoginToken { user_id: user.to_owned(), expires_at_ms: self.now_ms().saturating_add(lifetime_ms) };
         let mut batch = Batch::new();
         batch.put(Table::TokenLogin, hash_token(&token), to_json(&row)?);
         self.commit(batch).await?;
-        Ok((token, LOGIN_TOKEN_LIFETIME_MS))
+        Ok(token)
+    }
+
+    /// The user whose name and password these are.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN`; `M_LIMIT_EXCEEDED` after too many tries; `M_USER_DEACTIVATED`; `M_USER_LOCKED`.
+    pub async fn check_password(&self, name: &str, password: &str) -> Result<OwnedUserId, Error> {
+        let user = self.prove_by_password(self.user_of_name(name), password).await?;
+        self.check_may_sign_in(&user)?;
+        Ok(user)
     }
 
     /// The token's user; the token is used up, even by one of two requests at the same time.

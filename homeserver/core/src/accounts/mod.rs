@@ -26,6 +26,7 @@ mod shared_secret;
 mod threepid;
 mod token;
 mod uia;
+mod uia_page;
 mod warm;
 mod worker;
 
@@ -33,6 +34,7 @@ pub use account::Account;
 pub use account_data::{AccountData, PUSH_RULES};
 pub use authenticate::Masquerade;
 pub use device::{Device, DeviceView};
+pub(crate) use device::{SessionKind, one_hash};
 pub use directory::{DirectoryEntry, DirectoryPage};
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter};
 pub use login::{Identifier, LoggedIn, Login};
@@ -42,6 +44,8 @@ pub use registration_token::RegistrationToken;
 pub use shared_secret::SharedSecretRegister;
 pub use threepid::Threepid;
 pub use token::{Issued, TokenHash};
+pub(crate) use token::{fresh_family, fresh_token, hash_token};
+pub use uia_page::StageProof;
 pub(crate) use warm::{Changing, Warm};
 
 use std::{

@@ -39,6 +39,7 @@ impl Core {
                 return Err(Error::UserDeactivated);
             }
             account.password_hash = Some(hash.clone());
+            account.browser_epoch = account.browser_epoch.wrapping_add(1);
             Ok(())
         })
         .await?;

@@ -1,12 +1,13 @@
 //! Refreshing: the next access token, and the next refresh token.
 
 use matron_storage::{Batch, CommitError, Key, Table};
+use ruma::{OwnedDeviceId, OwnedUserId};
 
 use super::{
     Device, Issued,
     account::MAX_ATTEMPTS,
     device::remove_tokens,
-    token::{AccessToken, RefreshToken, TokenHash, hash_token, mint},
+    token::{AccessToken, RefreshToken, TokenHash, family_of, hash_token, mint},
 };
 use crate::{
     Core, Error,
@@ -22,6 +23,52 @@ impl Core {
     ///
     /// SPEC: v1.19 Client-Server API, "Refreshing access tokens".
     pub async fn refresh(&self, refresh_token: &str) -> Result<Issued, Error> {
+        Ok(self.rotate(refresh_token, None).await?.0)
+    }
+
+    /// As [`Core::refresh`], for the client that holds the session; with the scope. A token that was used before ends
+    /// the session: somebody else has it too.
+    ///
+    /// # Errors
+    /// As [`Core::refresh`]; also for a token of another client.
+    ///
+    /// SPEC: v1.19 Client-Server API, "Refresh token grant".
+    pub(crate) async fn refresh_oauth(&self, token: &str, client_id: &str) -> Result<(Issued, String), Error> {
+        match self.rotate(token, Some(client_id)).await {
+            Err(Error::UnknownToken { soft_logout }) => {
+                if let Some((user, device)) = self.holder_of_used_token(token)? {
+                    tracing::warn!("a refresh token was used twice; its session is ended");
+                    self.delete_devices(&user, &[device]).await?;
+                }
+                Err(Error::UnknownToken { soft_logout })
+            }
+            other => other,
+        }
+    }
+
+    /// Whose token this is: access or refresh, good, expired or used.
+    pub(crate) fn holder_of_token(&self, token: &str) -> Result<Option<(OwnedUserId, OwnedDeviceId)>, Error> {
+        let key = Key::new().raw(&hash_token(token));
+        if let Some(row) = self.load::<AccessToken>(Table::TokenAccess, &key)? {
+            return Ok(Some((row.user_id, row.device_id)));
+        }
+        if let Some(row) = self.load::<RefreshToken>(Table::TokenRefresh, &key)? {
+            return Ok(Some((row.user_id, row.device_id)));
+        }
+        self.holder_of_used_token(token)
+    }
+
+    /// Whose session a refresh token belonged to that is not good any more.
+    fn holder_of_used_token(&self, token: &str) -> Result<Option<(OwnedUserId, OwnedDeviceId)>, Error> {
+        if self.load::<RefreshToken>(Table::TokenRefresh, &Key::new().raw(&hash_token(token)))?.is_some() {
+            return Ok(None);
+        }
+        let Some(family) = family_of(token).map(hash_token) else { return Ok(None) };
+        let row = self.load::<RefreshToken>(Table::TokenRefresh, &Key::new().raw(&family))?;
+        Ok(row.map(|row| (row.user_id, row.device_id)))
+    }
+
+    async fn rotate(&self, refresh_token: &str, client_id: Option<&str>) -> Result<(Issued, String), Error> {
         let unknown = || Error::UnknownToken { soft_logout: false };
         let hash = hash_token(refresh_token);
         let key = Key::new().raw(&hash);
@@ -35,6 +82,9 @@ impl Core {
             let device_key = Key::new().text(&row.user_id).text(&row.device_id);
             let before = self.store.get(Table::UserDevice, device_key.as_bytes())?.ok_or_else(unknown)?;
             let mut device: Device = from_json(Table::UserDevice, &before)?;
+            if device.oauth.as_ref().map(|session| session.client_id.as_str()) != client_id {
+                return Err(unknown());
+            }
             let mut batch = Batch::new();
             let mut gone = Vec::new();
             if device.refresh.contains(&hash) {
@@ -50,7 +100,8 @@ impl Core {
                 return Err(unknown());
             }
             let lifetime_ms = Some(self.settings.access_token_lifetime_ms);
-            let minted = mint(&mut batch, &row.user_id, &row.device_id, lifetime_ms, self.now_ms(), true)?;
+            let family = family_of(refresh_token);
+            let minted = mint(&mut batch, &row.user_id, &row.device_id, lifetime_ms, self.now_ms(), true, family)?;
             device.access.push(minted.access);
             device.refresh.extend(minted.refresh);
             batch.expect_equals(Table::UserDevice, device_key.clone(), before);
@@ -58,7 +109,7 @@ impl Core {
             match self.store.submit(batch).await {
                 Ok(_) => {
                     self.forget_tokens(&gone);
-                    return Ok(minted.issued);
+                    return Ok((minted.issued, device.oauth.map(|session| session.scope).unwrap_or_default()));
                 }
                 Err(CommitError::Conflict(_)) => {}
                 Err(CommitError::Store(error)) => return Err(error.into()),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Account, Masquerade,
+    Account, Masquerade, SessionKind,
     token::{Issued, fresh_name},
     uia::{Challenge, DUMMY, REGISTRATION_TOKEN},
 };
@@ -163,6 +163,36 @@ impl Core {
         self.first_session(user, request).await
     }
 
+    /// The account exists, as a person asked for it on this server's own page.
+    ///
+    /// # Errors
+    /// As [`Core::register`]; `M_FORBIDDEN` for a registration token that is not valid.
+    pub async fn register_at_browser(
+        &self,
+        name: &str,
+        password: &str,
+        token: Option<&str>,
+    ) -> Result<OwnedUserId, Error> {
+        let mode = self.settings.registration.mode;
+        if mode == RegistrationMode::Closed {
+            return Err(Error::forbidden("registration is closed; ask the operator for an account"));
+        }
+        let user = self.free_user_id(name, None)?;
+        let mut batch = Batch::new();
+        if mode == RegistrationMode::Token {
+            let token = token.map(str::trim).filter(|token| !token.is_empty());
+            let token = token.ok_or_else(|| Error::forbidden("the registration token is missing"))?;
+            if !self.registration_token_is_valid(token)? {
+                return Err(Error::forbidden("the registration token is not valid"));
+            }
+            self.use_registration_token(&mut batch, token)?;
+        }
+        let password_hash = Some(self.hash_password(password).await?);
+        let account = Account { created_ms: self.now_ms(), password_hash, ..Account::default() };
+        self.insert_account(&user, &account, batch).await?;
+        Ok(user)
+    }
+
     /// The guest who becomes a user, if the request shows a guest's token and name.
     async fn upgrading_guest(&self, request: &Register) -> Result<Option<OwnedUserId>, Error> {
         let (Some(token), Some(name)) = (&request.guest_access_token, &request.username) else { return Ok(None) };
@@ -209,7 +239,12 @@ impl Core {
             return Ok(Registered { user_id, home_server, device_id: None, issued: None });
         }
         let (device_id, issued) = self
-            .start_session(&user_id, request.device_id, request.initial_device_display_name, request.refresh_token)
+            .start_session(
+                &user_id,
+                request.device_id,
+                request.initial_device_display_name,
+                SessionKind::legacy(request.refresh_token),
+            )
             .await?;
         Ok(Registered { user_id, home_server, device_id: Some(device_id), issued: Some(issued) })
     }

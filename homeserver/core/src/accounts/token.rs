@@ -15,6 +15,17 @@ pub(crate) fn fresh_token(prefix: &str) -> String {
     format!("{prefix}_{}", URL_SAFE_NO_PAD.encode(bits))
 }
 
+/// What all refresh tokens of one OAuth session have in common. Only its hash is stored: whoever shows it had one.
+pub(crate) fn fresh_family() -> String {
+    let bits: [u8; 16] = rand::random();
+    URL_SAFE_NO_PAD.encode(bits)
+}
+
+/// The family of a refresh token, if it has one.
+pub(crate) fn family_of(token: &str) -> Option<&str> {
+    token.strip_prefix("mrt_")?.split_once('.').map(|(family, _)| family).filter(|family| family.len() == 22)
+}
+
 /// Lower-case letters and digits, for names and ids that people may have to type.
 pub(crate) fn fresh_name(length: usize) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -85,6 +96,7 @@ pub(super) fn mint(
     lifetime_ms: Option<u64>,
     now_ms: u64,
     retires: bool,
+    family: Option<&str>,
 ) -> Result<Minted, crate::Error> {
     use crate::house::to_json;
     use matron_storage::Table;
@@ -100,7 +112,10 @@ pub(super) fn mint(
     let mut issued = Issued { access_token, refresh_token: None, expires_in_ms: lifetime_ms };
     let mut refresh = None;
     if lifetime_ms.is_some() {
-        let token = fresh_token("mrt");
+        let token = match family {
+            Some(family) => fresh_token("").replacen('_', &format!("mrt_{family}."), 1),
+            None => fresh_token("mrt"),
+        };
         let hash = hash_token(&token);
         let row = RefreshToken { user_id: user_id.to_owned(), device_id: device_id.to_owned() };
         batch.put(Table::TokenRefresh, hash, to_json(&row)?);

@@ -13,10 +13,18 @@ use crate::{Core, Error, Requester, house::to_json};
 /// How long a session lives, ms.
 const SESSION_LIFETIME_MS: u64 = 60 * 60 * 1000;
 
+/// How long an agreement to replace one's identity is good, ms.
+const IDENTITY_RESET_MS: u64 = 10 * 60 * 1000;
+
+/// The operation of replacing one's identity.
+const IDENTITY_RESET: &str = "keys/device_signing/upload";
+
 /// No proof beyond asking.
 pub(super) const DUMMY: &str = "m.login.dummy";
 /// The user's password.
 pub(super) const PASSWORD: &str = "m.login.password";
+/// A sign-in at this server's own pages.
+pub(super) const SSO: &str = "m.login.sso";
 /// A registration token.
 pub(super) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 
@@ -41,14 +49,14 @@ pub(super) struct Proof {
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Session {
+pub(super) struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<OwnedUserId>,
+    pub(super) user: Option<OwnedUserId>,
     operation: String,
-    completed: Vec<String>,
-    expires_at_ms: u64,
+    pub(super) completed: Vec<String>,
+    pub(super) expires_at_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    registration_token: Option<String>,
+    pub(super) registration_token: Option<String>,
     /// Who registered in this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registered: Option<OwnedUserId>,
@@ -88,12 +96,81 @@ impl Core {
         if requester.appservice.is_some() {
             return Ok(());
         }
-        let has_password = self.account(&requester.user_id)?.is_some_and(|account| account.password_hash.is_some());
-        if !has_password {
-            return Err(Error::forbidden("this account has no password with which to confirm this"));
+        if self.holding_client(requester)?.is_some() {
+            let page = self.account_management_url(None);
+            return Err(Error::forbidden(format!("this session was opened with OAuth 2.0; go to {page} for this")));
         }
-        let challenge = Challenge { user: Some(&requester.user_id), operation, flows: &[&[PASSWORD]] };
+        let has_password = self.account(&requester.user_id)?.is_some_and(|account| account.password_hash.is_some());
+        let has_provider = !self.settings.oauth.upstreams.is_empty();
+        let flows: &[&[&str]] = match (has_password, has_provider) {
+            (true, true) => &[&[PASSWORD], &[SSO]],
+            (true, false) => &[&[PASSWORD]],
+            (false, true) => &[&[SSO]],
+            (false, false) => return Err(Error::forbidden("this account has no password with which to confirm this")),
+        };
+        let challenge = Challenge { user: Some(&requester.user_id), operation, flows };
         self.challenge(&challenge, auth).await.map(drop)
+    }
+
+    /// The OAuth client that holds the requester's session, if any.
+    fn holding_client(&self, requester: &Requester) -> Result<Option<String>, Error> {
+        let Some(device) = &requester.device_id else { return Ok(None) };
+        let device = self.find_device(&requester.user_id, device)?;
+        Ok(device.and_then(|device| device.oauth).map(|session| session.client_id))
+    }
+
+    /// The requester may replace their identity: proved as by [`Core::authenticate_interactively`], or, for a session of
+    /// the OAuth 2.0 API, agreed to on the account's page within the last minutes.
+    ///
+    /// # Errors
+    /// [`Error::Interactive`] until then.
+    ///
+    /// SPEC: v1.19 Client-Server API, "OAuth authentication". MSC: 4312 is the unstable name.
+    pub async fn authenticate_identity_reset(&self, requester: &Requester, auth: Option<&Value>) -> Result<(), Error> {
+        if self.holding_client(requester)?.is_none() {
+            return self.authenticate_interactively(requester, IDENTITY_RESET, auth).await;
+        }
+        let now_ms = self.now_ms();
+        let until = self.account(&requester.user_id)?.and_then(|account| account.identity_reset_until_ms);
+        if until.is_some_and(|until| until > now_ms) {
+            return self
+                .update_account(&requester.user_id, |account| {
+                    account.identity_reset_until_ms = None;
+                    Ok(())
+                })
+                .await;
+        }
+        let challenge = Challenge {
+            user: Some(&requester.user_id),
+            operation: IDENTITY_RESET,
+            flows: &[&["m.oauth"], &["org.matrix.cross_signing_reset"]],
+        };
+        let session = match auth.and_then(|auth| auth.get("session")).and_then(Value::as_str) {
+            Some(id) => self.load_session(&challenge, id).map(|session| (Some(id.to_owned()), session))?,
+            None => (None, self.fresh_session(&challenge)),
+        };
+        let url = self.account_management_url(Some("org.matrix.cross_signing_reset"));
+        let error = self.still_needed(&challenge, session.0, session.1, None).await;
+        let Error::Interactive(mut body) = error else { return Err(error) };
+        if let Some(body) = body.as_object_mut() {
+            let there = json!({ "url": url });
+            let params = json!({ "m.oauth": there, "org.matrix.cross_signing_reset": there });
+            body.insert("params".to_owned(), params);
+        }
+        Err(Error::Interactive(body))
+    }
+
+    /// The user has agreed on the account's page to replace their identity; good for ten minutes, once.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND`.
+    pub async fn allow_identity_reset(&self, user: &UserId) -> Result<(), Error> {
+        let until = self.now_ms().saturating_add(IDENTITY_RESET_MS);
+        self.update_account(user, |account| {
+            account.identity_reset_until_ms = Some(until);
+            Ok(())
+        })
+        .await
     }
 
     /// One of the challenge's flows is whole.
@@ -173,7 +250,7 @@ impl Core {
         Ok(())
     }
 
-    async fn write_session(&self, id: &str, session: &Session) -> Result<(), Error> {
+    pub(super) async fn write_session(&self, id: &str, session: &Session) -> Result<(), Error> {
         let mut batch = Batch::new();
         batch.put(Table::UiaSession, Key::new().text(id), to_json(session)?);
         self.commit(batch).await.map(drop)
@@ -249,7 +326,7 @@ impl Core {
         }
     }
 
-    /// Ended sessions, login tokens and OpenID tokens are gone.
+    /// Ended sessions, login tokens, OpenID tokens and browsers' sign-ins are gone.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -259,7 +336,7 @@ impl Core {
             expires_at_ms: u64,
         }
         let now_ms = self.now_ms();
-        for table in [Table::UiaSession, Table::TokenLogin, Table::TokenOpenid] {
+        for table in [Table::UiaSession, Table::TokenLogin, Table::TokenOpenid, Table::OauthBrowser] {
             let mut range = KeyRange::all();
             loop {
                 let rows = self.store.scan(table, &range, Order::Ascending, 1000)?;

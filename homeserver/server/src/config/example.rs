@@ -64,6 +64,22 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         "Homeservers whose word is taken on the signing keys of servers that cannot be reached.",
         Some("[\"notary.example\"]"),
     ),
+    (
+        "oauth",
+        "The OAuth 2.0 API, with this server as the authorization server, and OpenID Connect providers that sign people in.",
+        None,
+    ),
+    (
+        "oauth.enabled",
+        "Serve and advertise it; clients then prefer it to passwords in the app. Set public_base_url, under which browsers reach this server.",
+        None,
+    ),
+    ("oauth.insecure_client_uris", "Clients may register URIs without TLS: for development only.", None),
+    (
+        "oauth.upstreams",
+        "OpenID Connect providers, one `[[oauth.upstreams]]` each; their keys are in the operators' book.",
+        None,
+    ),
     ("storage", "The database.", None),
     ("storage.engine", "`sqlite`, `sled` or `memory` (forgets everything at the stop).", None),
     (

@@ -95,6 +95,25 @@ impl Config {
         if self.server.master_key.file.is_some() && self.server.master_key.command.is_some() {
             return wrong("master_key", "either `file` or `command`, not both");
         }
+        if self.settings.oauth.enabled && self.settings.public_base_url.is_none() {
+            return wrong("public_base_url", "`oauth.enabled` needs the URL under which browsers reach this server");
+        }
+        let mut ids = std::collections::BTreeSet::new();
+        for upstream in &self.settings.oauth.upstreams {
+            let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+            if upstream.id.is_empty() || upstream.id.len() > 64 || !upstream.id.chars().all(allowed) {
+                return wrong("oauth.upstreams.id", "1 to 64 characters of a-z 0-9 - _");
+            }
+            if !ids.insert(&upstream.id) {
+                return wrong("oauth.upstreams.id", "two providers have the same id");
+            }
+            if upstream.issuer.is_empty() || upstream.client_id.is_empty() || upstream.name.is_empty() {
+                return wrong("oauth.upstreams", "a provider needs `id`, `name`, `issuer` and `client_id`");
+            }
+            if upstream.client_secret.is_some() && upstream.client_secret_file.is_some() {
+                return wrong("oauth.upstreams.client_secret_file", "either `client_secret` or `client_secret_file`");
+            }
+        }
         if !self.settings.room_versions.contains(&self.settings.default_room_version) {
             return wrong("default_room_version", "this version is not among `room_versions`");
         }
@@ -105,6 +124,13 @@ impl Config {
     }
 
     fn read_secrets(&mut self) -> Result<(), ConfigError> {
+        for upstream in &mut self.settings.oauth.upstreams {
+            if let Some(path) = upstream.client_secret_file.take() {
+                let path = PathBuf::from(path);
+                let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;
+                upstream.client_secret = Some(text.trim().to_owned());
+            }
+        }
         let Some(path) = &self.shared_secret_file else { return Ok(()) };
         if self.settings.registration.shared_secret.is_some() {
             return Err(ConfigError::Value {

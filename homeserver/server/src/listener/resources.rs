@@ -44,7 +44,16 @@ fn allowed(resources: &[Resource], path: &str, peer: Option<IpAddr>) -> bool {
 fn resource_of(path: &str) -> Option<Resource> {
     let media = ["/_matrix/media/", "/_matrix/client/v1/media/"];
     let federation = ["/_matrix/federation/", "/_matrix/policy/", "/.well-known/matrix/server"];
-    let client = ["/_matrix/client/", "/_matrix/app/", "/_synapse/", "/_matron/", "/.well-known/matrix/"];
+    let client = [
+        "/_matrix/client/",
+        "/_matrix/static/",
+        "/_matrix/app/",
+        "/_synapse/",
+        "/_matron/",
+        "/account/",
+        "/oauth2/",
+        "/.well-known/",
+    ];
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
     match path {
         "/health" => Some(Resource::Health),

@@ -32,7 +32,7 @@ pub(super) async fn post(
 ) -> Answer<Empty> {
     core.check_cross_signing_keys(&requester.user_id, &body.keys)?;
     if core.cross_signing_needs_auth(&requester.user_id, &body.keys)? {
-        core.authenticate_interactively(&requester, "keys/device_signing/upload", body.auth.as_ref()).await?;
+        core.authenticate_identity_reset(&requester, body.auth.as_ref()).await?;
     }
     core.upload_cross_signing_keys(&requester.user_id, &body.keys).await?;
     empty()

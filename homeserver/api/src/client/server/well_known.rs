@@ -11,7 +11,14 @@ use crate::Answer;
 /// Where clients find this server.
 pub(super) async fn client(State(core): State<Arc<Core>>) -> Answer {
     let base_url = core.settings.public_base_url.clone().unwrap_or_else(|| format!("https://{}", core.server_name));
-    Ok(Json(json!({ "m.homeserver": { "base_url": base_url } })))
+    let mut answer = json!({ "m.homeserver": { "base_url": base_url } });
+    if let (true, Some(answer)) = (core.settings.oauth.enabled, answer.as_object_mut()) {
+        // MSC: 2965, as clients looked before `auth_metadata`.
+        let issuer = format!("{}/", core.public_base());
+        let there = json!({ "issuer": issuer, "account": core.account_management_url(None) });
+        answer.insert("org.matrix.msc2965.authentication".to_owned(), there);
+    }
+    Ok(Json(answer))
 }
 
 /// Where servers find this server.

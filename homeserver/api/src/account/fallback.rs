@@ -1,0 +1,104 @@
+//! `GET` and `POST /_matrix/client/v3/auth/{authType}/fallback/web`: a stage of interactive authentication, as a page.
+//!
+//! SPEC: v1.19 Client-Server API, "Fallback".
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use matron_core::{Core, Error, accounts::StageProof};
+use serde::Deserialize;
+
+use super::{
+    html::{Page, PageError, encoded, esc, form_token_field},
+    visit::{Posted, Visit},
+};
+use crate::extract::{PathArgs, Query};
+
+#[derive(Deserialize)]
+pub(super) struct Params {
+    session: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Form {
+    password: Option<String>,
+    token: Option<String>,
+}
+
+/// The stage's form.
+pub(super) async fn show(
+    State(core): State<Arc<Core>>,
+    visit: Visit,
+    PathArgs(kind): PathArgs<String>,
+    Query(params): Query<Params>,
+) -> Result<Response, PageError> {
+    let user = core.user_of_uia_session(&params.session)?;
+    if kind == "m.login.sso" {
+        if !core.offers_sso() {
+            return Err(Error::Unrecognized.into());
+        }
+        match visit.freshly_signed_in() {
+            Ok(browser) if Some(&browser.user_id) == user.as_ref() => {}
+            Ok(_) => return Ok(visit.to_login("login", true)),
+            Err(to_login) => return Ok(to_login),
+        }
+    }
+    Ok(visit.answer(page(&kind, &params.session, &visit.visitor.form_token())?))
+}
+
+/// The stage is complete, and the client hears of it.
+pub(super) async fn complete(
+    State(core): State<Arc<Core>>,
+    PathArgs(kind): PathArgs<String>,
+    Query(params): Query<Params>,
+    Posted { visit, form }: Posted<Form>,
+) -> Result<Response, PageError> {
+    let proof = match kind.as_str() {
+        "m.login.sso" => match visit.freshly_signed_in() {
+            Ok(browser) => StageProof::SignedIn(browser.user_id),
+            Err(to_login) => return Ok(to_login),
+        },
+        "m.login.password" => StageProof::Password(form.password.unwrap_or_default()),
+        "m.login.registration_token" => StageProof::RegistrationToken(form.token.unwrap_or_default()),
+        "m.login.dummy" => StageProof::Nothing,
+        _ => return Err(Error::Unrecognized.into()),
+    };
+    match core.complete_uia_stage(&params.session, proof).await {
+        Ok(()) => {
+            let page = Page::new("Thank you", "<p>You can close this page and go back to your app.</p>");
+            Ok(visit.answer(page.script("/_matrix/static/client/auth-done.js")))
+        }
+        Err(error) => Ok(visit.answer(page(&kind, &params.session, &visit.visitor.form_token())?.refused(&error))),
+    }
+}
+
+fn page(kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
+    let (says, fields) = match kind {
+        "m.login.password" => (
+            "An app asks you to confirm something with your password. If you did not expect this, close this page.",
+            "<label for=\"password\">Password</label>\
+             <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>",
+        ),
+        "m.login.registration_token" => (
+            "This server asks for a registration token. Its operator gives them out.",
+            "<label for=\"token\">Registration token</label>\
+             <input id=\"token\" name=\"token\" autocomplete=\"off\" autocapitalize=\"none\" required>",
+        ),
+        "m.login.sso" => (
+            "An app is about to change your account. If you did not expect this, close this page: somebody else may \
+             have access to your account.",
+            "",
+        ),
+        "m.login.dummy" => ("Confirm that you want to go on.", ""),
+        _ => return Err(Error::Unrecognized),
+    };
+    let body = format!(
+        "<p>{says}</p><form method=\"post\" \
+         action=\"/_matrix/client/v3/auth/{kind}/fallback/web?session={session}\">{guard}{fields}\
+         <button type=\"submit\">Confirm</button></form>",
+        kind = esc(kind),
+        session = encoded(session),
+        guard = form_token_field(form_token),
+    );
+    Ok(Page::new("Confirm that it is you", body))
+}

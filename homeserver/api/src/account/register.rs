@@ -1,0 +1,95 @@
+//! `/account/register`: a new account, where the server gives any.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use matron_core::{Core, Error, settings::RegistrationMode};
+use serde::Deserialize;
+
+use super::{
+    html::{Page, PageError, encoded, esc, form_token_field, go_to, safe_next},
+    visit::{Posted, Visit, check_served},
+};
+use crate::extract::Query;
+
+#[derive(Deserialize)]
+pub(super) struct Params {
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Form {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    password_again: String,
+    token: Option<String>,
+    next: Option<String>,
+}
+
+/// The form, or that there is none.
+pub(super) async fn show(
+    State(core): State<Arc<Core>>,
+    visit: Visit,
+    Query(params): Query<Params>,
+) -> Result<Response, PageError> {
+    check_served(&core)?;
+    let next = safe_next(params.next.as_deref());
+    Ok(visit.answer(page(&core, &visit.visitor.form_token(), &next, "")))
+}
+
+/// The account exists, and the browser is signed in to it.
+pub(super) async fn register(
+    State(core): State<Arc<Core>>,
+    Posted { visit, form }: Posted<Form>,
+) -> Result<Response, PageError> {
+    check_served(&core)?;
+    let next = safe_next(form.next.as_deref());
+    let name = form.username.trim();
+    let made = if form.password == form.password_again {
+        core.register_at_browser(name, &form.password, form.token.as_deref()).await
+    } else {
+        Err(Error::invalid("the two passwords are not the same"))
+    };
+    match made {
+        Ok(user) => {
+            let visitor = core.sign_in_browser(&visit.visitor, &user).await?;
+            Ok(visit.answer_as(&visitor, go_to(&next)?))
+        }
+        Err(error) => Ok(visit.answer(page(&core, &visit.visitor.form_token(), &next, name).refused(&error))),
+    }
+}
+
+fn page(core: &Arc<Core>, form_token: &str, next: &str, name: &str) -> Page {
+    let to_login = format!("<p><a href=\"/account/login?next={}\">Sign in instead</a></p>", encoded(next));
+    let mode = core.settings.registration.mode;
+    if mode == RegistrationMode::Closed {
+        let body = format!("<p>Accounts on this server are made by its operator. Ask them for one.</p>{to_login}");
+        return Page::new("Create an account", body);
+    }
+    let token = if mode == RegistrationMode::Token {
+        "<label for=\"token\">Registration token</label>\
+         <input id=\"token\" name=\"token\" autocomplete=\"off\" autocapitalize=\"none\" required>"
+    } else {
+        ""
+    };
+    let body = format!(
+        "<p>Your account will be on <strong>{server}</strong>.</p>\
+         <form method=\"post\" action=\"/account/register\">{guard}\
+         <input type=\"hidden\" name=\"next\" value=\"{next}\">\
+         <label for=\"username\">User name</label>\
+         <input id=\"username\" name=\"username\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" required>\
+         <label for=\"password\">Password</label>\
+         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"new-password\" required>\
+         <label for=\"password_again\">Password again</label>\
+         <input id=\"password_again\" name=\"password_again\" type=\"password\" autocomplete=\"new-password\" required>\
+         {token}<button type=\"submit\">Create account</button></form>{to_login}",
+        server = esc(core.server_name.as_str()),
+        guard = form_token_field(form_token),
+        next = esc(next),
+        name = esc(name),
+    );
+    Page::new("Create an account", body)
+}
