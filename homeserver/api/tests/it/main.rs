@@ -5,13 +5,9 @@ mod appservices;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
-mod federated;
-#[cfg(test)]
 mod framework;
 #[cfg(test)]
 mod login;
-#[cfg(test)]
-mod network;
 #[cfg(test)]
 mod oauth;
 #[cfg(test)]
