@@ -118,6 +118,37 @@ pub struct OutboundRequest {
     pub max_bytes: usize,
 }
 
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// To be put right.
+    Bad,
+}
+
+/// One thing found out about the way to another server, in plain words.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// How grave it is.
+    pub grade: Grade,
+    /// What was looked at: `DNS`, `TLS`, …
+    pub what: String,
+    /// What was found.
+    pub sentence: String,
+}
+
+impl Finding {
+    /// A finding.
+    #[must_use]
+    pub fn new(grade: Grade, what: &str, sentence: impl Into<String>) -> Self {
+        Self { grade, what: what.to_owned(), sentence: sentence.into() }
+    }
+}
+
 /// Other servers, reached.
 pub trait Federation: Send + Sync + Debug {
     /// Sends one request to a homeserver.
@@ -134,6 +165,11 @@ pub trait Federation: Send + Sync + Debug {
 
     /// Forgets that a server failed lately, because it was heard from.
     fn heard_from(&self, server: &ruma::ServerName);
+
+    /// The way to the server, step by step, nothing remembered: name, address, TLS, answer, clock.
+    fn probe<'a>(&'a self, _server: &'a ruma::ServerName) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async { Vec::new() })
+    }
 }
 
 /// A world without other servers, for a server that does not federate.

@@ -82,6 +82,11 @@ impl Discovery {
         }
     }
 
+    /// What the configuration says of this server.
+    pub(crate) fn configured_place(&self, server: &ServerName) -> Option<&Place> {
+        self.configured.get(server)
+    }
+
     /// Steps 3 to 6.
     async fn discover(&self, exchanger: &Exchanger, server: &ServerName) -> Result<Route, PeerError> {
         let delegated = self.well_known.fetch_delegation(exchanger, server.host()).await;
@@ -94,7 +99,7 @@ impl Discovery {
 }
 
 /// Steps 1 and 2, and 3.1 and 3.2: an IP literal, or an explicit port.
-fn direct(server: &ServerName) -> Result<Option<Route>, PeerError> {
+pub(crate) fn direct(server: &ServerName) -> Result<Option<Route>, PeerError> {
     let host = Host::parse(server.host());
     let port = match (&host, server.port()) {
         (Host::Name(_), None) => return Ok(None),
@@ -104,7 +109,7 @@ fn direct(server: &ServerName) -> Result<Option<Route>, PeerError> {
 }
 
 /// Steps 4 to 6, and 3.3 to 3.5: SRV records, else port 8448.
-async fn by_service(exchanger: &Exchanger, host: &str) -> Result<Route, PeerError> {
+pub(crate) async fn by_service(exchanger: &Exchanger, host: &str) -> Result<Route, PeerError> {
     let mut places = Vec::new();
     // SPEC: v1.8 for `matrix-fed`; `matrix` is deprecated.
     for service in ["_matrix-fed._tcp", "_matrix._tcp"] {

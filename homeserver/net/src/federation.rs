@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, uri::PathAndQuery};
 use matron_core::{
     federation::keys::x_matrix,
-    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse, http_method},
+    ports::{Clock, Federation, FederationRequest, Finding, OutboundRequest, PeerError, PeerResponse, http_method},
 };
 use matron_room::SigningKey;
 use ruma::{OwnedServerName, ServerName};
@@ -31,9 +31,9 @@ use crate::{
 pub struct NetFederation {
     server_name: OwnedServerName,
     signing_key: Arc<SigningKey>,
-    clock: Arc<dyn Clock>,
-    discovery: Discovery,
-    exchanger: Exchanger,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) discovery: Discovery,
+    pub(crate) exchanger: Exchanger,
     backoff: Backoff,
     longest: Duration,
 }
@@ -176,6 +176,10 @@ impl Federation for NetFederation {
 
     fn heard_from(&self, server: &ServerName) {
         self.backoff.succeeded(server);
+    }
+
+    fn probe<'a>(&'a self, server: &'a ServerName) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(self.examine(server))
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`discovery`], [`well_known`]: from a server name to a place, as the specification says.
 //! - [`tls`], [`dial`], [`pool`], [`exchange`]: one request and its bounded answer over a pooled connection.
 //! - [`backoff`]: who failed lately.
+//! - [`probe`]: the way to one server, for operators.
 //! - [`federation`]: all of it together.
 
 pub mod cidr;
@@ -23,6 +24,7 @@ mod discovery;
 mod exchange;
 mod federation;
 mod pool;
+mod probe;
 mod tls;
 mod url_target;
 mod well_known;

@@ -154,6 +154,19 @@ impl WellKnown {
     }
 }
 
+/// What a host says now, nothing remembered; `None` when it does not delegate.
+///
+/// # Errors
+/// [`PeerError`] when it does not answer.
+pub(crate) async fn look(exchanger: &Exchanger, host: &str) -> Result<Option<OwnedServerName>, PeerError> {
+    match tokio::time::timeout(FETCH_TIMEOUT, fetch(exchanger, host)).await {
+        Ok(Ok((server, _))) => Ok(Some(server)),
+        Ok(Err(Miss::Answered)) => Ok(None),
+        Ok(Err(Miss::Unreachable(error))) => Err(error),
+        Err(_elapsed) => Err(PeerError::Timeout),
+    }
+}
+
 /// The delegation of a host and for how long it may be remembered, ms.
 async fn fetch(exchanger: &Exchanger, host: &str) -> Result<(OwnedServerName, u64), Miss> {
     let mut url =

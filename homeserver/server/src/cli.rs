@@ -38,6 +38,9 @@ pub(crate) enum Command {
     /// Verify and show the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// How it stands with other servers, what is wrong with one, and trying it again.
+    #[command(subcommand)]
+    Federation(FederationCommand),
     /// Examine the configuration, the machine and the data, and say what is wrong.
     Doctor {
         /// Also reach these servers; those of `federation.addresses` are reached anyway.
@@ -51,6 +54,26 @@ pub(crate) enum Command {
     /// Two trusts on this machine share a clinical room, step by step.
     #[cfg(feature = "demo")]
     Demo(DemoArguments),
+}
+
+/// `matron federation …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum FederationCommand {
+    /// Last success, failures, queue and next try of a server, or of all.
+    Status {
+        /// The server's name; absent: all.
+        server: Option<String>,
+    },
+    /// Send what waits for a server now, whatever failed before.
+    Retry {
+        /// The server's name.
+        server: String,
+    },
+    /// Go the way to a server step by step and say what is wrong.
+    Probe {
+        /// The server's name.
+        server: String,
+    },
 }
 
 /// `matron config …`

@@ -7,6 +7,7 @@ mod fetch;
 pub mod graph;
 pub mod handshake;
 pub mod keys;
+mod probe;
 pub mod receive;
 pub mod serve;
 pub mod state_at;

@@ -4,6 +4,7 @@ use matron_storage::{Batch, Key, SlotForm, Table};
 use ruma::{EventId, OwnedEventId, ServerName};
 use serde::{Deserialize, Serialize};
 
+use super::peer::Backoff;
 use crate::{Core, Error, house::to_json};
 
 /// How soon after a failure a peer that is heard from is tried again, ms.
@@ -97,9 +98,18 @@ impl Core {
     }
 
     /// What waits for the destination is sent now, as if it had never failed.
-    pub fn retry_peer(&self, destination: &ServerName) {
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn retry_peer(&self, destination: &ServerName) -> Result<(), Error> {
+        let before = self.load_backoff(destination)?;
+        if before.failures > 0 {
+            let fresh = Backoff { last_success_ms: before.last_success_ms, ..Backoff::default() };
+            self.keep_backoff(destination, &fresh).await?;
+        }
         self.federation.heard_from(destination);
         self.outbox.waiting.lock().remove(destination);
         self.wake_outbox(destination);
+        Ok(())
     }
 }

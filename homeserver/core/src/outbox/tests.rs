@@ -120,7 +120,7 @@ async fn typing_does_not_outlive_an_outage_and_messages_do() {
     core.tell_in_passing(server("them.example"), typing(), json!({"typing": true}));
     running.world.answer(|_| json_answer(&json!({"pdus": {}})));
     running.world.peers.asked.lock().clear();
-    core.retry_peer(server("them.example"));
+    core.retry_peer(server("them.example")).await.unwrap();
     until("the message is sent", || !running.sent("them.example").is_empty()).await;
     let sent = running.sent("them.example");
     assert_eq!(sent[0]["pdus"].as_array().unwrap().len(), 1);

@@ -5,6 +5,7 @@ mod backup;
 mod config;
 mod credential;
 mod doctor;
+mod federation;
 mod keyfile;
 mod policy;
 mod register;
@@ -39,6 +40,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Credential(command) => credential::run(command, file),
         Command::Policy(command) => policy::run(command, &Config::load(file)?),
         Command::Audit(command) => audit::run(command, &Config::load(file)?),
+        Command::Federation(command) => federation::run(command, &Config::load(file)?),
         Command::Doctor { peers } => doctor::run(&peers, file),
         Command::Backup(arguments) => backup::run(&arguments, &Config::load(file)?),
         Command::Restore { directory } => restore::run(&directory, &Config::load(file)?),

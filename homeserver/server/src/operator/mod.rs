@@ -5,6 +5,7 @@ mod accounts;
 mod audit;
 pub(crate) mod backup;
 mod client;
+mod federation;
 mod governance;
 mod policy;
 pub(crate) mod socket;
@@ -40,6 +41,7 @@ pub(crate) fn router(core: Arc<Core>, config: Arc<crate::config::Config>) -> Rou
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(backup::routes())
+        .merge(federation::routes())
         .merge(governance::routes())
         .merge(policy::routes());
     Router::new()

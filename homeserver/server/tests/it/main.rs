@@ -4,6 +4,7 @@
 
 mod bad_starts;
 mod dependency_direction;
+mod federation;
 mod kill;
 mod operator;
 mod redaction;

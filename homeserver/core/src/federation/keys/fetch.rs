@@ -131,7 +131,7 @@ impl Core {
         }
     }
 
-    pub(super) async fn fetch_key_document(&self, server: &ServerName) -> Result<ServerKeys, FetchError> {
+    pub(crate) async fn fetch_key_document(&self, server: &ServerName) -> Result<ServerKeys, FetchError> {
         let request = FederationRequest {
             destination: server.to_owned(),
             method: Method::Get,
@@ -150,7 +150,7 @@ impl Core {
 
 /// Why a server's keys were not had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error(transparent)]
     Peer(#[from] PeerError),
     #[error("the key document is not text")]

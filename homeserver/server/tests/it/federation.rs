@@ -1,0 +1,136 @@
+//! `matron federation`, asked of two real servers over TLS.
+
+use std::{net::TcpListener, path::PathBuf, process::Output};
+
+use serde_json::json;
+
+use crate::support::{Home, Server, wait_until};
+
+/// A trust of the test: its directory, its name and where others reach it.
+struct Trust {
+    home: Home,
+    name: &'static str,
+    port: u16,
+    certificate: PathBuf,
+}
+
+impl Trust {
+    fn new(name: &'static str) -> Self {
+        let home = Home::new();
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let certificate = home.path().join("tls.crt");
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(home.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+        // Others must know the port before the server runs.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { home, name, port, certificate }
+    }
+
+    /// Names this trust's peers and starts it.
+    fn start(&self, peers: &[&Trust]) -> Server {
+        self.configure(peers, true);
+        self.home.start()
+    }
+
+    fn configure(&self, peers: &[&Trust], trusting: bool) {
+        let addresses: serde_json::Map<String, serde_json::Value> =
+            peers.iter().map(|peer| (peer.name.to_owned(), format!("127.0.0.1:{}", peer.port).into())).collect();
+        let authorities: Vec<_> = peers.iter().filter(|_| trusting).map(|peer| peer.certificate.clone()).collect();
+        self.home.configure(json!({
+            "server_name": self.name,
+            "listeners": [{
+                "address": format!("127.0.0.1:{}", self.port),
+                "tls_certificate": self.certificate,
+                "tls_key": self.home.path().join("tls.key"),
+            }],
+            "federation": {"addresses": addresses, "ca_files": authorities},
+        }));
+    }
+
+    fn federation(&self, arguments: &[&str]) -> Output {
+        self.home.matron(&[&["federation"], arguments].concat())
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_probe_finds_nothing_wrong_between_two_servers_that_can_speak() {
+    let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
+    let _north = north.start(&[&south]);
+    let _south = south.start(&[&north]);
+    let probe = north.federation(&["probe", "south.test"]);
+    let found = text(&probe);
+    assert!(probe.status.success(), "{found}");
+    for what in ["TLS", "answer", "clock", "keys", "signature", "queue"] {
+        assert!(found.lines().any(|line| line.starts_with("good") && line.contains(what)), "{what}: {found}");
+    }
+}
+
+#[test]
+fn a_probe_names_what_is_wrong() {
+    let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
+    let _south = south.start(&[]);
+    // Nobody told this one the other's authority.
+    north.configure(&[&south], false);
+    let server = north.home.start();
+    let probe = north.federation(&["probe", "south.test"]);
+    let found = text(&probe);
+    assert!(!probe.status.success() && found.contains("BAD   TLS"), "{found}");
+    assert!(found.contains("authority") && found.contains("ca_file"), "{found}");
+    drop(server);
+    let _north = north.start(&[&south]);
+    // Now the way is open, but the other cannot fetch our keys: it knows no way back.
+    let found = text(&north.federation(&["probe", "south.test"]));
+    assert!(found.contains("good  TLS") && found.contains("BAD   signature"), "{found}");
+    let found = text(&north.federation(&["probe", "nobody.invalid:1"]));
+    assert!(found.contains("BAD   DNS"), "{found}");
+    let refused = north.federation(&["probe", "no server name"]);
+    assert!(!refused.status.success());
+}
+
+#[test]
+fn an_outage_shows_in_the_status_and_a_retry_ends_it() {
+    let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
+    let north_server = north.start(&[&south]);
+    let south_server = south.start(&[&north]);
+    let amira = north_server.register("amira", "a long password");
+    let ben = south_server.register("ben", "a long password");
+    let room = north_server.create_room(&amira);
+    let invite = json!({"user_id": "@ben:south.test"});
+    let path = format!("/_matrix/client/v3/rooms/{room}/invite");
+    assert_eq!(north_server.post(&path, Some(&amira), &invite).status, 200);
+    let join = format!("/_matrix/client/v3/rooms/{room}/join");
+    assert_eq!(south_server.post(&join, Some(&ben), &json!({})).status, 200);
+    let send = |number: u32| {
+        let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/{number}");
+        let body = json!({"msgtype": "m.text", "body": format!("message {number}")});
+        assert_eq!(north_server.put(&path, Some(&amira), &body).status, 200);
+    };
+    send(0);
+    wait_until("the peer is well", || text(&north.federation(&["status"])).contains("south.test  well"));
+
+    south_server.kill();
+    (1..4).for_each(send);
+    wait_until("the outage shows", || text(&north.federation(&["status", "south.test"])).contains("DOWN: 3 waiting"));
+    let status = text(&north.federation(&["status", "south.test"]));
+    assert!(status.contains("in a row") && status.contains("tried again"), "{status}");
+
+    // The sender dies too: what waits, and why, is known after its restart.
+    north_server.kill();
+    let north_server = north.start(&[&south]);
+    assert!(text(&north.federation(&["status", "south.test"])).contains("DOWN: 3 waiting"));
+    let south_server = south.start(&[&north]);
+    assert!(north.federation(&["retry", "south.test"]).status.success());
+    wait_until("the queue is empty", || {
+        text(&north.federation(&["status", "south.test"])).contains("south.test  well: nothing waits")
+    });
+    let messages = format!("/_matrix/client/v3/rooms/{room}/messages?dir=b&limit=20");
+    let page = south_server.get(&messages, Some(&ben)).json();
+    let bodies: Vec<&str> =
+        page["chunk"].as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str()).collect();
+    assert_eq!(bodies, ["message 3", "message 2", "message 1", "message 0"]);
+    drop(north_server);
+}
