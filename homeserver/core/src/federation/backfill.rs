@@ -37,7 +37,7 @@ impl Core {
         let Some(oldest) = self.oldest_event(&room)? else { return Ok(0) };
         let mut gap = false;
         for prev in oldest.pdu.prev_events() {
-            gap |= !self.is_in_graph(prev)?;
+            gap |= !self.is_in_graph(room_id, prev)?;
         }
         let end = Key::new().text("history ends").text(room_id);
         let ended = self.store.get(Table::Misc, end.as_bytes())?;
@@ -88,7 +88,7 @@ impl Core {
         let answer: Value = self.peer_get(server, path, Duration::from_secs(30), 16 * 1024 * 1024).await?;
         let mut events = Vec::new();
         for pdu in self.verified_events(room.version(), room.id(), raw_events(&answer, "pdus")).await? {
-            if !self.is_in_graph(pdu.event_id())? && events.len() < limit {
+            if !self.is_in_graph(room.id(), pdu.event_id())? && events.len() < limit {
                 events.push(pdu);
             }
         }
@@ -157,7 +157,9 @@ impl Core {
         for prev in pdu.prev_events() {
             if let Some(state) = after.get(prev) {
                 states.push(state.clone());
-            } else if let Some(event) = self.load_event(prev)?.filter(|event| event.record.status != Status::Outlier) {
+            } else if self.is_in_graph(room.id(), prev)?
+                && let Some(event) = self.load_event(prev)?
+            {
                 states.push(self.state_after(batch, &event)?);
             } else {
                 let state = self.fetch_state_before(server, room, pdu).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ruma::OwnedServerName;
 use serde_json::Value;
 
-use super::x_matrix::{SignedRequest, XMatrix, request_verifies};
+use super::x_matrix::{HeaderError, SignedRequest, XMatrix, request_verifies};
 use crate::{Core, Error};
 
 impl Core {
@@ -15,7 +15,8 @@ impl Core {
     /// received, `content` the parsed body, if there is one.
     ///
     /// # Errors
-    /// [`Error::Unauthorized`] (401 `M_UNAUTHORIZED`) for a malformed header, another destination, an unknown or
+    /// [`Error::InvalidParam`] for a header with an impossible server name; [`Error::Unauthorized`] (401
+    /// `M_UNAUTHORIZED`) for a malformed header, another destination, an unknown or
     /// outdated key and a wrong signature; [`Error::Forbidden`] (`M_FORBIDDEN`) for a server that policy keeps out,
     /// and when federation is off; [`Error::Store`].
     pub async fn verify_x_matrix(
@@ -29,8 +30,10 @@ impl Core {
             return Err(Error::forbidden("this server does not federate"));
         }
         let unauthorized = |sentence: &'static str| Error::Unauthorized(sentence.into());
-        let x_matrix = XMatrix::parse(header)
-            .map_err(|_malformed| unauthorized("the Authorization header is not a well-formed X-Matrix header"))?;
+        let x_matrix = XMatrix::parse(header).map_err(|error| match error {
+            HeaderError::Malformed => Error::Unauthorized(error.to_string().into()),
+            HeaderError::ServerName => Error::invalid(error.to_string()),
+        })?;
         if x_matrix.destination.as_deref().is_some_and(|destination| !self.is_local(destination)) {
             return Err(unauthorized("the request is meant for another server"));
         }

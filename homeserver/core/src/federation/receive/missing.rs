@@ -43,7 +43,7 @@ impl Core {
             let Ok(events) = answer else { break };
             let before = fetched.len();
             for event in self.verified_events(room.version(), room.id(), events).await? {
-                let known = self.is_in_graph(event.event_id())?;
+                let known = self.is_in_graph(room.id(), event.event_id())?;
                 if !known
                     && event.event_id() != pdu.event_id()
                     && !fetched.iter().any(|other| other.event_id() == event.event_id())
@@ -78,7 +78,7 @@ impl Core {
             for prev in event.prev_events() {
                 if !missing.contains(prev)
                     && !beside.iter().any(|other| other.event_id() == prev)
-                    && !self.is_in_graph(prev)?
+                    && !self.is_in_graph(event.room_id(), prev)?
                 {
                     missing.push(prev.clone());
                 }
@@ -87,12 +87,13 @@ impl Core {
         Ok(missing)
     }
 
-    /// Whether the event has its place in the graph; outliers have none.
+    /// Whether the event has its place in the room's graph; outliers have none, and events of other rooms.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) fn is_in_graph(&self, id: &ruma::EventId) -> Result<bool, Error> {
-        Ok(self.load_event(id)?.is_some_and(|event| event.record.status != Status::Outlier))
+    pub(crate) fn is_in_graph(&self, room: &ruma::RoomId, id: &ruma::EventId) -> Result<bool, Error> {
+        let event = self.load_event(id)?;
+        Ok(event.is_some_and(|event| event.record.status != Status::Outlier && event.pdu.room_id() == room))
     }
 
     async fn ask_missing(

@@ -36,7 +36,7 @@ impl Core {
         let mut missing = Vec::new();
         for prev in pdu.prev_events() {
             match self.load_event(prev)? {
-                Some(prev) if self.is_in_graph(prev.id())? => states.push(self.state_after(batch, &prev)?),
+                Some(prev) if self.is_in_graph(room.id(), prev.id())? => states.push(self.state_after(batch, &prev)?),
                 _ => missing.push(prev.clone()),
             }
         }
