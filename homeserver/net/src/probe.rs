@@ -54,7 +54,10 @@ impl NetFederation {
                 Err(error) => say(
                     Grade::Note,
                     "well-known",
-                    format!("https://{server}/.well-known/matrix/server gives no answer ({}); the name itself is tried", plain(&error)),
+                    format!(
+                        "https://{server}/.well-known/matrix/server gives no answer ({}); the name itself is tried",
+                        plain(&error)
+                    ),
                 ),
             }
         }
@@ -99,8 +102,8 @@ impl NetFederation {
                     }
                 },
             };
-            let allowed = route.trusted
-                || addresses.iter().any(|address| self.exchanger.dialer.guard.check(*address).is_ok());
+            let allowed =
+                route.trusted || addresses.iter().any(|address| self.exchanger.dialer.guard.check(*address).is_ok());
             if !allowed {
                 let sentence = format!(
                     "{} has only private addresses, which are refused unless `federation.allow_ip_ranges` names them",

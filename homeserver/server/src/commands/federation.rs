@@ -11,7 +11,8 @@ use crate::{cli::FederationCommand, config::Config, failure::Failure};
 pub(super) fn run(command: FederationCommand, config: &Config) -> Result<(), Failure> {
     match command {
         FederationCommand::Status { server } => {
-            let path = server.map_or_else(|| "/federation".to_owned(), |server| format!("/federation/{}", segment(&server)));
+            let path =
+                server.map_or_else(|| "/federation".to_owned(), |server| format!("/federation/{}", segment(&server)));
             status(&ask(config, Method::GET, &path, None)?);
             Ok(())
         }
