@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Error, Settings, accounts, appservices, federation, governance, keys, media,
     notifier::Notifier,
-    oauth, outbox,
+    oauth, outbox, policy_server,
     ports::{Clock, Federation},
     presence, push, retention, rooms, sync,
 };
@@ -103,6 +103,8 @@ pub struct Core {
     pub oauth: oauth::State,
     /// See [`outbox`].
     pub outbox: outbox::State,
+    /// See [`policy_server`].
+    pub policy_server: policy_server::State,
     /// See [`presence`].
     pub presence: presence::State,
     /// See [`push`].
@@ -121,6 +123,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`] when what is on disk cannot be read, and [`Error::Internal`] naming the setting that makes no sense.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
+        let policy_server = policy_server::State::new(&parts.signing_key)?;
         let core = Arc::new(Self {
             appservices: appservices::State::new(parts.appservices, &parts.server_name)?,
             settings: parts.settings,
@@ -139,6 +142,7 @@ impl Core {
             media: media::State::default(),
             oauth: oauth::State::default(),
             outbox: outbox::State::default(),
+            policy_server,
             presence: presence::State::default(),
             push: push::State::default(),
             retention: retention::State::default(),

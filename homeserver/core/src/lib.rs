@@ -27,6 +27,7 @@ pub mod media;
 pub mod notifier;
 pub mod oauth;
 pub mod outbox;
+pub mod policy_server;
 pub mod ports;
 pub mod presence;
 pub mod push;

@@ -299,6 +299,16 @@ impl Pdu {
         Self::assemble(print_event(&object, self.0.version, &[], false)?, self.0.version, self.0.event_id.clone())
     }
 
+    /// Whether the entity signed the event with this key, under this key id.
+    #[must_use]
+    pub fn is_signed_by(&self, entity: &str, key_id: &str, key: &crate::VerifyKey) -> bool {
+        let Ok(object) = self.to_object() else { return false };
+        let Ok(text) = sign::event_signing_text(&object, self.0.version) else { return false };
+        sign::signing_key_ids(&object, entity).any(|(id, signature)| {
+            id == key_id && signature.is_some_and(|signature| key.verifies(text.as_bytes(), signature))
+        })
+    }
+
     /// Our signature over the event, in base64, without changing it.
     ///
     /// # Errors

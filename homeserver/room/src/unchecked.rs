@@ -137,7 +137,11 @@ impl UncheckedPdu {
     /// The keys to have at hand before [`UncheckedPdu::verify`]: per server that must sign, the key ids that it used.
     pub fn required_key_ids(&self) -> BTreeMap<OwnedServerName, BTreeSet<String>> {
         let key_ids = |server: &ServerName| {
-            sign::signing_key_ids(&self.object, server.as_str()).map(|(key_id, _)| key_id.to_owned()).collect()
+            // A policy server's key stands in the room's state, never among a server's published keys.
+            sign::signing_key_ids(&self.object, server.as_str())
+                .map(|(key_id, _)| key_id.to_owned())
+                .filter(|key_id| key_id != "ed25519:policy_server")
+                .collect()
         };
         self.required_servers().into_iter().map(|server| (server.clone(), key_ids(&server))).collect()
     }

@@ -50,7 +50,11 @@ impl Person {
 
     /// The answer, whatever its status.
     pub async fn raw(&self, method: &str, path: &str, body: impl Into<Body>) -> Response<Body> {
-        let path = if path.starts_with("/_") { path.to_owned() } else { format!("/_matrix/client{path}") };
+        let path = if path.starts_with("/_") || path.starts_with("/.") {
+            path.to_owned()
+        } else {
+            format!("/_matrix/client{path}")
+        };
         let mut request = Request::builder().method(method).uri(path);
         if !self.token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));

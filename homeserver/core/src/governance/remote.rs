@@ -31,10 +31,15 @@ pub(crate) struct Judged<'a> {
     held: Option<(Key, Vec<u8>)>,
 }
 
-impl Judged<'_> {
+impl<'a> Judged<'a> {
     /// What policy says.
     pub(crate) fn verdict(&self) -> RemoteVerdict {
         self.verdict
+    }
+
+    /// The record of the verdict alone, for an event that is not kept here.
+    pub(crate) fn into_permit(self) -> Permit<'a> {
+        self.permit
     }
 
     /// Adds the audit entry, and that the event waits if it does, to the batch that keeps the event.

@@ -200,6 +200,8 @@ impl Core {
             new.room_id = room.id().to_owned();
             let pdu = self.seal_local(&room, &mut inner, &new)?;
             self.authorise(&mut inner, &pdu)?;
+            // Nobody else is in the room yet: no other policy server can be in use.
+            let (pdu, _nobody) = self.recommend_own(&mut inner, pdu)?;
             let before = GroupId(inner.head.group.0);
             let mut after = inner.current.clone();
             if let Some(key) = pdu.state_key() {

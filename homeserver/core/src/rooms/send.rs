@@ -12,7 +12,7 @@ use super::{
     room::{Inner, Room},
     state_map::{GroupId, StateKey},
 };
-use crate::{Core, Error, Requester, governance::Refusal};
+use crate::{Core, Error, Requester, governance::Refusal, policy_server::PolicyServer};
 
 /// How often a send is tried anew when another writer was first.
 const TRIES: usize = 4;
@@ -103,6 +103,8 @@ enum Stop {
     Refused(Refusal),
     /// Nothing needs to be sent: this event says it already.
     Already(OwnedEventId),
+    /// The room's policy server must recommend this event first; the state before it.
+    Ask(Box<Pdu>, PolicyServer, GroupId),
 }
 
 impl From<Error> for Stop {
@@ -144,6 +146,10 @@ impl Core {
                     appending
                 }
                 Err(Stop::Already(event_id)) => return Ok(event_id),
+                Err(Stop::Ask(pdu, server, state_before)) => {
+                    let pdu = self.ask_to_send(&server, *pdu).await?;
+                    return self.send_recommended(&new, pdu, state_before).await;
+                }
                 Err(Stop::Refused(refusal)) => return Err(refusal.recorded().await),
             };
             match self.finish_append(appending).await {
@@ -161,6 +167,44 @@ impl Core {
                 && let Some(id) = std::str::from_utf8(&bytes).ok().and_then(|id| OwnedEventId::try_from(id).ok())
             {
                 return Ok(id);
+            }
+        }
+        Err(Error::LimitExceeded { retry_after_ms: 500 })
+    }
+
+    /// The event has the recommendation that it needed; it is durable and visible if it still may be.
+    async fn send_recommended(
+        self: &Arc<Self>,
+        new: &NewEvent,
+        pdu: Pdu,
+        state_before: GroupId,
+    ) -> Result<OwnedEventId, Error> {
+        let txn_key = new.txn.as_ref().map(Txn::key);
+        for _ in 0..TRIES {
+            if let Some(done) = self.find_txn(txn_key.as_deref())? {
+                return Ok(done);
+            }
+            let room = self.open_room(&new.room_id)?;
+            let appended = {
+                let mut inner = room.lock();
+                self.append_sealed(&room, &mut inner, new, pdu.clone(), GroupId(state_before.0))
+            };
+            let appending = match appended {
+                Ok(appending) => appending,
+                Err(refusal) => return Err(refusal.recorded().await),
+            };
+            if let Some(txn) = &new.txn {
+                self.rooms.sent.lock().put(appending.event_id().to_owned(), txn.clone());
+            }
+            match self.finish_append(appending).await {
+                Ok(event) => {
+                    if let Some(key) = txn_key {
+                        self.rooms.txns.lock().put(key, event.id().to_owned());
+                    }
+                    return Ok(event.id().to_owned());
+                }
+                Err(CommitError::Conflict(_)) => self.resume_after_conflict()?,
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Error::LimitExceeded { retry_after_ms: 500 })
@@ -188,6 +232,10 @@ impl Core {
         let pdu = self.seal_local(room, inner, new)?;
         self.authorise(inner, &pdu)?;
         let state_before = GroupId(inner.head.group.0);
+        let (pdu, server) = self.recommend_own(inner, pdu)?;
+        if let Some(server) = server {
+            return Err(Stop::Ask(Box::new(pdu), server, state_before));
+        }
         let after = pdu.state_key().map(|key| {
             let mut after = inner.current.clone();
             after.insert(StateKey::new(pdu.kind(), key), Arc::new(pdu.event_id().to_owned()));

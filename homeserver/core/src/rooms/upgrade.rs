@@ -125,6 +125,7 @@ impl Core {
             self.authorise(&mut inner, &pdu)?;
             (pdu, GroupId(inner.head.group.0))
         };
+        let pdu = self.recommended_to_send(old, pdu).await?;
         create.insert("predecessor".to_owned(), json!({"room_id": old.id(), "event_id": pdu.event_id()}));
         let new_id = self.found_and_open(user, version, Some(new_id), Value::Object(create), state).await?;
         let appended = {

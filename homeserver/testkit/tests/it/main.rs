@@ -6,3 +6,5 @@ mod away;
 mod federated;
 #[cfg(test)]
 mod forks;
+#[cfg(test)]
+mod policy_server;

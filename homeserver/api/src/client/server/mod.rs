@@ -18,4 +18,5 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/.well-known/matrix/client", get(well_known::client))
         .route("/.well-known/matrix/server", get(well_known::server))
         .route("/.well-known/matrix/support", get(well_known::support))
+        .route("/.well-known/matrix/policy_server", get(well_known::policy_server))
 }

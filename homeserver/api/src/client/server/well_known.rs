@@ -1,4 +1,4 @@
-//! `GET /.well-known/matrix/{client,server,support}`.
+//! `GET /.well-known/matrix/{client,server,support,policy_server}`.
 
 use std::sync::Arc;
 
@@ -26,6 +26,14 @@ pub(super) async fn server(State(core): State<Arc<Core>>) -> Answer {
     let server = core.settings.well_known_server.clone();
     let server = server.ok_or_else(|| Error::not_found("this server delegates to no other name"))?;
     Ok(Json(json!({ "m.server": server })))
+}
+
+/// The key with which this server signs as a policy server.
+pub(super) async fn policy_server(State(core): State<Arc<Core>>) -> Answer {
+    if !core.settings.federation {
+        return Err(Error::not_found("this server is no policy server").into());
+    }
+    Ok(Json(json!({ "public_keys": { "ed25519": core.policy_server.public_key() } })))
 }
 
 /// Whom to ask for help.

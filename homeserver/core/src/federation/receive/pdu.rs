@@ -27,6 +27,16 @@ pub enum Received {
     Kept(Status),
 }
 
+/// An event from outside that is to be judged.
+struct Outside<'a> {
+    pdu: &'a Pdu,
+    before: &'a NamedState,
+    /// Whether the room's policy server recommends it, or none is asked.
+    recommended: bool,
+    /// The server that it came from, if the others hear of it from us.
+    relay_from: Option<&'a ServerName>,
+}
+
 /// How often an append is tried anew when another writer was first.
 const TRIES: usize = 4;
 
@@ -103,13 +113,14 @@ impl Core {
         if self.load_event(pdu.event_id())?.is_some_and(|event| event.record.status != Status::Outlier) {
             return Ok(Received::Known);
         }
-        self.fetch_missing_auth(origin, &pdu).await?;
         if may_fetch_history {
             Box::pin(self.fetch_missing_history(origin, room, &pdu)).await?;
         }
         // INVARIANT: known before anything is judged: what follows a rejected event builds on the state before it.
         let mut batch = Batch::new();
         let before = self.state_before_event(&mut batch, origin, room, &pdu, may_fetch_history).await?;
+        // What was fetched for that often holds what the event itself refers to.
+        self.fetch_missing_auth(origin, &pdu).await?;
         if let Err(sentence) = self.check_by_auth_events(&pdu, &std::collections::HashMap::new()) {
             return self.keep_rejected(room, &pdu, &sentence, &before, batch).await;
         }
@@ -136,7 +147,7 @@ impl Core {
         if let Err(error) = by_state {
             return self.keep_rejected(room, &pdu, &error.sentence, &before, batch).await;
         }
-        self.append_received(room, &pdu, &before, batch, relay.then_some(origin)).await
+        self.append_received(room, pdu, &before, batch, relay.then_some(origin)).await
     }
 
     /// An event that waited for a fact is judged again, and delivered if it may be. The caller has the room's turn.
@@ -151,7 +162,7 @@ impl Core {
     ) -> Result<Status, Error> {
         let group = event.record.state_before;
         let before = NamedState { state: self.load_state_group(group)?, group };
-        match self.append_received(room, &event.pdu, &before, with, None).await? {
+        match self.append_received(room, event.pdu.clone(), &before, with, None).await? {
             Received::Kept(status) => Ok(status),
             Received::Known => Ok(event.record.status),
         }
@@ -188,16 +199,18 @@ impl Core {
     async fn append_received(
         self: &Arc<Self>,
         room: &Arc<Room>,
-        pdu: &Pdu,
+        pdu: Pdu,
         before: &NamedState,
         with: Batch,
         relay_from: Option<&ServerName>,
     ) -> Result<Received, Error> {
+        let (pdu, recommended) = self.recommended(room, &pdu).await?;
         for _ in 0..TRIES {
             let room = self.find_room(room.id())?.ok_or_else(|| Error::not_found("this room is not known"))?;
             let (appending, status) = {
                 let mut inner = room.lock();
-                self.judge_and_append(&room, &mut inner, pdu, before, with.clone(), relay_from)?
+                let from = Outside { pdu: &pdu, before, recommended, relay_from };
+                self.judge_and_append(&room, &mut inner, &from, with.clone())?
             };
             match self.finish_append(appending).await {
                 Ok(_) => return Ok(Received::Kept(status)),
@@ -212,11 +225,10 @@ impl Core {
         self: &Arc<Self>,
         room: &Arc<Room>,
         inner: &mut Inner,
-        pdu: &Pdu,
-        before: &NamedState,
+        from: &Outside<'_>,
         with: Batch,
-        relay_from: Option<&ServerName>,
     ) -> Result<(Appending, Status), Error> {
+        let Outside { pdu, before, recommended, relay_from } = *from;
         let judged = self.judge_remote(room, inner, pdu)?;
         let status = match self.authorise(inner, pdu) {
             // What it lacks may be held too: both are judged again when facts arrive.
@@ -226,6 +238,7 @@ impl Core {
                 Status::SoftFailed
             }
             Err(error) => return Err(error),
+            Ok(()) if !recommended || self.redacts_elsewhere(pdu)? => Status::SoftFailed,
             Ok(()) => match judged.verdict() {
                 RemoteVerdict::Permit => Status::Accepted,
                 RemoteVerdict::Withhold => Status::Withheld,
@@ -254,6 +267,15 @@ impl Core {
         let appending = self.append(room, inner, item)?;
         judged.submitted();
         Ok((appending, status))
+    }
+
+    /// Whether the event is a redaction of an event in another room: nothing is redacted by it, and nobody is shown it.
+    fn redacts_elsewhere(&self, pdu: &Pdu) -> Result<bool, Error> {
+        if pdu.kind() != "m.room.redaction" {
+            return Ok(false);
+        }
+        let Some(target) = pdu.redacts() else { return Ok(false) };
+        Ok(self.load_event(&target)?.is_some_and(|target| target.pdu.room_id() != pdu.room_id()))
     }
 
     /// The ends of the graph and the current state with the event in it.

@@ -66,6 +66,7 @@ impl Core {
                 Err(refusal) => return Err(refusal.recorded().await),
             }
         };
+        let pdu = self.recommended_to_send(room, pdu).await?;
         // The invitee's server signs before anyone else sees the invite.
         let signed = self.send_invite_to_server(&pdu, &stripped, target.server_name()).await?;
         let appended = {
@@ -99,6 +100,8 @@ impl Core {
             after.insert(StateKey::new(pdu.kind(), key), Arc::new(pdu.event_id().to_owned()));
         }
         let mut item = Append::local(pdu, state_before, Some(after));
+        item.txn = new.txn.as_ref().map(crate::rooms::send::Txn::key);
+        item.also_to.clone_from(&new.also_to);
         permit.write(&mut item.with)?;
         let appending = self.append(room, inner, item)?;
         permit.submitted();

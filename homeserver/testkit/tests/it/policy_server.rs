@@ -1,0 +1,207 @@
+//! Rooms with a policy server: whoever sends asks it, and nobody is shown what it does not recommend.
+
+use std::sync::Arc;
+
+use matron_core::{policy_server::KEY_ID, ports::http_method::Method, rooms::Status};
+use matron_room::{RoomVersion, SigningKey, UncheckedPdu, VerifyKey};
+use matron_testkit::{Adversary, Draft, Foothold, Governance, Person, Reply, TestNet, TestServer, part};
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde_json::{Value, json, value::to_raw_value};
+
+async fn name_policy_server(person: &Person, room: &str, via: &str, key: &str) {
+    let path = format!("/v3/rooms/{}/state/m.room.policy/", part(room));
+    person.put(&path, json!({"via": via, "public_keys": {"ed25519": key}})).await;
+}
+
+async fn key_of(person: &Person) -> String {
+    let published = person.get("/.well-known/matrix/policy_server").await;
+    published["public_keys"]["ed25519"].as_str().unwrap().to_owned()
+}
+
+async fn try_say(person: &Person, room: &str, text: &str) -> (u16, Value) {
+    let path = format!("/v3/rooms/{}/send/m.room.message/{}", part(room), part(text));
+    person.send("PUT", &path, &json!({"msgtype": "m.text", "body": text})).await
+}
+
+fn id(text: &str) -> OwnedEventId {
+    text.try_into().unwrap()
+}
+
+fn is_recommended(server: &TestServer, event: &str, via: &str, key: &str) -> bool {
+    let key = VerifyKey::from_base64(key).unwrap();
+    let event = server.core.load_event(&id(event)).unwrap();
+    event.is_some_and(|event| event.pdu.is_signed_by(via, KEY_ID, &key))
+}
+
+fn json_of(event: &matron_room::Pdu) -> Value {
+    serde_json::from_str(event.json().get()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_recommended_before_anyone_sees_it_and_nothing_is_sent_without() {
+    let net = TestNet::new();
+    let (north, south) = (net.server("north.example"), net.server("south.example"));
+    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let key = key_of(&alice).await;
+    name_policy_server(&alice, &room, "north.example", &key).await;
+    let ours = alice.say(&room, "from the policy server").await;
+    net.settle(&[&north, &south]).await;
+    let theirs = bob.say(&room, "from elsewhere").await;
+    net.settle(&[&north, &south]).await;
+    for (event, what) in [(&ours, "its own"), (&theirs, "another's")] {
+        for server in [&north, &south] {
+            assert!(is_recommended(server, event, "north.example", &key), "{what} on {}", server.name);
+            assert_eq!(server.status(&id(event)), Some(Status::Accepted));
+        }
+    }
+    net.cut_off(&north, true);
+    let (status, answer) = try_say(&bob, &room, "while it is away").await;
+    assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("policy server"), "{answer}");
+    net.heal();
+    assert_eq!(try_say(&bob, &room, "while it is away").await.0, 200, "the same transaction is tried anew");
+    // Whoever may, ends it without asking.
+    net.cut_off(&north, true);
+    alice.put(&format!("/v3/rooms/{}/state/m.room.policy/", part(&room)), json!({})).await;
+    net.heal();
+    net.settle(&[&north, &south]).await;
+    net.cut_off(&north, true);
+    assert_eq!(try_say(&bob, &room, "nobody is asked").await.0, 200);
+}
+
+/// A room of north's with south and an adversary in it.
+async fn shared(net: &Arc<TestNet>) -> (TestServer, TestServer, Arc<Adversary>, Foothold, Person, Person) {
+    let (north, south) = (net.server("north.example"), net.server("south.example"));
+    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let adversary = net.adversary("adversary.example");
+    adversary.answers(|_| Reply::Json(json!({})));
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    assert_eq!(bob.try_join(room.as_str(), "north.example").await.0, 200);
+    let foothold = adversary.join(&north, &room, "mallory").await;
+    net.settle(&[&north, &south]).await;
+    (north, south, adversary, foothold, alice, bob)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_without_a_recommendation_is_asked_for_and_else_shown_to_nobody() {
+    let net = TestNet::new();
+    let (north, south, adversary, foothold, alice, _bob) = shared(&net).await;
+    let key = key_of(&alice).await;
+    name_policy_server(&alice, foothold.room.as_str(), "north.example", &key).await;
+    net.settle(&[&north, &south]).await;
+    let asked_for = foothold.message("asked for").seal(adversary.key(), adversary.name());
+    adversary.push(&south, [&asked_for]).await;
+    assert_eq!(south.status(asked_for.event_id()), Some(Status::Accepted));
+    assert!(is_recommended(&south, asked_for.event_id().as_str(), "north.example", &key));
+    let forged = foothold.message("forged").seal(adversary.key(), adversary.name());
+    let forged = forged.with_foreign_signature("north.example", KEY_ID, &"A".repeat(86)).unwrap();
+    net.cut_off(&north, true);
+    let alone = foothold.message("alone").seal(adversary.key(), adversary.name());
+    adversary.push(&south, [&forged, &alone]).await;
+    assert_eq!(south.status(forged.event_id()), Some(Status::SoftFailed));
+    assert_eq!(south.status(alone.event_id()), Some(Status::SoftFailed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_servers_refusal_reaches_the_sender_and_another_key_is_not_believed() {
+    let net = TestNet::new();
+    let (_north, south, adversary, foothold, alice, bob) = shared(&net).await;
+    let room = foothold.room.as_str();
+    let signs_with = |seed: u8| SigningKey::from_seed("policy_server", &[seed; 32]).unwrap();
+    name_policy_server(&alice, room, "adversary.example", &signs_with(1).verify_key().to_base64()).await;
+    net.settle(&[&south]).await;
+    bob.sync_until("", |answer| {
+        let room = &answer["rooms"]["join"][room];
+        let events = room["timeline"]["events"].as_array()?.iter().chain(room["state"]["events"].as_array()?);
+        events.into_iter().find(|event| event["type"] == "m.room.policy").map(|_| ())
+    })
+    .await;
+    adversary.answers(|_| Reply::Status(400));
+    assert_eq!(try_say(&bob, room, "refused").await.0, 400);
+    let version = foothold.version;
+    let sign = move |seed: u8, body: &Value| -> Reply {
+        let event = UncheckedPdu::parse(&to_raw_value(body).unwrap(), version).unwrap().trust_own();
+        let signature = event.signature_by(&signs_with(seed)).unwrap();
+        Reply::Json(json!({"adversary.example": {KEY_ID: signature}}))
+    };
+    adversary.answers(move |question| sign(2, &question.body));
+    assert_eq!(try_say(&bob, room, "another key").await.0, 403);
+    adversary.answers(move |question| sign(1, &question.body));
+    let (status, answer) = try_say(&bob, room, "the right key").await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(south.status(&id(answer["event_id"].as_str().unwrap())), Some(Status::Accepted));
+    adversary.answers(|_| Reply::Json(json!({})));
+    assert_eq!(try_say(&bob, room, "no signature").await.0, 403);
+}
+
+/// A message of somebody at the adversary's, as it would stand in the room.
+fn message(room: &OwnedRoomId, adversary: &Adversary, kind: &str, content: Value) -> matron_room::Pdu {
+    let some = vec![id("$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")];
+    let sender = ruma::OwnedUserId::try_from("@mallory:adversary.example").unwrap();
+    Draft::new(RoomVersion::find("12").unwrap(), room, &sender, kind, content)
+        .after_ids(some.clone())
+        .authorised_by(some)
+        .depth(9)
+        .seal(adversary.key(), adversary.name())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wards_policy_server_refuses_what_its_rules_forbid_and_the_rules_outlive_it() {
+    let net = TestNet::new();
+    let mut governance = Governance::of(&[("N1", "north.example"), ("A1", "adversary.example")]);
+    let policy = governance.settings("N1", "north.example");
+    let north = net.server_with("north.example", |settings| settings.policy = policy);
+    let register = governance.register(matron_testkit::START_MS);
+    governance.tell(&north, &register).await;
+    let bot = north.person("bot").await;
+    let room = bot.room(Governance::ward(&["N1", "A1"], 60_000)).await;
+    let adversary = net.adversary("adversary.example");
+    let sign = "/_matrix/policy/v1/sign";
+    let plain = message(&room, &adversary, "m.room.message", json!({"msgtype": "m.text", "body": "x"}));
+    let ask = async |body: Value| adversary.ask(&north.name, Method::Post, sign, Some(body)).await;
+    // No policy server is named yet.
+    assert_eq!(ask(json_of(&plain)).await.0, 404);
+    let key = key_of(&bot).await;
+    name_policy_server(&bot, room.as_str(), "north.example", &key).await;
+    for (body, status, errcode) in [
+        (json_of(&plain), 400, "M_FORBIDDEN"),
+        (json_of(&message(&room, &adversary, "m.room.encrypted", Governance::ciphertext("x"))), 400, "M_FORBIDDEN"),
+        (json!({"room_id": room}), 400, "M_BAD_JSON"),
+        (json!({"room_id": "!elsewhere:adversary.example"}), 404, "M_NOT_FOUND"),
+        (json!({}), 404, "M_NOT_FOUND"),
+    ] {
+        let (said, answer) = ask(body.clone()).await;
+        assert_eq!((said, &answer["errcode"]), (status, &json!(errcode)), "{body}: {answer}");
+    }
+    let mut altered = json_of(&plain);
+    altered["content"]["body"] = "y".into();
+    assert_eq!(ask(altered).await.0, 400);
+    let before = north.core.audit_entries(0, 1_000).unwrap().len();
+    assert_eq!(ask(json_of(&plain)).await.0, 400);
+    assert_eq!(north.core.audit_entries(0, 1_000).unwrap().len(), before, "a decision that stands is not made again");
+    // The room lets its policy server go; the deployment's rules stay.
+    bot.put(&format!("/v3/rooms/{}/state/m.room.policy/", part(room.as_str())), json!({})).await;
+    assert_eq!(ask(json_of(&plain)).await.0, 404);
+    let (status, answer) = try_say(&bot, room.as_str(), "not encrypted").await;
+    assert_eq!(status, 403, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_the_policy_server_too_often_is_told_to_wait() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let adversary = net.adversary("adversary.example");
+    let mut last = 0;
+    for _ in 0..600 {
+        let body = json!({"room_id": "!none:north.example"});
+        last = adversary.ask(&north.name, Method::Post, "/_matrix/policy/v1/sign", Some(body)).await.0;
+        if last == 429 {
+            break;
+        }
+    }
+    assert_eq!(last, 429);
+    net.clock().advance_ms(2_000);
+    let body = json!({"room_id": "!none:north.example"});
+    assert_eq!(adversary.ask(&north.name, Method::Post, "/_matrix/policy/v1/sign", Some(body)).await.0, 404);
+}
