@@ -92,8 +92,14 @@ impl Core {
                 events.push(pdu);
             }
         }
+        if events.is_empty() {
+            return Ok(0);
+        }
         let placed = self.place_history(server, room, in_order(events, |pdu| pdu.prev_events().to_vec())).await?;
         let count = placed.len();
+        if count == 0 {
+            return Err(Error::Peer("none of the history that the server gives has a place".into()));
+        }
         // The newest first: each goes before all that the timeline holds.
         for (pdu, before, with) in placed.into_iter().rev() {
             self.append_history(room, pdu, before, with).await?;
@@ -118,7 +124,8 @@ impl Core {
             let mut batch = Batch::new();
             let before = match self.state_before_history(&mut batch, server, room, &pdu, &after).await {
                 Ok(before) => before,
-                Err(error @ Error::Store(_)) => return Err(error),
+                // A server that fell silent tells nothing about the event: the whole page is asked for again.
+                Err(error @ (Error::Store(_) | Error::Peer(_))) => return Err(error),
                 Err(_) => continue,
             };
             let find = |kind: &str, key: &str| {

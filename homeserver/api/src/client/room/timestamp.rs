@@ -23,7 +23,7 @@ pub(crate) struct Time {
 /// Answers the event that is closest to the time.
 ///
 /// # Errors
-/// As [`Core::event_at_time`].
+/// As [`Core::fetch_event_at_time`].
 pub(crate) async fn get(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
@@ -31,6 +31,6 @@ pub(crate) async fn get(
     Query(time): Query<Time>,
 ) -> Answer {
     let direction = Direction::parse(&time.dir)?;
-    let event = core.event_at_time(&requester.user_id, &room, time.ts, direction)?;
+    let event = core.fetch_event_at_time(&requester.user_id, &room, time.ts, direction).await?;
     Ok(Json(json!({"event_id": event.id(), "origin_server_ts": event.pdu.origin_server_ts_ms()})))
 }

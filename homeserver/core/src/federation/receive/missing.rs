@@ -18,8 +18,13 @@ use crate::{
 
 /// How many events one question asks for.
 const PER_QUESTION: usize = 50;
-/// How many questions are asked for one event: beyond, its state is fetched and the gap stays.
-const QUESTIONS: usize = 4;
+/// How many questions are asked for one event: beyond, its state is fetched and the gap stays. Synapse gives no more
+/// than 20 events for each, and after an outage it tells the newest event of a room alone.
+const QUESTIONS: usize = 50;
+/// How many events are taken for one event.
+const MAX_FETCHED: usize = 1_000;
+/// How long may be asked for one event, ms.
+const MAX_ASKING_MS: u64 = 60_000;
 
 impl Core {
     /// As far as the peer gives them, the events between the ends of the graph and this one are received.
@@ -34,9 +39,10 @@ impl Core {
     ) -> Result<(), Error> {
         let mut fetched: Vec<Pdu> = Vec::new();
         let mut latest = vec![pdu.clone()];
+        let until_ms = self.now_ms().saturating_add(MAX_ASKING_MS);
         for _ in 0..QUESTIONS {
             let missing = self.missing_prevs(latest.iter().chain(&fetched), &fetched)?;
-            if missing.is_empty() {
+            if missing.is_empty() || fetched.len() >= MAX_FETCHED || self.now_ms() > until_ms {
                 break;
             }
             let answer = self.ask_missing(origin, room, &latest, pdu.depth()).await;

@@ -1,5 +1,7 @@
 //! `GET /rooms/{roomId}/timestamp_to_event`: the event closest to a time.
 
+use std::sync::Arc;
+
 use ruma::{RoomId, UserId};
 
 use super::token::{Direction, Gap, Stretch};
@@ -7,6 +9,10 @@ use crate::{Core, Error, rooms::EventRef};
 
 /// How many events around the place are looked at: clocks of servers differ, so times do not rise strictly.
 const LOOKED_AT: usize = 200;
+/// How many pages of older history one question may fetch.
+const PAGES_FETCHED: usize = 10;
+/// How many events are asked for at once.
+const PAGE: usize = 100;
 
 impl Core {
     /// The event closest to the time, at or after it (forward) or at or before it (backward).
@@ -23,6 +29,30 @@ impl Core {
         let sight = self.sight_of(user, room)?;
         self.event_near_time(room, sight, ts_ms, direction, |event| self.can_see_event(user, event))?
             .ok_or_else(|| Error::not_found("there is no such event"))
+    }
+
+    /// As [`Core::event_at_time`], after older history was fetched from the room's servers if what is here begins later.
+    ///
+    /// # Errors
+    /// As [`Core::event_at_time`].
+    pub async fn fetch_event_at_time(
+        self: &Arc<Self>,
+        user: &UserId,
+        room: &RoomId,
+        ts_ms: u64,
+        direction: Direction,
+    ) -> Result<EventRef, Error> {
+        // Whoever may not read here makes nobody fetch.
+        self.sight_of(user, room)?;
+        for _ in 0..PAGES_FETCHED {
+            let oldest = self.rows_between(room, Gap::START, Gap::END, Direction::Forward, 1)?;
+            let oldest = oldest.first().map(|row| self.load_event(&row.event_id)).transpose()?.flatten();
+            let reaches_back = oldest.is_none_or(|event| event.pdu.origin_server_ts_ms() <= ts_ms);
+            if reaches_back || self.backfill(room, PAGE).await? == 0 {
+                break;
+            }
+        }
+        self.event_at_time(user, room, ts_ms, direction)
     }
 
     /// As [`Core::event_at_time`], of the events that `may_see` lets through.
