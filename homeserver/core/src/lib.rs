@@ -35,6 +35,7 @@ pub mod retention;
 pub mod rooms;
 pub mod settings;
 pub mod sync;
+pub mod turn;
 
 mod house;
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct Settings {
     pub retention: Retention,
     /// The deployment's policy.
     pub policy: Policy,
+    /// TURN servers for calls.
+    pub turn: Turn,
     /// Search of the user directory covers all local users, not only those sharing a room.
     pub user_directory_all_users: bool,
     /// Users are also alerted by their name in the text, as before specification 1.17; for clients and devices that do
@@ -77,6 +79,7 @@ impl Default for Settings {
             well_known_server: None,
             retention: Retention::default(),
             policy: Policy::default(),
+            turn: Turn::default(),
             user_directory_all_users: false,
             unauthenticated_media: false,
             url_previews: false,
@@ -224,6 +227,37 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { interval_ms: 60_000, grace_ms: 24 * 60 * 60 * 1000 }
+    }
+}
+
+/// TURN servers, and how clients prove to them that they may.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Turn {
+    /// Where they are; empty: there are none.
+    pub uris: Vec<String>,
+    /// The secret shared with them, for credentials that expire.
+    pub shared_secret: Option<String>,
+    /// A fixed name, where there is no shared secret.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// How long credentials last, ms.
+    pub lifetime_ms: u64,
+    /// Guests get credentials too.
+    pub guests: bool,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            uris: Vec::new(),
+            shared_secret: None,
+            username: None,
+            password: None,
+            lifetime_ms: 60 * 60 * 1000,
+            guests: false,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod sync;
 mod third_party;
 mod to_device;
 mod typing;
+mod voip;
 
 use axum::Router;
 
@@ -52,4 +53,5 @@ pub fn routes() -> Router<AppState> {
         .merge(third_party::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
+        .merge(voip::routes())
 }

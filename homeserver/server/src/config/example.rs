@@ -131,6 +131,18 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         Some("\"long-random-text\""),
     ),
     ("registration.shared_secret_file", "The same, read from a file.", None),
+    ("turn", "TURN servers for calls. Without `uris` clients are told that there are none.", None),
+    ("turn.uris", "Where they are.", Some("[\"turns:turn.example.org?transport=tcp\"]")),
+    (
+        "turn.shared_secret",
+        "The secret shared with them (coturn's `static-auth-secret`), for credentials that last for `lifetime_ms`. Prefer the file.",
+        Some("\"long-random-text\""),
+    ),
+    ("turn.shared_secret_file", "The same, read from a file.", None),
+    ("turn.username", "A fixed name, for TURN servers without shared secret.", Some("\"matron\"")),
+    ("turn.password", "Its password.", Some("\"long-random-text\"")),
+    ("turn.lifetime_ms", "How long credentials last, ms.", None),
+    ("turn.guests", "Guests get credentials too.", None),
     (
         "rate_limit",
         "Limits per user, or per address before log-in. `rate_limit = false` instead of this section: no limits.",

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) net: NetConfig,
     /// Where the shared secret of registration came from.
     shared_secret_file: Option<PathBuf>,
+    /// Where the secret shared with the TURN servers came from.
+    turn_secret_file: Option<PathBuf>,
 }
 
 /// Why the configuration is no good, in words for the operator.
@@ -131,23 +133,34 @@ impl Config {
                 upstream.client_secret = Some(text.trim().to_owned());
             }
         }
-        let Some(path) = &self.shared_secret_file else { return Ok(()) };
-        if self.settings.registration.shared_secret.is_some() {
-            return Err(ConfigError::Value {
-                path: "registration.shared_secret_file".to_owned(),
-                what: "either `shared_secret` or `shared_secret_file`, not both".to_owned(),
-            });
-        }
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        let secret = text.trim();
-        if secret.is_empty() {
-            return Err(ConfigError::Value {
-                path: "registration.shared_secret_file".to_owned(),
-                what: "the file is empty".to_owned(),
-            });
-        }
-        self.settings.registration.shared_secret = Some(secret.to_owned());
-        Ok(())
+        let own = &mut self.settings;
+        read_secret("registration", self.shared_secret_file.as_deref(), &mut own.registration.shared_secret)?;
+        read_secret("turn", self.turn_secret_file.as_deref(), &mut own.turn.shared_secret)
+    }
+}
+
+/// The section's secret is what its file says, if it names one.
+fn read_secret(section: &str, path: Option<&Path>, secret: &mut Option<String>) -> Result<(), ConfigError> {
+    let Some(path) = path else { return Ok(()) };
+    let wrong =
+        |what: &str| ConfigError::Value { path: format!("{section}.shared_secret_file"), what: what.to_owned() };
+    if secret.is_some() {
+        return Err(wrong("either `shared_secret` or `shared_secret_file`, not both"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(wrong("the file is empty"));
+    }
+    *secret = Some(text.to_owned());
+    Ok(())
+}
+
+/// Takes `shared_secret_file` out of a section.
+fn take_secret_file(tree: &mut Map<String, Value>, section: &str) -> Result<Option<PathBuf>, ConfigError> {
+    match tree.get_mut(section).and_then(Value::as_object_mut).and_then(|fields| fields.remove("shared_secret_file")) {
+        Some(path) => typed(&format!("{section}.shared_secret_file"), path),
+        None => Ok(None),
     }
 }
 
@@ -174,8 +187,10 @@ fn schema_tree() -> Result<Value, ConfigError> {
     }
     let mut settings = as_object("the defaults", &Settings::default())?;
     let enabled = settings.remove("federation");
-    if let Some(Value::Object(registration)) = settings.get_mut("registration") {
-        registration.insert("shared_secret_file".to_owned(), Value::Null);
+    for section in ["registration", "turn"] {
+        if let Some(Value::Object(fields)) = settings.get_mut(section) {
+            fields.insert("shared_secret_file".to_owned(), Value::Null);
+        }
     }
     tree.extend(settings);
     let mut federation = as_object("the defaults", &NetConfig::default())?;
@@ -210,17 +225,14 @@ fn split(tree: Value) -> Result<Config, ConfigError> {
     if tree.get("rate_limit") == Some(&Value::Bool(false)) {
         tree.insert("rate_limit".to_owned(), Value::Null);
     }
-    let mut shared_secret_file = None;
-    if let Some(Value::Object(registration)) = tree.get_mut("registration")
-        && let Some(path) = registration.remove("shared_secret_file")
-    {
-        shared_secret_file = typed("registration.shared_secret_file", path)?;
-    }
+    let shared_secret_file = take_secret_file(&mut tree, "registration")?;
+    let turn_secret_file = take_secret_file(&mut tree, "turn")?;
     Ok(Config {
         server: typed("", Value::Object(server))?,
         settings: typed("", Value::Object(tree))?,
         net: typed("federation", Value::Object(net))?,
         shared_secret_file,
+        turn_secret_file,
     })
 }
 

@@ -1,4 +1,5 @@
-//! `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}` and `/rooms/{roomId}/event/{eventId}`
+//! `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`, `/rooms/{roomId}/event/{eventId}` and, deprecated,
+//! `/events/{eventId}`
 
 use std::sync::Arc;
 
@@ -46,5 +47,18 @@ pub(crate) async fn get_event(
     PathArgs((room, event)): PathArgs<(OwnedRoomId, OwnedEventId)>,
 ) -> Answer<Box<RawValue>> {
     let event = core.visible_event(&requester.user_id, &room, &event)?;
+    Ok(Json(core.client_event_for(&event, &requester.user_id, requester.device_id.as_deref(), true)?))
+}
+
+/// Answers the event, whichever room it is of.
+///
+/// # Errors
+/// As [`Core::visible_event_anywhere`].
+pub(crate) async fn get_any_event(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    PathArgs(event): PathArgs<OwnedEventId>,
+) -> Answer<Box<RawValue>> {
+    let event = core.visible_event_anywhere(&requester.user_id, &event)?;
     Ok(Json(core.client_event_for(&event, &requester.user_id, requester.device_id.as_deref(), true)?))
 }

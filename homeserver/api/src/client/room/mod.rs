@@ -9,6 +9,7 @@ mod joined_rooms;
 mod members;
 mod membership;
 mod messages;
+mod mutual;
 mod receipts;
 mod redact;
 mod relations;
@@ -32,6 +33,8 @@ use crate::{
 
 // MSC: 3266: Element asks here where the stable path is not advertised.
 const SUMMARY_UNSTABLE: &[&str] = &["unstable/im.nheko.summary"];
+// MSC: 2666: as it was before 1.19.
+const MUTUAL_UNSTABLE: &[&str] = &["unstable/uk.half-shot.msc2666"];
 
 /// The routes of this area.
 pub(crate) fn routes() -> Router<AppState> {
@@ -62,6 +65,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .client(V3, "/rooms/{room_id}/messages", get(messages::get))
         .client(V3, "/rooms/{room_id}/context/{event_id}", get(context::get))
         .client(V3, "/rooms/{room_id}/event/{event_id}", get(context::get_event))
+        .client(V3, "/events/{event_id}", get(context::get_any_event))
         .client(V3, "/rooms/{room_id}/receipt/{receipt_type}/{event_id}", post(receipts::post))
         .client(V3, "/rooms/{room_id}/read_markers", post(receipts::post_markers))
         .client(V3, "/rooms/{room_id}/initialSync", get(initial_sync::get_room))
@@ -77,6 +81,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .client(V1, "/rooms/{room_id}/timestamp_to_event", get(timestamp::get))
         .client(V1, "/rooms/{room_id}/hierarchy", get(space::get_hierarchy))
         .client(V1, "/room_summary/{room_id_or_alias}", get(space::get_summary))
+        .client(V1, "/mutual_rooms", get(mutual::get))
+        .client(MUTUAL_UNSTABLE, "/user/mutual_rooms", get(mutual::get))
         .client(SUMMARY_UNSTABLE, "/rooms/{room_id_or_alias}/summary", get(space::get_summary))
 }
 

@@ -21,6 +21,8 @@ pub(super) async fn versions() -> Answer {
             "org.matrix.msc3773": true,
             "org.matrix.msc3916.stable": true,
             "org.matrix.simplified_msc3575": true,
+            "uk.half-shot.msc2666.query_mutual_rooms": true,
+            "uk.half-shot.msc2666.query_mutual_rooms.stable": true,
             "uk.tcpip.msc4133": true,
             "uk.tcpip.msc4133.stable": true,
         },

@@ -66,6 +66,15 @@ impl Core {
         if self.can_see_event(user, &event)? { Ok(event) } else { Err(unknown()) }
     }
 
+    /// The event, of whichever room, if the user may see it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an event that is unknown, or not for this user.
+    pub fn visible_event_anywhere(&self, user: &UserId, id: &EventId) -> Result<EventRef, Error> {
+        let event = self.load_event(id)?.ok_or_else(|| Error::not_found("this event is not known, or not for you"))?;
+        self.visible_event(user, event.pdu.room_id(), id)
+    }
+
     /// The event and what is around it, as the user may see it.
     ///
     /// # Errors

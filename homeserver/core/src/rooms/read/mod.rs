@@ -6,6 +6,7 @@ mod filter;
 mod initial_sync;
 mod members;
 pub mod messages;
+pub mod mutual;
 pub mod relations;
 pub mod search;
 pub mod space;

@@ -2,6 +2,7 @@
 
 mod directory;
 mod history;
+mod lookups;
 mod relations;
 mod sliding;
 mod stream;

@@ -1,0 +1,66 @@
+//! Endpoints that look up one thing.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::{Server, enc};
+
+#[tokio::test]
+async fn mutual_rooms_are_those_both_are_joined_to() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let shared = alice.public_room().await;
+    bob.join(&shared).await;
+    alice.public_room().await;
+    alice.create(json!({"invite": [bob.user.clone()]})).await;
+    for path in ["v1/mutual_rooms", "unstable/uk.half-shot.msc2666/user/mutual_rooms"] {
+        let path = format!("/_matrix/client/{path}?user_id=");
+        let answer = alice.get(&format!("{path}{}", enc(&bob.user))).await;
+        assert_eq!(answer, json!({"joined": [shared], "count": 1}));
+        let answer = alice.get(&format!("{path}{}", enc("@nobody:us.example"))).await;
+        assert_eq!(answer, json!({"joined": [], "count": 0}));
+        for wrong in [enc(&alice.user), "alice".to_owned(), enc("@Ä:us.example"), format!("{}&from=x", enc(&bob.user))]
+        {
+            let (status, answer) = alice.ask(Method::GET, &format!("{path}{wrong}"), None).await;
+            assert_eq!((status, &answer["errcode"]), (StatusCode::BAD_REQUEST, &json!("M_INVALID_PARAM")), "{wrong}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_mutual_rooms_come_in_pages() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    for _ in 0..101 {
+        let room = alice.public_room().await;
+        bob.join(&room).await;
+    }
+    let path = format!("/_matrix/client/v1/mutual_rooms?user_id={}", enc(&bob.user));
+    let first = alice.get(&path).await;
+    assert_eq!((first["joined"].as_array().unwrap().len(), &first["count"]), (100, &json!(101)));
+    let second = alice.get(&format!("{path}&from={}", enc(first["next_batch"].as_str().unwrap()))).await;
+    assert_eq!((second["joined"].as_array().unwrap().len(), &second["count"]), (1, &json!(101)));
+    assert_eq!(second.get("next_batch"), None);
+}
+
+#[tokio::test]
+async fn an_event_is_found_without_its_room_by_those_who_may_see_it() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let room = alice.create(json!({})).await;
+    let said = alice.say(&room, "mine").await;
+    let path = format!("/events/{}", enc(&said));
+    assert_eq!(alice.get(&path).await["content"]["body"], "mine");
+    let (status, answer) = bob.ask(Method::GET, &path, None).await;
+    assert_eq!((status, &answer["errcode"]), (StatusCode::NOT_FOUND, &json!("M_NOT_FOUND")));
+}
+
+#[tokio::test]
+async fn without_turn_servers_the_answer_is_empty() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    assert_eq!(alice.get("/voip/turnServer").await, json!({}));
+}
