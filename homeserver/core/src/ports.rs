@@ -149,6 +149,29 @@ impl Finding {
     }
 }
 
+/// A form sent to a configured service: an identity provider's token endpoint.
+#[derive(Clone)]
+pub struct OutboundForm {
+    /// As in [`OutboundRequest`].
+    pub trusted: bool,
+    /// The whole URL.
+    pub url: String,
+    /// The form, encoded.
+    pub form: String,
+    /// Name and secret for `Authorization: Basic`.
+    pub basic: Option<(String, String)>,
+    /// How long to wait for the whole answer.
+    pub timeout: Duration,
+    /// The largest body accepted, bytes.
+    pub max_bytes: usize,
+}
+
+impl Debug for OutboundForm {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("OutboundForm").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 /// Other servers, reached.
 pub trait Federation: Send + Sync + Debug {
     /// Sends one request to a homeserver.
@@ -162,6 +185,14 @@ pub trait Federation: Send + Sync + Debug {
     /// # Errors
     /// As [`Federation::request`].
     fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>>;
+
+    /// Posts one form to a configured service.
+    ///
+    /// # Errors
+    /// As [`Federation::request`].
+    fn outbound_form(&self, _form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async { Err(PeerError::Resolve("forms cannot be sent from here".to_owned())) })
+    }
 
     /// Forgets that a server failed lately, because it was heard from.
     fn heard_from(&self, server: &ruma::ServerName);

@@ -20,6 +20,9 @@ use crate::{
 /// The error bodies that are worth reading, bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
+/// JSON, as almost everything.
+pub(crate) const JSON: &str = "application/json";
+
 /// A request, complete but for where it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
@@ -29,8 +32,10 @@ pub(crate) struct Outgoing {
     pub(crate) target: PathAndQuery,
     /// `Authorization`.
     pub(crate) authorization: Option<HeaderValue>,
-    /// A JSON text.
+    /// What is sent.
     pub(crate) body: Option<Bytes>,
+    /// What kind of text that is.
+    pub(crate) content_type: &'static str,
     /// How long to wait for everything.
     pub(crate) timeout: Duration,
     /// The largest body accepted.
@@ -157,7 +162,7 @@ fn build(route: &Route, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Pee
         builder = builder.header(AUTHORIZATION, authorization);
     }
     if let Some(body) = &body {
-        builder = builder.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
+        builder = builder.header(CONTENT_TYPE, outgoing.content_type).header(CONTENT_LENGTH, body.len());
     }
     builder.body(Full::new(body.unwrap_or_default())).map_err(malformed)
 }

@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, uri::PathAndQuery};
 use matron_core::{
     federation::keys::x_matrix,
-    ports::{Clock, Federation, FederationRequest, Finding, OutboundRequest, PeerError, PeerResponse, http_method},
+    ports::{
+        Clock, Federation, FederationRequest, Finding, OutboundForm, OutboundRequest, PeerError, PeerResponse,
+        http_method,
+    },
 };
 use matron_room::SigningKey;
 use ruma::{OwnedServerName, ServerName};
@@ -18,7 +22,7 @@ use crate::{
     config::{NetConfig, NetError},
     dial::Dialer,
     discovery::Discovery,
-    exchange::{Exchanger, Outgoing},
+    exchange::{Exchanger, JSON, Outgoing},
     guard::AddressGuard,
     network::{Network, SystemNetwork},
     pool::Pool,
@@ -134,6 +138,7 @@ impl NetFederation {
             target: target(&request.path_and_query)?,
             authorization,
             body: body(content)?,
+            content_type: JSON,
             method,
             timeout: request.timeout.min(self.longest),
             max_bytes: request.max_bytes,
@@ -157,12 +162,39 @@ impl NetFederation {
             target,
             authorization,
             body: body(request.body.as_ref().filter(|_| method != Method::GET))?,
+            content_type: JSON,
             method,
             timeout: request.timeout.min(self.longest),
             max_bytes: request.max_bytes,
         };
         self.exchanger.exchange(&key, &route, &outgoing).await?.into_response()
     }
+
+    async fn carry_form(&self, form: OutboundForm) -> Result<PeerResponse, PeerError> {
+        let url = Url::parse(&form.url).map_err(|_invalid| PeerError::Resolve("its URL is malformed".to_owned()))?;
+        let trust = if form.trusted { Trust::Configured } else { Trust::Named };
+        let (key, route, target) = target_of(&url, trust)?;
+        let authorization = form.basic.as_ref().map(|(name, secret)| basic(name, secret)).transpose()?;
+        let outgoing = Outgoing {
+            target,
+            authorization,
+            body: Some(Bytes::from(form.form)),
+            content_type: "application/x-www-form-urlencoded",
+            method: Method::POST,
+            timeout: form.timeout.min(self.longest),
+            max_bytes: form.max_bytes,
+        };
+        self.exchanger.exchange(&key, &route, &outgoing).await?.into_response()
+    }
+}
+
+/// SPEC: RFC 6749, section 2.3.1: both are form-encoded first.
+fn basic(name: &str, secret: &str) -> Result<HeaderValue, PeerError> {
+    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = STANDARD.encode(format!("{}:{}", encoded(name), encoded(secret)));
+    let mut value = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_invalid| unwritable())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Federation for NetFederation {
@@ -172,6 +204,10 @@ impl Federation for NetFederation {
 
     fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         Box::pin(self.carry_outbound(request))
+    }
+
+    fn outbound_form(&self, form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(self.carry_form(form))
     }
 
     fn heard_from(&self, server: &ServerName) {

@@ -141,6 +141,7 @@ impl NetFederation {
             method: Method::GET,
             target: PathAndQuery::from_static("/_matrix/federation/v1/version"),
             authorization: None,
+            content_type: crate::exchange::JSON,
             body: None,
             timeout: PATIENCE,
             max_bytes: 64 * 1024,

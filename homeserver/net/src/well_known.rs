@@ -177,6 +177,7 @@ async fn fetch(exchanger: &Exchanger, host: &str) -> Result<(OwnedServerName, u6
             method: Method::GET,
             target,
             authorization: None,
+            content_type: crate::exchange::JSON,
             body: None,
             timeout: FETCH_TIMEOUT,
             max_bytes: MAX_BYTES,

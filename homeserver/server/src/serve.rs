@@ -6,7 +6,7 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use matron_core::{
     Core,
-    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse},
+    ports::{Clock, Federation, FederationRequest, OutboundForm, OutboundRequest, PeerError, PeerResponse},
 };
 use matron_net::NetFederation;
 use matron_room::SigningKey;
@@ -164,6 +164,10 @@ impl Federation for Alone {
 
     fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         self.0.outbound(request)
+    }
+
+    fn outbound_form(&self, form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        self.0.outbound_form(form)
     }
 
     fn heard_from(&self, _server: &ServerName) {}

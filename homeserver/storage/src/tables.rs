@@ -169,7 +169,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::UiaSession, name: "uia_session", owner: "accounts", key: "session", value: "JSON", patient_data: "no", deletion: "expiry" },
     TableInfo { table: Table::OauthClient, name: "oauth_client", owner: "oauth", key: "client_id", value: "JSON", patient_data: "no", deletion: "no session, no room" },
     TableInfo { table: Table::OauthBrowser, name: "oauth_browser", owner: "oauth", key: "sha256(cookie)", value: "JSON", patient_data: "no", deletion: "sign-out, expiry" },
-    TableInfo { table: Table::OauthLink, name: "oauth_link", owner: "oauth", key: "provider,subject", value: "user_id", patient_data: "no", deletion: "deactivation" },
+    TableInfo { table: Table::OauthLink, name: "oauth_link", owner: "oauth", key: "provider,subject", value: "user_id", patient_data: "no", deletion: "never: a closed account stays closed" },
     TableInfo { table: Table::UserProfile, name: "user_profile", owner: "accounts", key: "user_id,field", value: "JSON value", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserThreepid, name: "user_threepid", owner: "accounts", key: "user_id,medium,address", value: "JSON", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserFilter, name: "user_filter", owner: "accounts", key: "user_id,filter_id", value: "JSON", patient_data: "no", deletion: "never" },

@@ -52,7 +52,7 @@ pub(super) async fn show(
         Some(browser) => browser.user_id.localpart().to_owned(),
         None => params.name.unwrap_or_default(),
     };
-    Ok(visit.answer(page(&core, visit.visitor.form_token(), &next, &name)))
+    Ok(visit.answer(page(&core, &visit.visitor.form_token(), &next, &name, params.again.is_some())))
 }
 
 /// The browser is signed in.
@@ -64,11 +64,11 @@ pub(super) async fn log_in(
     let next = safe_next(form.next.as_deref());
     match core.check_password(form.username.trim(), &form.password).await {
         Ok(user) => {
-            let visitor = core.sign_in_browser(&visit.visitor, &user).await?;
+            let visitor = core.sign_in_browser(&visit.visitor, &user, true).await?;
             Ok(visit.answer_as(&visitor, go_to(&next)?))
         }
         Err(error) => {
-            let page = page(&core, visit.visitor.form_token(), &next, form.username.trim()).refused(&error);
+            let page = page(&core, &visit.visitor.form_token(), &next, form.username.trim(), false).refused(&error);
             Ok(visit.answer(page))
         }
     }
@@ -83,7 +83,7 @@ pub(super) async fn log_out(
     Ok(visit.answer_as(&visitor, go_to(&safe_next(form.next.as_deref())).into_response()))
 }
 
-fn page(core: &Arc<Core>, form_token: String, next: &str, name: &str) -> Page {
+fn page(core: &Arc<Core>, form_token: &str, next: &str, name: &str, again: bool) -> Page {
     let mut body = format!(
         "<p>Sign in to your account on <strong>{server}</strong>.</p>\
          <form method=\"post\" action=\"/account/login\">{token}\
@@ -94,15 +94,16 @@ fn page(core: &Arc<Core>, form_token: String, next: &str, name: &str) -> Page {
          <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>\
          <button type=\"submit\">Sign in</button></form>",
         server = esc(core.server_name.as_str()),
-        token = form_token_field(&form_token),
+        token = form_token_field(form_token),
         next = esc(next),
         name = esc(name),
     );
     for upstream in &core.settings.oauth.upstreams {
         body.push_str(&format!(
-            "<p><a class=\"button\" href=\"/account/upstream/{}?next={}\">Continue with {}</a></p>",
+            "<p><a class=\"button\" href=\"/account/upstream/{}?next={}{}\">Continue with {}</a></p>",
             esc(&upstream.id),
             encoded(next),
+            if again { "&amp;again=1" } else { "" },
             esc(&upstream.name),
         ));
     }

@@ -12,6 +12,7 @@ mod manage;
 mod register;
 mod sso;
 mod static_files;
+mod upstream;
 mod visit;
 
 use axum::{Router, routing::get, routing::post};
@@ -35,6 +36,8 @@ pub fn routes() -> Router<AppState> {
         .route("/account/profile", post(manage::set_profile))
         .route("/account/register", get(register::show).post(register::register))
         .route("/account/sso", get(sso::ask).post(sso::agree))
+        .route("/account/upstream/{idp_id}", get(upstream::begin))
+        .route("/account/upstream/{idp_id}/callback", get(upstream::finish))
         .route("/account/style.css", get(static_files::style))
         .route("/_matrix/static/client/login/", get(static_files::login_page))
         .route("/_matrix/static/client/login/login.js", get(static_files::login_script))

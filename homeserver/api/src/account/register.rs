@@ -55,7 +55,7 @@ pub(super) async fn register(
     };
     match made {
         Ok(user) => {
-            let visitor = core.sign_in_browser(&visit.visitor, &user).await?;
+            let visitor = core.sign_in_browser(&visit.visitor, &user, true).await?;
             Ok(visit.answer_as(&visitor, go_to(&next)?))
         }
         Err(error) => Ok(visit.answer(page(&core, &visit.visitor.form_token(), &next, name).refused(&error))),

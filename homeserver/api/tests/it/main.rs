@@ -25,4 +25,6 @@ mod server;
 #[cfg(test)]
 mod sso;
 #[cfg(test)]
+mod upstream;
+#[cfg(test)]
 mod user_data;

@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use matron_core::{
     Core, Parts, Settings,
     appservices::Registration as AppserviceRegistration,
-    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse},
+    ports::{Clock, Federation, FederationRequest, OutboundForm, OutboundRequest, PeerError, PeerResponse},
     settings::{Registration, RegistrationMode},
 };
 use matron_storage::{EngineKind, KeyRing, MasterKey};
@@ -39,6 +39,7 @@ impl Clock for TestClock {
 pub(crate) struct Outside {
     sent: Mutex<Vec<OutboundRequest>>,
     answers: Mutex<VecDeque<Result<Value, u16>>>,
+    forms: Mutex<Vec<OutboundForm>>,
     arrived: Notify,
 }
 
@@ -62,6 +63,24 @@ impl Outside {
         tokio::time::timeout(Duration::from_secs(20), all).await.expect("the requests leave")
     }
 
+    /// The forms that left.
+    pub(crate) fn forms(&self) -> Vec<OutboundForm> {
+        self.forms.lock().clone()
+    }
+
+    fn next_answer(&self) -> Result<PeerResponse, PeerError> {
+        match self.answers.lock().pop_front().unwrap_or_else(|| Ok(json!({}))) {
+            Ok(body) => Ok(PeerResponse {
+                status: 200,
+                content_type: Some("application/json".to_owned()),
+                content_disposition: None,
+                location: None,
+                body: body.to_string().into(),
+            }),
+            Err(status) => Err(PeerError::Status { status, body: Value::Null }),
+        }
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.sent.lock().len()
     }
@@ -73,21 +92,16 @@ impl Federation for Outside {
     }
 
     fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
-        let answer = self.answers.lock().pop_front().unwrap_or_else(|| Ok(json!({})));
+        let answer = self.next_answer();
         self.sent.lock().push(request);
         self.arrived.notify_waiters();
-        Box::pin(async move {
-            match answer {
-                Ok(body) => Ok(PeerResponse {
-                    status: 200,
-                    content_type: Some("application/json".to_owned()),
-                    content_disposition: None,
-                    location: None,
-                    body: body.to_string().into(),
-                }),
-                Err(status) => Err(PeerError::Status { status, body: Value::Null }),
-            }
-        })
+        Box::pin(async move { answer })
+    }
+
+    fn outbound_form(&self, form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        self.forms.lock().push(form);
+        let answer = self.next_answer();
+        Box::pin(async move { answer })
     }
 
     fn heard_from(&self, _server: &ruma::ServerName) {}

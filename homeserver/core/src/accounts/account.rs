@@ -39,6 +39,9 @@ pub struct Account {
     /// Counts what ends every browser's sign-in: a new password, logging out everywhere, closing.
     #[serde(skip_serializing_if = "is_zero")]
     pub browser_epoch: u64,
+    /// Who this is at identity providers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<crate::oauth::Identity>,
     /// The application service that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub appservice: Option<String>,
@@ -110,7 +113,7 @@ impl Core {
     ///
     /// # Errors
     /// `M_USER_IN_USE`; [`Error::Store`].
-    pub(super) async fn insert_account(&self, user: &UserId, account: &Account, mut extra: Batch) -> Result<(), Error> {
+    pub(crate) async fn insert_account(&self, user: &UserId, account: &Account, mut extra: Batch) -> Result<(), Error> {
         let key = account_key(user);
         extra.expect_absent(Table::UserAccount, key.clone());
         extra.put(Table::UserAccount, key, to_json(account)?);

@@ -258,7 +258,7 @@ impl Core {
     }
 
     /// The user id of a name that is well-formed, free, and reserved by nobody else.
-    pub(super) fn free_user_id(&self, name: &str, appservice: Option<&str>) -> Result<OwnedUserId, Error> {
+    pub(crate) fn free_user_id(&self, name: &str, appservice: Option<&str>) -> Result<OwnedUserId, Error> {
         let name = name.to_ascii_lowercase();
         // Application services often give whole user ids.
         let name = match (appservice, name.strip_prefix('@').and_then(|rest| rest.split_once(':'))) {
@@ -278,7 +278,7 @@ impl Core {
     }
 
     /// The user id of a localpart here.
-    pub(super) fn local_user(&self, localpart: &str) -> Result<OwnedUserId, Error> {
+    pub(crate) fn local_user(&self, localpart: &str) -> Result<OwnedUserId, Error> {
         let user = UserId::parse_with_server_name(localpart, &self.server_name);
         user.ok()
             .filter(|user| user.as_str().len() <= 255)

@@ -110,17 +110,17 @@ impl Core {
         Ok(Some(Browser { user_id: row.user_id, is_fresh }))
     }
 
-    /// The user is signed in at this browser, under a new cookie.
+    /// The user is signed in at this browser, under a new cookie; `is_fresh` if they have just proved who they are.
     ///
     /// # Errors
     /// `M_USER_LOCKED`, `M_USER_DEACTIVATED`.
-    pub async fn sign_in_browser(&self, before: &Visitor, user: &UserId) -> Result<Visitor, Error> {
+    pub async fn sign_in_browser(&self, before: &Visitor, user: &UserId, is_fresh: bool) -> Result<Visitor, Error> {
         let account = self.check_may_sign_in(user)?;
         let visitor = Visitor::new();
         let now_ms = self.now_ms();
         let row = Row {
             user_id: user.to_owned(),
-            signed_in_ms: now_ms,
+            signed_in_ms: if is_fresh { now_ms } else { 0 },
             expires_at_ms: now_ms.saturating_add(LIFETIME_MS),
             epoch: account.browser_epoch,
         };
@@ -128,7 +128,7 @@ impl Core {
         batch.delete(Table::OauthBrowser, hash_token(&before.cookie));
         batch.put(Table::OauthBrowser, hash_token(&visitor.cookie), to_json(&row)?);
         self.commit(batch).await?;
-        Ok(Visitor { browser: Some(Browser { user_id: user.to_owned(), is_fresh: true }), ..visitor })
+        Ok(Visitor { browser: Some(Browser { user_id: user.to_owned(), is_fresh }), ..visitor })
     }
 
     /// Nobody is signed in at this browser any more.

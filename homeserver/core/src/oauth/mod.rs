@@ -15,6 +15,7 @@ mod revoke;
 mod scope;
 mod sso;
 mod token;
+mod upstream;
 
 pub use authorize::{AuthorizationRequest, Authorized, ResponseMode, Wanted};
 pub use browser::{Browser, Visitor};
@@ -24,6 +25,7 @@ pub use error::{OAuthError, Refusal};
 pub use scope::Scope;
 pub use sso::SsoTarget;
 pub use token::{TokenRequest, Tokens};
+pub use upstream::{Identity, UpstreamAnswer, UpstreamSignIn};
 
 use std::num::NonZeroUsize;
 
@@ -44,6 +46,8 @@ pub struct State {
     devices: Mutex<device_grant::Pending>,
     /// How many clients are registered, once counted.
     clients: Mutex<client::Count>,
+    /// See [`upstream`].
+    upstream: upstream::State,
 }
 
 impl Default for State {
@@ -52,6 +56,7 @@ impl Default for State {
             codes: Mutex::new(authorize::Codes::new(MAX_CODES)),
             devices: Mutex::default(),
             clients: Mutex::default(),
+            upstream: upstream::State::default(),
         }
     }
 }

@@ -1,0 +1,97 @@
+//! Whose account a provider's person has.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use matron_storage::{Batch, CommitError, Key, Table};
+use ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+
+use super::claims::Facts;
+use crate::{Core, Error, accounts::Account, house::to_json, settings::Upstream};
+
+/// Somebody at a provider whose account this is, with what the provider said of them at the last sign-in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The provider's id in the settings.
+    pub provider: String,
+    /// Who they are there; never changes.
+    pub subject: String,
+    /// Their number as staff.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staff_number: Option<String>,
+    /// The organisation that they belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
+    /// Their roles.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<String>,
+}
+
+impl Core {
+    /// The account of this person; made, or taken over, where the settings allow that.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` where they do not; `M_EXCLUSIVE`, `M_INVALID_USERNAME` for a name that nobody may have.
+    pub(super) async fn account_of_identity(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        facts: Facts,
+    ) -> Result<OwnedUserId, Error> {
+        let link = Key::new().text(&upstream.id).text(&facts.subject);
+        let identity = Identity {
+            provider: upstream.id.clone(),
+            subject: facts.subject,
+            staff_number: facts.staff_number,
+            organisation: facts.organisation,
+            roles: facts.roles,
+        };
+        if let Some(user) = self.load::<OwnedUserId>(Table::OauthLink, &link)? {
+            self.note_identity(&user, identity).await?;
+            return Ok(user);
+        }
+        let user = self.local_user(&facts.localpart)?;
+        let mut batch = Batch::new();
+        batch.expect_absent(Table::OauthLink, link.clone());
+        batch.put(Table::OauthLink, link, to_json(&user)?);
+        if let Some(account) = self.account(&user)? {
+            // An operator's account is never given away by somebody else's word.
+            if !upstream.link_existing || account.deactivated || account.admin || account.appservice.is_some() {
+                return Err(Error::forbidden(format!(
+                    "the name {user} is taken here; ask the operator of this server to connect it with {}",
+                    upstream.name
+                )));
+            }
+            match self.store.submit(batch).await {
+                Ok(_) => {}
+                Err(CommitError::Conflict(_)) => return Err(Error::LimitExceeded { retry_after_ms: 1_000 }),
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
+            self.note_identity(&user, identity).await?;
+            return Ok(user);
+        }
+        if !upstream.create_accounts {
+            return Err(Error::forbidden("you have no account here; ask the operator of this server for one"));
+        }
+        let user = self.free_user_id(&facts.localpart, None)?;
+        let account = Account { created_ms: self.now_ms(), identities: vec![identity], ..Account::default() };
+        self.insert_account(&user, &account, batch).await?;
+        if let Some(name) = facts.display_name {
+            let name: String = name.chars().take(256).collect();
+            self.set_profile_field(&user, "displayname", Some(name.into())).await?;
+        }
+        Ok(user)
+    }
+
+    /// What the provider said is known, if it is new.
+    async fn note_identity(&self, user: &UserId, identity: Identity) -> Result<(), Error> {
+        if self.account(user)?.is_some_and(|account| account.identities.contains(&identity)) {
+            return Ok(());
+        }
+        self.update_account(user, |account| {
+            account.identities.retain(|known| known.provider != identity.provider || known.subject != identity.subject);
+            account.identities.push(identity.clone());
+            Ok(())
+        })
+        .await
+    }
+}
