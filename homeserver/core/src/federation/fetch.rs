@@ -84,11 +84,18 @@ impl Core {
             path_and_query,
             body,
             signed: true,
-            timeout,
+            timeout: self.next_question(timeout)?,
             max_bytes,
         };
-        let response = self.federation.request(request).await.map_err(peer_error)?;
-        parse_answer(response.body).await
+        match self.federation.request(request).await {
+            Ok(response) => parse_answer(response.body).await,
+            Err(error) => {
+                if matches!(error, PeerError::Timeout) {
+                    self.let_us_wait(server);
+                }
+                Err(peer_error(error))
+            }
+        }
     }
 
     /// The events of these JSON texts whose format and signatures are right, in their order; the others are dropped.
@@ -165,7 +172,8 @@ impl Core {
     }
 
     /// The events are known, as outliers, in the order of their authority; those that their own auth events do
-    /// not allow are kept as rejected.
+    /// not allow are kept as rejected. Those whose auth events are unknown are left out: whoever gives an event without
+    /// its authority does not decide that it is rejected.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -176,6 +184,12 @@ impl Core {
         let mut batch = Batch::new();
         for pdu in events {
             if self.load_event(pdu.event_id())?.is_some() {
+                continue;
+            }
+            let authority = pdu.auth_event_ids_with_create();
+            let new: Vec<_> = authority.into_iter().filter(|id| !judged.contains_key(id)).collect();
+            if !self.unknown_of(new)?.is_empty() {
+                tracing::debug!(event.id = %pdu.event_id(), "an event came without its authority");
                 continue;
             }
             let usable = self.check_by_auth_events(&pdu, &judged).is_ok();

@@ -3,6 +3,7 @@
 pub mod acl;
 mod backfill;
 mod client;
+mod errand;
 mod fetch;
 pub mod graph;
 pub mod handshake;
@@ -17,7 +18,7 @@ pub(crate) use fetch::peer_error;
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
@@ -26,7 +27,16 @@ pub struct State {
     pub(crate) keys: keys::State,
     /// One receiver per room at a time, so that nothing is fetched twice.
     turns: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+    /// One transaction per peer at a time, as the specification demands of its sender.
+    transactions: Mutex<HashMap<OwnedServerName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Peers for whose events nothing is fetched for a while.
+    pub(crate) paused: errand::Paused,
+    /// How many transactions were taken: old answers are forgotten every so often.
+    pub(crate) taken: std::sync::atomic::AtomicU64,
 }
+
+/// How many transactions of one peer wait for the one before.
+const MAX_WAITING: usize = 16;
 
 impl State {
     /// What a receiver of this room's events must hold.
@@ -36,5 +46,15 @@ impl State {
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         }
         Arc::clone(turns.entry(room.to_owned()).or_default())
+    }
+
+    /// What a receiver of this peer's transactions must hold; `None` if too many wait for it already.
+    pub(crate) fn transaction_turn(&self, peer: &ServerName) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut turns = self.transactions.lock();
+        if turns.len() > 1024 {
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        let turn = turns.entry(peer.to_owned()).or_default();
+        (Arc::strong_count(turn) <= MAX_WAITING).then(|| Arc::clone(turn))
     }
 }

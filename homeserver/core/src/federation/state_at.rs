@@ -97,8 +97,12 @@ impl Core {
             let ids: BTreeSet<OwnedEventId> = set.values().cloned().collect();
             let arrives = arriving.filter(|pdu| ids.contains(pdu.event_id()));
             let authorities = arrives.map(Pdu::auth_event_ids_with_create).unwrap_or_default();
+            let under_way: Vec<_> = ids.iter().filter_map(|id| self.rooms.under_way(id)).collect();
+            let awaited = under_way.iter().flat_map(|event| event.pdu.auth_event_ids_with_create());
+            let authorities: Vec<_> = authorities.into_iter().chain(awaited).collect();
             let mut chain = self.auth_chain(ids.iter().chain(&authorities).map(|id| &**id))?;
             chain.extend(arrives.map(|pdu| pdu.event_id().to_owned()));
+            chain.extend(under_way.iter().map(|event| event.id().to_owned()));
             chains.push(chain);
             sets.push(set);
         }
@@ -106,7 +110,8 @@ impl Core {
             if let Some(pdu) = arriving.filter(|pdu| pdu.event_id() == id) {
                 return Some(pdu.clone());
             }
-            self.load_event(id).ok().flatten().filter(|event| event.is_usable()).map(|event| event.pdu.clone())
+            let known = self.rooms.under_way(id).or_else(|| self.load_event(id).ok().flatten());
+            known.filter(|event| event.is_usable()).map(|event| event.pdu.clone())
         };
         let resolved = resolve(version, &sets, chains, fetch)
             .map_err(|error| Error::internal(format!("states could not be resolved: {error}")))?;

@@ -87,7 +87,8 @@ impl Append {
 pub struct Appending {
     pending: Pending,
     room: Arc<Room>,
-    event: StoredEvent,
+    event: EventRef,
+    under_way: super::UnderWay,
     form: Option<SlotForm>,
     position_index: u32,
     guard: ChangeGuard,
@@ -271,6 +272,8 @@ impl Core {
             self.write_outbox_event(&mut batch, destination, pdu.event_id(), position_index)?;
         }
 
+        let event = Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false });
+        let under_way = self.rooms.set_out(Arc::clone(&event));
         // INVARIANT: announced before it is submitted, so that no sync steps over it.
         let guard = self.rooms.changes.begin(room.id());
         let pending = self.store.submit(batch);
@@ -291,11 +294,11 @@ impl Core {
             inner.keep_pdu(pdu.clone());
         }
         let context = self.push_context(inner)?;
-        let event = StoredEvent { pdu, record, content_gone: false };
         Ok(Appending {
             pending,
             room: Arc::clone(room),
             event,
+            under_way,
             form: form.filter(|_| status == Status::Accepted),
             position_index,
             guard,
@@ -316,7 +319,8 @@ impl Core {
         let Appending {
             pending,
             room,
-            mut event,
+            event,
+            under_way,
             form,
             position_index,
             guard,
@@ -338,6 +342,7 @@ impl Core {
             }
         };
         let position = committed.position(position_index);
+        let mut event = StoredEvent::clone(&event);
         event.record.timeline = match form {
             Some(SlotForm::Timeline) => (1 << 63) | position.0,
             Some(SlotForm::Backfill) => (1_u64 << 63).saturating_sub(position.0),
@@ -351,6 +356,7 @@ impl Core {
             self.rooms.forget_unrelated(&target);
         }
         self.rooms.cache_event(self.rooms.generation(), &event);
+        drop(under_way);
         for user in &affected {
             self.rooms.forget_user(user);
         }

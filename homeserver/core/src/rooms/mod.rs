@@ -69,6 +69,8 @@ pub struct State {
     groups: Mutex<LruCache<GroupId, (StateMap, u32)>>,
     pub(crate) users: Mutex<LruCache<ruma::OwnedUserId, Arc<members::UserRooms>>>,
     pub(crate) txns: Mutex<LruCache<Vec<u8>, OwnedEventId>>,
+    /// Events on their way to the disk: part of their rooms already, shown to nobody yet.
+    under_way: Arc<Mutex<HashMap<OwnedEventId, EventRef>>>,
     /// Which transaction made an event, for the device that sent it.
     pub(crate) sent: Mutex<LruCache<OwnedEventId, send::Txn>>,
     /// Events that nothing relates to.
@@ -79,6 +81,19 @@ pub struct State {
     pub changes: Arc<ChangeLog>,
     /// Rooms that are being joined over federation, so that two joins share one handshake.
     pub(crate) joining: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// An event on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    all: Arc<Mutex<HashMap<OwnedEventId, EventRef>>>,
+    id: OwnedEventId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.id);
+    }
 }
 
 fn cache<K: std::hash::Hash + Eq, V>(size: usize) -> Mutex<LruCache<K, V>> {
@@ -94,6 +109,7 @@ impl Default for State {
             groups: cache(GROUP_CACHE),
             users: cache(USER_CACHE),
             txns: cache(TXN_CACHE),
+            under_way: Arc::default(),
             sent: cache(TXN_CACHE),
             unrelated: cache(EVENT_CACHE),
             relation_generation: AtomicU64::new(0),
@@ -104,6 +120,18 @@ impl Default for State {
 }
 
 impl State {
+    /// The event, if it is on its way to the disk.
+    pub(crate) fn under_way(&self, id: &EventId) -> Option<EventRef> {
+        self.under_way.lock().get(id).cloned()
+    }
+
+    /// The event is on its way to the disk, for as long as what this gives lives.
+    pub(crate) fn set_out(&self, event: EventRef) -> UnderWay {
+        let id = event.id().to_owned();
+        self.under_way.lock().insert(id.clone(), event);
+        UnderWay { all: Arc::clone(&self.under_way), id }
+    }
+
     pub(crate) fn cached_event(&self, id: &EventId) -> Option<EventRef> {
         self.events.lock().get(id).cloned()
     }

@@ -12,7 +12,7 @@ use crate::{
     federation::state_at::NamedState,
     governance::RemoteVerdict,
     rooms::{
-        Room, StateKey, Status,
+        GroupId, Room, StateKey, Status,
         append::{Append, Appending, Place},
         room::Inner,
     },
@@ -36,6 +36,9 @@ struct Outside<'a> {
     /// The server that it came from, if the others hear of it from us.
     relay_from: Option<&'a ServerName>,
 }
+
+/// The graph has no more ends than this.
+const MAX_EXTREMITIES: usize = 20;
 
 /// How often an append is tried anew when another writer was first.
 const TRIES: usize = 4;
@@ -76,7 +79,7 @@ impl Core {
         };
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;
-        let received = self.receive_verified(origin, &room, pdu, true).await;
+        let received = self.on_errand(origin, self.receive_verified(origin, &room, pdu, true)).await;
         match received {
             Err(error @ Error::Store(_)) => Err(error),
             other => Ok(Some((id, other))),
@@ -121,6 +124,10 @@ impl Core {
         let before = self.state_before_event(&mut batch, origin, room, &pdu, may_fetch_history).await?;
         // What was fetched for that often holds what the event itself refers to.
         self.fetch_missing_auth(origin, &pdu).await?;
+        if !self.unknown_of(pdu.auth_event_ids_with_create())?.is_empty() {
+            // Not rejected: whoever brings it with its authority may still be heard.
+            return Err(Error::Peer("the authority of this event is missing, and its sender does not give it".into()));
+        }
         if let Err(sentence) = self.check_by_auth_events(&pdu, &std::collections::HashMap::new()) {
             return self.keep_rejected(room, &pdu, &sentence, &before, batch).await;
         }
@@ -233,6 +240,8 @@ impl Core {
         let status = match self.authorise(inner, pdu) {
             // What it lacks may be held too: both are judged again when facts arrive.
             Err(Error::Forbidden(_)) if judged.verdict() == RemoteVerdict::Hold => Status::Held,
+            // And what policy refuses is nobody's to read, other servers included.
+            Err(Error::Forbidden(_)) if judged.verdict() == RemoteVerdict::Withhold => Status::Withheld,
             Err(Error::Forbidden(sentence)) => {
                 tracing::debug!(room.id = %room.id(), event.id = %pdu.event_id(), reason = %sentence, "an event is soft-failed");
                 Status::SoftFailed
@@ -297,19 +306,48 @@ impl Core {
             return Ok(());
         }
         let mut states = Vec::with_capacity(left.len() + 1);
-        for (id, _) in &left {
-            if let Some(event) = self.load_event(id)? {
+        let mut ends = Vec::with_capacity(left.len() + 1);
+        for end in left {
+            // What is on its way to the disk is an end already.
+            let known = self.rooms.under_way(&end.0);
+            if let Some(event) = known.map_or_else(|| self.load_event(&end.0), |event| Ok(Some(event)))? {
                 states.push(self.state_after(&mut item.with, &event)?);
+                ends.push(end);
             }
         }
         states.push(after);
+        ends.push((pdu.event_id().to_owned(), pdu.depth()));
+        let groups: Vec<_> = states.iter().map(|state| state.group).collect();
         let resolved = self.resolve_states_with(&mut item.with, room.version(), states, Some(pdu))?.state;
         item.current_after = Some(self.without_withheld(inner, resolved)?);
-        let mut ends = left;
-        ends.push((pdu.event_id().to_owned(), pdu.depth()));
-        let surplus = ends.len().saturating_sub(20);
-        ends.drain(..surplus);
+        if ends.len() > MAX_EXTREMITIES {
+            ends.remove(superfluous(&groups));
+        }
         item.extremities = Some(ends);
         Ok(())
+    }
+}
+
+/// Which end of the graph can go: the oldest with whose state another ends too, so that nothing of the room's state is lost
+/// with it; if there is none, the newest, so that nobody can push others' ends out by adding ends.
+fn superfluous(groups: &[GroupId]) -> usize {
+    let newest = groups.len().saturating_sub(1);
+    groups
+        .iter()
+        .enumerate()
+        .position(|(at, group)| groups.iter().skip(at + 1).any(|other| other == group))
+        .unwrap_or(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_goes_only_if_its_state_stays() {
+        let groups = |names: &[u8]| names.iter().map(|name| GroupId([*name; 16])).collect::<Vec<_>>();
+        assert_eq!(superfluous(&groups(&[1, 2, 3, 2])), 1);
+        assert_eq!(superfluous(&groups(&[1, 2, 3])), 2);
+        assert_eq!(superfluous(&groups(&[1, 1, 1])), 0);
     }
 }

@@ -1,18 +1,41 @@
 //! `PUT /_matrix/federation/v1/send/{txnId}` (Server-Server API, "Transactions").
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
-use matron_storage::{Batch, Key, Table};
+use matron_storage::{Batch, Key, Order, Table};
 use ruma::{OwnedRoomId, ServerName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{Core, Error, house::to_json};
+use crate::{
+    Core, Error,
+    house::{from_json, to_json},
+};
 
 /// Events in a transaction (Server-Server API).
 const MAX_PDUS: usize = 50;
 /// Ephemeral units in a transaction.
 const MAX_EDUS: usize = 100;
+
+/// How long an answer is kept, so that the same transaction gets it again, ms.
+const ANSWER_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// Old answers are looked for once in so many transactions.
+const FORGET_EVERY: u64 = 64;
+/// How many answers are looked at then.
+const FORGET_PAGE: usize = 512;
+
+/// A row of `inbox_txn`.
+#[derive(Serialize, Deserialize)]
+struct Answered {
+    /// When it was answered, ms; 0 in rows of before this was noted.
+    #[serde(default)]
+    at_ms: u64,
+    /// The answer, as it was given.
+    pdus: Map<String, Value>,
+}
 
 /// What a peer sends.
 #[derive(Debug, Deserialize)]
@@ -44,7 +67,8 @@ impl Core {
     /// Every event of the transaction is judged and every ephemeral unit told; the same transaction gives the same answer.
     ///
     /// # Errors
-    /// [`Error::InvalidParam`] for more than 50 events or 100 units; [`Error::Store`].
+    /// [`Error::InvalidParam`] for more than 50 events or 100 units; [`Error::LimitExceeded`] for a peer that sends many at
+    /// once; [`Error::Store`].
     pub async fn receive_transaction(
         self: &Arc<Self>,
         origin: &ServerName,
@@ -55,9 +79,12 @@ impl Core {
             return Err(Error::invalid("a transaction has at most 50 events and 100 ephemeral units"));
         }
         self.heard_from_peer(origin);
+        // SPEC: v1.19 Server-Server API, "Transactions": a server waits for the answer before it sends the next.
+        let turn = self.inbound.transaction_turn(origin).ok_or(Error::LimitExceeded { retry_after_ms: 5_000 })?;
+        let _turn = turn.lock().await;
         let key = Key::new().text(origin).text(txn_id);
-        if let Some(answer) = self.load::<Value>(Table::InboxTxn, &key)? {
-            return Ok(answer);
+        if let Some(answered) = self.load::<Answered>(Table::InboxTxn, &key)? {
+            return Ok(json!({"pdus": answered.pdus}));
         }
         let mut by_room: BTreeMap<OwnedRoomId, Vec<Box<RawValue>>> = BTreeMap::new();
         for raw in transaction.pdus {
@@ -77,11 +104,33 @@ impl Core {
                 tracing::debug!(peer.name = %origin, edu.kind = %edu.edu_type, %error, "an ephemeral unit is ignored");
             }
         }
-        let answer = json!({"pdus": results});
         let mut batch = Batch::new();
-        batch.put(Table::InboxTxn, key, to_json(&answer)?);
+        let answered = Answered { at_ms: self.now_ms(), pdus: results };
+        batch.put(Table::InboxTxn, key, to_json(&answered)?);
+        if self.inbound.taken.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
+            self.forget_answers(&mut batch, origin)?;
+        }
         self.commit(batch).await?;
-        Ok(answer)
+        Ok(json!({"pdus": answered.pdus}))
+    }
+
+    /// The batch takes away answers to this peer that are too old to be asked for again.
+    fn forget_answers(&self, batch: &mut Batch, origin: &ServerName) -> Result<(), Error> {
+        let limit_ms = self.now_ms().saturating_sub(ANSWER_KEPT_MS);
+        // Ids are hashes: from anywhere in the row of keys on lies an equal share of the old ones.
+        let mut range = Key::new().text(origin).prefix();
+        let middle = Key::new().text(origin).text(char::from(rand::random_range(b'0'..=b'z')).to_string());
+        if rand::random() {
+            range.start = middle.into();
+        } else {
+            range.end = Some(middle.into());
+        }
+        for (key, value) in self.store.scan(Table::InboxTxn, &range, Order::Descending, FORGET_PAGE)? {
+            if from_json::<Answered>(Table::InboxTxn, &value)?.at_ms < limit_ms {
+                batch.delete(Table::InboxTxn, key);
+            }
+        }
+        Ok(())
     }
 
     async fn receive_in_room(
