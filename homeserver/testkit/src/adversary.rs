@@ -205,6 +205,14 @@ impl Adversary {
     /// # Panics
     /// If it is not let in.
     pub async fn join(&self, server: &TestServer, room: &RoomId, localpart: &str) -> Foothold {
+        self.join_with(server, room, localpart, json!({})).await
+    }
+
+    /// As [`Adversary::join`], with more in the member event.
+    ///
+    /// # Panics
+    /// If it is not let in.
+    pub async fn join_with(&self, server: &TestServer, room: &RoomId, localpart: &str, more: Value) -> Foothold {
         let user = OwnedUserId::try_from(format!("@{localpart}:{}", self.name)).unwrap();
         let versions: String = RoomVersion::supported().iter().map(|one| format!("&ver={}", one.as_str())).collect();
         let (room_part, user_part) = (part(room.as_str()), part(user.as_str()));
@@ -214,7 +222,11 @@ impl Adversary {
         let version = RoomVersion::find(template["room_version"].as_str().unwrap()).unwrap();
         let ids =
             |field: &str| -> Vec<OwnedEventId> { serde_json::from_value(template["event"][field].clone()).unwrap() };
-        let join = Draft::new(version, room, &user, "m.room.member", template["event"]["content"].clone())
+        let mut content = template["event"]["content"].clone();
+        for (field, value) in more.as_object().into_iter().flatten() {
+            content[field] = value.clone();
+        }
+        let join = Draft::new(version, room, &user, "m.room.member", content)
             .state_key(user.as_str())
             .after_ids(ids("prev_events"))
             .authorised_by(ids("auth_events"))

@@ -15,7 +15,7 @@ use matron_core::{
     ports::{FederationRequest, PeerError, PeerResponse, http_method::Method},
 };
 use matron_room::SigningKey;
-use matron_storage::{KeyRange, Order, Table};
+use matron_storage::{Key, Order, Table};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tower::ServiceExt as _;
@@ -156,7 +156,7 @@ impl TestNet {
         self.inner.lock().asked.get(server).copied().unwrap_or(0)
     }
 
-    /// Nothing waits in any of these servers' outboxes: everything that can be told has been told and dealt with.
+    /// None of these servers has anything to tell another of them: all has been told and dealt with.
     ///
     /// The clock moves on meanwhile, past every backoff.
     ///
@@ -164,7 +164,10 @@ impl TestNet {
     /// If it takes longer than a minute.
     pub async fn settle(&self, servers: &[&TestServer]) {
         let empty = |server: &&TestServer| {
-            server.core.store.scan(Table::OutboxRow, &KeyRange::all(), Order::Ascending, 1).unwrap().is_empty()
+            servers.iter().all(|to| {
+                let waiting = Key::new().text(&to.name).prefix();
+                server.core.store.scan(Table::OutboxRow, &waiting, Order::Ascending, 1).unwrap().is_empty()
+            })
         };
         let all = async {
             while !servers.iter().all(empty) {

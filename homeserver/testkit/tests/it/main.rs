@@ -7,4 +7,12 @@ mod federated;
 #[cfg(test)]
 mod forks;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod partition;
+#[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod policy_server;
+#[cfg(test)]
+mod wire;
