@@ -1,9 +1,10 @@
 //! `/account/link`: a person enters the code that a device shows.
 
-use std::sync::Arc;
-
 use axum::{extract::State, response::Response};
-use matron_core::{Core, oauth::DeviceWanted};
+use matron_core::{
+    Error,
+    oauth::{Browser, DeviceWanted},
+};
 use serde::Deserialize;
 
 use super::{
@@ -13,8 +14,12 @@ use super::{
 };
 use crate::{AppState, extract::Query};
 
-/// What a code that is not known costs of the budget of its user: a few slips are free.
-const WRONG_CODE_COST: f64 = 20.0;
+/// What looking a code up costs of its user's budget, whether it is known or not: codes are short.
+const TRY_COST: f64 = 20.0;
+
+fn spend_a_try(state: &AppState, browser: &Browser) -> Result<(), Error> {
+    state.limiter.take(&format!("user code {}", browser.user_id), TRY_COST, state.core.now_ms())
+}
 
 #[derive(Deserialize)]
 pub(super) struct Params {
@@ -44,31 +49,30 @@ pub(super) async fn ask(
     let Some(code) = params.user_code.filter(|code| !code.trim().is_empty()) else {
         return Ok(visit.answer(code_page()));
     };
-    let budget = format!("user code {}", browser.user_id);
-    state.limiter.take(&budget, 0.0, core.now_ms())?;
+    spend_a_try(&state, &browser)?;
     match core.find_waiting_device(&code) {
         Ok(wanted) => {
             let form_token = visit.visitor.form_token();
-            let about = about_client(&wanted.client, &browser, wanted.scope.device_id.as_str(), false);
+            let known = core.find_device(&browser.user_id, &wanted.scope.device_id)?.is_some();
+            let about = about_client(&wanted.client, &browser, wanted.scope.device_id.as_str(), known);
             Ok(visit.answer(question(&wanted, &about, &form_token)))
         }
-        Err(error) => {
-            state.limiter.take(&budget, WRONG_CODE_COST, core.now_ms())?;
-            Ok(visit.answer(code_page().refused(&error)))
-        }
+        Err(error) => Ok(visit.answer(code_page().refused(&error))),
     }
 }
 
 /// The device is let in, or not.
 pub(super) async fn decide(
-    State(core): State<Arc<Core>>,
+    State(state): State<AppState>,
     Posted { visit, form }: Posted<Form>,
 ) -> Result<Response, PageError> {
+    let core = &state.core;
     core.check_oauth_enabled()?;
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
         Err(to_login) => return Ok(to_login),
     };
+    spend_a_try(&state, &browser)?;
     let granted = form.decision == "allow";
     core.decide_device(&form.user_code, &browser.user_id, granted)?;
     let body = if granted {

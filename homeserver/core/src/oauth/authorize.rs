@@ -126,7 +126,7 @@ impl Wanted {
 #[must_use]
 pub(super) fn source_of(url: &str) -> String {
     match Url::parse(url) {
-        Ok(url) if url.has_host() => url.origin().ascii_serialization(),
+        Ok(url) if ["http", "https"].contains(&url.scheme()) => url.origin().ascii_serialization(),
         Ok(url) => format!("{}:", url.scheme()),
         Err(_) => "'none'".to_owned(),
     }
@@ -253,4 +253,18 @@ fn check(request: &AuthorizationRequest, client: &Client, mode_known: bool) -> R
         return Err(OAuthError::invalid_request("`code_challenge` is no SHA-256 hash in base64url"));
     }
     Ok((Scope::parse(request.scope.as_deref().unwrap_or_default())?, challenge))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_s_policy_names_where_the_answer_goes_and_nothing_beyond() {
+        assert_eq!(source_of("https://app.example.com:8443/callback?x=1"), "https://app.example.com:8443");
+        assert_eq!(source_of("http://127.0.0.1:49152/callback"), "http://127.0.0.1:49152");
+        assert_eq!(source_of("com.example.app:/callback"), "com.example.app:");
+        assert_eq!(source_of("element://connect"), "element:");
+        assert_eq!(source_of("nonsense"), "'none'");
+    }
 }
