@@ -7,7 +7,7 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error, Settings, accounts, appservices, federation, governance, keys, media,
+    Error, Settings, accounts, admin, appservices, federation, governance, keys, media,
     notifier::Notifier,
     oauth, outbox, policy_server,
     ports::{Clock, Federation},
@@ -89,6 +89,8 @@ pub struct Core {
     pub notifier: Arc<Notifier>,
     /// In-memory state of each concern; truth lives in the store.
     pub accounts: accounts::State,
+    /// See [`admin`].
+    pub admin: admin::State,
     /// See [`appservices`].
     pub appservices: appservices::State,
     /// See [`federation`].
@@ -136,6 +138,7 @@ impl Core {
             media_dir: parts.media_dir,
             notifier: Arc::default(),
             accounts: accounts::State::default(),
+            admin: admin::State::default(),
             inbound: federation::State::default(),
             governance: governance::State::default(),
             keys: keys::State::default(),

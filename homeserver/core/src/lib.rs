@@ -18,6 +18,7 @@
 //! - [`ports`]: the outside, as traits. [`settings`]: what an operator may choose.
 
 pub mod accounts;
+pub mod admin;
 pub mod appservices;
 pub mod error;
 pub mod federation;

@@ -1,6 +1,8 @@
 //! The wire, in process: requests in, answers out, over a store in memory.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod appservices;
 #[cfg(test)]
 mod browser;

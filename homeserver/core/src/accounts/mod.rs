@@ -44,7 +44,7 @@ pub use registration_token::RegistrationToken;
 pub use shared_secret::SharedSecretRegister;
 pub use threepid::Threepid;
 pub use token::{Issued, TokenHash};
-pub(crate) use token::{fresh_family, fresh_token, hash_token};
+pub(crate) use token::{fresh_family, fresh_name, fresh_token, hash_token};
 pub use uia_page::StageProof;
 pub(crate) use warm::{Changing, Warm};
 

@@ -318,7 +318,7 @@ impl Core {
 }
 
 /// The event id in a row of the timeline.
-pub(super) fn timeline_event(value: &[u8]) -> Option<OwnedEventId> {
+pub(crate) fn timeline_event(value: &[u8]) -> Option<OwnedEventId> {
     let id = value.split(|byte| *byte == 0).next()?;
     std::str::from_utf8(id).ok()?.try_into().ok()
 }

@@ -19,6 +19,7 @@ mod rules;
 mod worker;
 
 pub use compile::CompiledRules;
+pub(crate) use counts::timeline_event;
 pub use counts::{Counts, Unread};
 pub use edit::{Place, RuleBody};
 pub use evaluate::{Actions, Context, EventView, evaluate};

@@ -6,7 +6,11 @@ use matron_policy::AuditKind;
 use matron_storage::{Batch, Key, Order, Table};
 use ruma::{OwnedRoomId, RoomId};
 
-use super::{due::DueRow, life::WITHOUT_END, purge::Doomed};
+use super::{
+    due::DueRow,
+    life::{DAY_MS, WITHOUT_END},
+    purge::Doomed,
+};
 use crate::{Core, Error, house::from_json};
 
 /// How many waiting events of one room are looked at for the buckets that they need; beyond, keys wait.
@@ -38,6 +42,22 @@ impl Core {
             .destroy_many(&dead)
             .map_err(|error| Error::internal(format!("data keys could not be destroyed: {error}")))?;
         Ok(destroyed > 0)
+    }
+
+    /// The keys of a room's past days are destroyed: nothing that they open is left. Today's may be needed again.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the key ring cannot be written.
+    pub(crate) fn destroy_past_keys(&self, room_id: &RoomId) -> Result<(), Error> {
+        let (now_ms, today) = (self.now_ms(), WITHOUT_END | (self.now_ms() / DAY_MS));
+        let past = |bucket: &u64| if *bucket < WITHOUT_END { *bucket <= now_ms } else { *bucket < today };
+        let buckets = self.keyring.buckets(room_id.as_str());
+        let dead: Vec<(&str, u64)> =
+            buckets.into_iter().filter(past).map(|bucket| (room_id.as_str(), bucket)).collect();
+        self.keyring
+            .destroy_many(&dead)
+            .map_err(|error| Error::internal(format!("data keys could not be destroyed: {error}")))?;
+        Ok(())
     }
 
     /// The buckets of what waits for its redaction, beside these events; `None` if there is too much to tell.

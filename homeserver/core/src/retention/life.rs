@@ -12,7 +12,7 @@ pub const WITHOUT_END: u64 = 1 << 63;
 /// The longest session id that is kept, bytes.
 const MAX_SESSION_BYTES: usize = 255;
 
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A row of `event_expiry`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -48,6 +48,24 @@ impl Core {
         Ok(purged)
     }
 
+    /// The content of these events of a room is gone before its time: an operator wants it. Each comes with the bucket
+    /// of its data key.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn purge_content(&self, room_id: &RoomId, events: Vec<(OwnedEventId, u64)>) -> Result<(), Error> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.now_ms();
+        let doom = |(event_id, bucket)| Doomed {
+            room_id: room_id.to_owned(),
+            event_id,
+            due: DueRow { expires_ms: now_ms, bucket, session: None },
+        };
+        self.purge_all(events.into_iter().map(doom).collect(), now_ms).await.map(drop)
+    }
+
     async fn purge_room(&self, room_id: &RoomId, doomed: &[Doomed], now_ms: u64) -> Result<Purged, Error> {
         let mut media = 0_u64;
         let mut sessions = Vec::new();

@@ -50,6 +50,7 @@ impl Core {
         room_id: &RoomId,
         options: JoinOptions,
     ) -> Result<OwnedRoomId, Error> {
+        self.check_room_not_blocked(room_id)?;
         let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
             return self.join_remote_room(user, room_id, options).await;
         };
