@@ -94,7 +94,7 @@ async fn junk_in_answer_to_our_questions_harms_nothing() {
         ("ids of nothing", Reply::Json(json!({"pdu_ids": ids, "auth_chain_ids": ids}))),
         ("the same event", Reply::Json(events(&vec![own; 500]))),
         ("events of another room", Reply::Json(events(&elsewhere))),
-        ("things that are no events", Reply::Json(events(&vec![json!({"room_id": siege.room}), json!(7), json!([])]))),
+        ("things that are no events", Reply::Json(events(&[json!({"room_id": siege.room}), json!(7), json!([])]))),
     ];
     for (what, reply) in replies {
         siege.evil.take_questions();

@@ -183,7 +183,7 @@ impl World {
                 self.net.partition(&groups);
             }
             2 => self.net.heal(),
-            3 => self.net.set_weather(Weather { questions_lost_percent: 0, ..Weather::storm() }),
+            3 => self.net.set_weather(Weather::storm()),
             _ => self.net.set_weather(Weather::default()),
         }
         self.net.clock().advance_ms(u64::try_from(self.dice.below(120_000)).unwrap());
@@ -202,7 +202,9 @@ impl World {
         self.net.heal();
         self.net.set_weather(Weather::default());
         self.net.settle(&self.servers()).await;
-        for round in 0..2 {
+        for round in 0..3 {
+            // Long enough that what nobody gave before is asked for again.
+            self.net.clock().advance_ms(3_600_000);
             for trust in &self.trusts {
                 let said = trust.anchor.say(self.room.as_str(), &format!("last {round}")).await;
                 self.anchored.insert(said.try_into().unwrap());

@@ -11,6 +11,7 @@ use crate::{
     federation::{
         fetch::{encode, raw_events},
         graph::in_order,
+        receive::pdu::How,
     },
     ports::http_method::Method,
     rooms::{Room, Status},
@@ -27,7 +28,8 @@ const MAX_FETCHED: usize = 1_000;
 const MAX_ASKING_MS: u64 = 60_000;
 
 impl Core {
-    /// As far as the peer gives them, the events between the ends of the graph and this one are received.
+    /// As far as the peer gives them, the events between the ends of the graph and this one are received; with `behind`, the
+    /// event itself has been received already, and they come to stand behind it.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -36,6 +38,7 @@ impl Core {
         origin: &ServerName,
         room: &Arc<Room>,
         pdu: &Pdu,
+        behind: bool,
     ) -> Result<(), Error> {
         let mut fetched: Vec<Pdu> = Vec::new();
         let mut latest = vec![pdu.clone()];
@@ -45,7 +48,7 @@ impl Core {
             if missing.is_empty() || fetched.len() >= MAX_FETCHED || self.now_ms() > until_ms {
                 break;
             }
-            let answer = self.ask_missing(origin, room, &latest, pdu.depth()).await;
+            let answer = self.ask_missing(origin, room, &latest, if behind { 0 } else { pdu.depth() }).await;
             let Ok(events) = answer else { break };
             let before = fetched.len();
             for event in self.verified_events(room.version(), room.id(), events).await? {
@@ -65,9 +68,12 @@ impl Core {
             latest.truncate(10);
         }
         for event in in_order(fetched, |pdu| pdu.prev_events().to_vec()) {
-            match self.receive_verified(origin, room, event, false).await {
-                Ok(_) | Err(Error::Forbidden(_)) => {}
-                Err(error) => return Err(error),
+            let how = How { may_fetch_history: false, relay: false, behind };
+            match self.receive_as(origin, room, event, how).await {
+                Err(error @ Error::Store(_)) => return Err(error),
+                Ok(_) => {}
+                // The event that follows it is judged without it.
+                Err(error) => tracing::debug!(room.id = %room.id(), %error, "a missing event is left out"),
             }
         }
         Ok(())
@@ -109,7 +115,9 @@ impl Core {
         latest: &[Pdu],
         depth: u64,
     ) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
-        let earliest: Vec<_> = room.extremities();
+        // An end is no bound for what lies behind it.
+        let mut earliest: Vec<_> = room.extremities();
+        earliest.retain(|end| !latest.iter().any(|event| event.event_id() == end));
         let min_depth = room.lock().head.extremities.iter().map(|(_, depth)| *depth).min().unwrap_or(0);
         let body = json!({
             "earliest_events": earliest,

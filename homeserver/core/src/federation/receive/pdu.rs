@@ -33,8 +33,27 @@ struct Outside<'a> {
     before: &'a NamedState,
     /// Whether the room's policy server recommends it, or none is asked.
     recommended: bool,
-    /// The server that it came from, if the others hear of it from us.
+    onward: Onward<'a>,
+}
+
+/// How an event is received.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    /// Whether what comes before it is asked for.
+    pub(super) may_fetch_history: bool,
+    /// Whether the other servers in the room hear of it from us.
+    pub(super) relay: bool,
+    /// Whether the graph holds what follows it.
+    pub(super) behind: bool,
+}
+
+/// What becomes of an event that is appended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Onward<'a> {
+    /// The other servers in the room hear of it from us, but not this one.
     relay_from: Option<&'a ServerName>,
+    /// The graph holds what follows it.
+    behind: bool,
 }
 
 /// The graph has no more ends than this.
@@ -78,8 +97,10 @@ impl Core {
             Err(error) => return Ok(Some((id, Err(Error::forbidden(error.to_string()))))),
         };
         let turn = self.inbound.room_turn(room_id);
-        let _turn = turn.lock().await;
+        let held = turn.lock().await;
         let received = self.on_errand(origin, self.receive_verified(origin, &room, pdu, true)).await;
+        drop(held);
+        self.close_a_gap(origin, room_id).await?;
         match received {
             Err(error @ Error::Store(_)) => Err(error),
             other => Ok(Some((id, other))),
@@ -113,11 +134,26 @@ impl Core {
         may_fetch_history: bool,
         relay: bool,
     ) -> Result<Received, Error> {
+        self.receive_as(origin, room, pdu, How { may_fetch_history, relay, behind: false }).await
+    }
+
+    /// As [`Core::receive_verified`], in the manner that is told.
+    ///
+    /// # Errors
+    /// As [`Core::receive_verified`].
+    pub(super) async fn receive_as(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: Pdu,
+        how: How,
+    ) -> Result<Received, Error> {
+        let may_fetch_history = how.may_fetch_history;
         if self.load_event(pdu.event_id())?.is_some_and(|event| event.record.status != Status::Outlier) {
             return Ok(Received::Known);
         }
         if may_fetch_history {
-            Box::pin(self.fetch_missing_history(origin, room, &pdu)).await?;
+            Box::pin(self.fetch_missing_history(origin, room, &pdu, false)).await?;
         }
         // INVARIANT: known before anything is judged: what follows a rejected event builds on the state before it.
         let mut batch = Batch::new();
@@ -154,7 +190,12 @@ impl Core {
         if let Err(error) = by_state {
             return self.keep_rejected(room, &pdu, &error.sentence, &before, batch).await;
         }
-        self.append_received(room, pdu, &before, batch, relay.then_some(origin)).await
+        let onward = Onward { relay_from: how.relay.then_some(origin), behind: how.behind };
+        let received = self.append_received(room, pdu.clone(), &before, batch, onward).await?;
+        if may_fetch_history && received == Received::Kept(Status::Accepted) {
+            self.note_gap(room, &pdu)?;
+        }
+        Ok(received)
     }
 
     /// An event that waited for a fact is judged again, and delivered if it may be. The caller has the room's turn.
@@ -169,7 +210,7 @@ impl Core {
     ) -> Result<Status, Error> {
         let group = event.record.state_before;
         let before = NamedState { state: self.load_state_group(group)?, group };
-        match self.append_received(room, event.pdu.clone(), &before, with, None).await? {
+        match self.append_received(room, event.pdu.clone(), &before, with, Onward::default()).await? {
             Received::Kept(status) => Ok(status),
             Received::Known => Ok(event.record.status),
         }
@@ -209,14 +250,14 @@ impl Core {
         pdu: Pdu,
         before: &NamedState,
         with: Batch,
-        relay_from: Option<&ServerName>,
+        onward: Onward<'_>,
     ) -> Result<Received, Error> {
         let (pdu, recommended) = self.recommended(room, &pdu).await?;
         for _ in 0..TRIES {
             let room = self.find_room(room.id())?.ok_or_else(|| Error::not_found("this room is not known"))?;
             let (appending, status) = {
                 let mut inner = room.lock();
-                let from = Outside { pdu: &pdu, before, recommended, relay_from };
+                let from = Outside { pdu: &pdu, before, recommended, onward };
                 self.judge_and_append(&room, &mut inner, &from, with.clone())?
             };
             match self.finish_append(appending).await {
@@ -235,7 +276,7 @@ impl Core {
         from: &Outside<'_>,
         with: Batch,
     ) -> Result<(Appending, Status), Error> {
-        let Outside { pdu, before, recommended, relay_from } = *from;
+        let Outside { pdu, before, recommended, onward } = *from;
         let judged = self.judge_remote(room, inner, pdu)?;
         let status = match self.authorise(inner, pdu) {
             // What it lacks may be held too: both are judged again when facts arrive.
@@ -267,8 +308,13 @@ impl Core {
             with,
         };
         if status == Status::Accepted {
-            self.place_in_graph(room, inner, &mut item, before)?;
-            if let Some(from) = relay_from {
+            if onward.behind {
+                // What follows it ends the graph already, and its state was weighed there.
+                item.extremities = Some(inner.head.extremities.clone());
+            } else {
+                self.place_in_graph(room, inner, &mut item, before)?;
+            }
+            if let Some(from) = onward.relay_from {
                 item.also_to.extend(inner.servers.keys().filter(|server| *server != from).cloned());
             }
         }
