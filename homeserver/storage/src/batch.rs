@@ -52,6 +52,24 @@ pub enum Op {
     DeleteRange { table: Table, range: KeyRange },
 }
 
+impl Op {
+    /// The same with the indexes of its positions moved.
+    fn moved(self, by: u32) -> Self {
+        let slot = |slot: Slot| Slot { index: slot.index.saturating_add(by), ..slot };
+        match self {
+            Self::Put { table, key, value, key_slot, value_slot } => {
+                Self::Put { table, key, value, key_slot: key_slot.map(slot), value_slot: value_slot.map(slot) }
+            }
+            unmoved @ (Self::Delete { .. } | Self::DeleteRange { .. }) => unmoved,
+        }
+    }
+}
+
+/// A batch expects what the one before it in the same commit undoes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("two batches of one commit contradict each other")]
+pub struct Clash;
+
 /// Changes that become visible and durable together, or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -118,6 +136,49 @@ impl Batch {
     pub fn expect_equals(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
         self.expect.push(Expect::Equals { table, key: key.into(), value: value.into() });
         self
+    }
+
+    /// `next` is applied after this batch and in the same commit; by how much the indexes of its positions moved.
+    ///
+    /// What `next` expects of keys that this batch writes is answered here; the rest is checked at the commit.
+    ///
+    /// # Errors
+    /// [`Clash`]; the batch is spoilt then.
+    pub fn then(&mut self, next: Self) -> Result<u32, Clash> {
+        let Self { expect, ops, positions } = next;
+        for expected in expect {
+            let (table, key, wanted) = match &expected {
+                Expect::Absent { table, key } => (*table, key, None),
+                Expect::Equals { table, key, value } => (*table, key, Some(value)),
+            };
+            match self.written(table, key)? {
+                None => self.expect.push(expected),
+                Some(written) if written == wanted => {}
+                Some(_) => return Err(Clash),
+            }
+        }
+        let moved = self.positions;
+        self.ops.extend(ops.into_iter().map(|op| op.moved(moved)));
+        self.positions = self.positions.saturating_add(positions);
+        Ok(moved)
+    }
+
+    /// What the key holds after this batch: `None` if it is not touched, `Some(None)` if it is removed.
+    fn written(&self, table: Table, key: &[u8]) -> Result<Option<Option<&Vec<u8>>>, Clash> {
+        for op in self.ops.iter().rev() {
+            match op {
+                Op::Put { table: t, key: k, value, key_slot: None, value_slot }
+                    if (*t, k.as_slice()) == (table, key) =>
+                {
+                    // A value that carries a position is not known before the commit.
+                    return if value_slot.is_some() { Err(Clash) } else { Ok(Some(Some(value))) };
+                }
+                Op::Delete { table: t, key: k } if (*t, k.as_slice()) == (table, key) => return Ok(Some(None)),
+                Op::DeleteRange { table: t, range } if *t == table && range.contains(key) => return Ok(Some(None)),
+                Op::Put { .. } | Op::Delete { .. } | Op::DeleteRange { .. } => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Whether committing it would change nothing.
@@ -202,5 +263,41 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(CommitError::Store(StoreError::Closed))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_follows_in_the_same_commit_builds_on_the_first() {
+        let mut first = Batch::new();
+        let index = first.reserve_position();
+        let slot = Slot { offset: 0, index, form: SlotForm::Plain };
+        first.put(Table::Misc, "head", "1").put_at(Table::Misc, "row", None, vec![0; 8], Some(slot));
+        let mut second = Batch::new();
+        let index = second.reserve_position();
+        let slot = Slot { offset: 0, index, form: SlotForm::Plain };
+        second.expect_equals(Table::Misc, "head", "1").expect_absent(Table::Misc, "elsewhere");
+        second.put(Table::Misc, "head", "2").put_at(Table::Misc, "next", None, vec![0; 8], Some(slot));
+        assert_eq!(first.then(second), Ok(1));
+        assert_eq!(first.positions, 2);
+        assert_eq!(first.expect, [Expect::Absent { table: Table::Misc, key: b"elsewhere".to_vec() }]);
+        assert!(matches!(first.ops.last(), Some(Op::Put { value_slot: Some(Slot { index: 1, .. }), .. })));
+    }
+
+    #[test]
+    fn batches_that_contradict_each_other_do_not_go_together() {
+        let mut first = Batch::new();
+        first.put(Table::Misc, "head", "1");
+        let mut second = Batch::new();
+        second.expect_equals(Table::Misc, "head", "2");
+        assert_eq!(first.clone().then(second), Err(Clash));
+        let mut second = Batch::new();
+        second.expect_absent(Table::Misc, "head");
+        assert_eq!(first.clone().then(second.clone()), Err(Clash));
+        first.delete(Table::Misc, "head");
+        assert_eq!(first.then(second), Ok(0));
     }
 }

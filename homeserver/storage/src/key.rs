@@ -117,6 +117,12 @@ impl KeyRange {
         Self { start: start.into(), end: Some(end.into()) }
     }
 
+    /// Whether the key is part of it.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.start.as_slice() <= key && self.end.as_deref().is_none_or(|end| key < end)
+    }
+
     /// The part of this range that is behind `key`, for the next page of an ascending scan.
     #[must_use]
     pub fn after(mut self, key: &[u8]) -> Self {

@@ -40,7 +40,7 @@ mod lock;
 pub mod tables;
 pub mod transfer;
 
-pub use batch::{Batch, CommitError, Committed, Expect, Op, Pending, Slot, SlotForm};
+pub use batch::{Batch, Clash, CommitError, Committed, Expect, Op, Pending, Slot, SlotForm};
 pub use engine::{EngineKind, open, restore};
 pub use key::{Key, KeyRange, KeyReader};
 pub use keyring::{KeyRing, KeyRingError, MasterKey, MasterKeyError};

@@ -4,12 +4,12 @@
 //! committer and moves the room in memory forward, so that the next event can follow at once and both share a
 //! flush. [`Core::finish_append`] waits for the commit and publishes. If the commit fails, the room is marked
 //! broken and opened anew: each batch expects the head that the one before wrote, so none that built on the
-//! failed one can succeed.
+//! failed one can succeed. A room's first events are staged one after another and share one batch.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use matron_room::{Membership, Pdu};
-use matron_storage::{Batch, CommitError, Key, Pending, SlotForm, StreamPos, Table};
+use matron_storage::{Batch, CommitError, Committed, Key, Pending, SlotForm, StreamPos, Table};
 use ruma::{OwnedServerName, OwnedUserId};
 use serde::Deserialize;
 
@@ -86,12 +86,27 @@ impl Append {
 #[must_use = "an append is only acknowledged by finish_append"]
 pub struct Appending {
     pending: Pending,
+    staged: Staged,
+    guard: ChangeGuard,
+}
+
+/// Events that share one commit; must go to [`Core::finish_together`].
+#[derive(Debug)]
+#[must_use = "an append is only acknowledged by finish_together"]
+pub struct AppendingTogether {
+    pending: Pending,
+    staged: Vec<Staged>,
+    guards: Vec<ChangeGuard>,
+}
+
+/// An event behind which the room in memory stands, and what follows from it once it is committed.
+#[derive(Debug)]
+pub(crate) struct Staged {
     room: Arc<Room>,
     event: EventRef,
     under_way: super::UnderWay,
     form: Option<SlotForm>,
     position_index: u32,
-    guard: ChangeGuard,
     /// Users whose membership changed.
     affected: Vec<OwnedUserId>,
     joined: imbl::OrdSet<OwnedUserId>,
@@ -104,7 +119,7 @@ pub struct Appending {
 impl Appending {
     /// The id of the event on its way.
     pub(crate) fn event_id(&self) -> &ruma::EventId {
-        self.event.id()
+        self.staged.event.id()
     }
 }
 
@@ -140,6 +155,34 @@ impl Core {
     /// # Errors
     /// [`Error::Store`] when something it needs cannot be read; nothing has changed then.
     pub(crate) fn append(&self, room: &Arc<Room>, inner: &mut Inner, item: Append) -> Result<Appending, Error> {
+        let (batch, staged) = self.stage(room, inner, item)?;
+        // INVARIANT: announced before it is submitted, so that no sync steps over it.
+        let guard = self.rooms.changes.begin(room.id());
+        Ok(Appending { pending: self.store.submit(batch), staged, guard })
+    }
+
+    /// The staged events, in their order, are on their way to the disk: all of them or none.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if their batches contradict each other, which those of one room never do.
+    pub(crate) fn submit_together(&self, room: &Room, items: Vec<(Batch, Staged)>) -> Result<AppendingTogether, Error> {
+        let mut whole = Batch::new();
+        let mut all = Vec::with_capacity(items.len());
+        let mut guards = Vec::with_capacity(items.len());
+        for (batch, mut staged) in items {
+            let moved = whole.then(batch).map_err(|clash| Error::internal(clash.to_string()))?;
+            staged.position_index = staged.position_index.saturating_add(moved);
+            all.push(staged);
+            guards.push(self.rooms.changes.begin(room.id()));
+        }
+        Ok(AppendingTogether { pending: self.store.submit(whole), staged: all, guards })
+    }
+
+    /// The event's batch; the room in memory stands behind it already, so that the next can build on it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when something it needs cannot be read.
+    pub(crate) fn stage(&self, room: &Arc<Room>, inner: &mut Inner, item: Append) -> Result<(Batch, Staged), Error> {
         let now_ms = self.now_ms();
         let Append { pdu, status, place, state_before, current_after, extremities, txn, federate, also_to, with } =
             item;
@@ -274,10 +317,6 @@ impl Core {
 
         let event = Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false });
         let under_way = self.rooms.set_out(Arc::clone(&event));
-        // INVARIANT: announced before it is submitted, so that no sync steps over it.
-        let guard = self.rooms.changes.begin(room.id());
-        let pending = self.store.submit(batch);
-
         inner.head = head;
         inner.head_bytes = Some(head_bytes);
         if let Some(after) = current_after {
@@ -294,20 +333,19 @@ impl Core {
             inner.keep_pdu(pdu.clone());
         }
         let context = self.push_context(inner)?;
-        Ok(Appending {
-            pending,
+        let staged = Staged {
             room: Arc::clone(room),
             event,
             under_way,
             form: form.filter(|_| status == Status::Accepted),
             position_index,
-            guard,
             affected,
             joined: inner.joined.clone(),
             destinations,
             stale,
             context,
-        })
+        };
+        Ok((batch, staged))
     }
 
     /// The event is durable and visible, and everyone who waits for it has been woken.
@@ -316,31 +354,47 @@ impl Core {
     /// [`CommitError`]: the room is opened anew at its next use. On [`CommitError::Conflict`] another writer,
     /// or another try of the same transaction, was first.
     pub(crate) async fn finish_append(self: &Arc<Self>, appending: Appending) -> Result<EventRef, CommitError> {
-        let Appending {
-            pending,
-            room,
-            event,
-            under_way,
-            form,
-            position_index,
-            guard,
-            affected,
-            joined,
-            destinations,
-            stale,
-            context,
-        } = appending;
+        let Appending { pending, staged, guard } = appending;
+        match pending.await {
+            Ok(committed) => Ok(self.publish(staged, guard, committed).await),
+            Err(error) => {
+                self.take_back(&staged);
+                Err(error)
+            }
+        }
+    }
+
+    /// All the events are durable and visible, and everyone who waits for them has been woken.
+    ///
+    /// # Errors
+    /// As [`Core::finish_append`]; none of them is durable then.
+    pub(crate) async fn finish_together(self: &Arc<Self>, appending: AppendingTogether) -> Result<(), CommitError> {
+        let AppendingTogether { pending, staged, guards } = appending;
         let committed = match pending.await {
             Ok(committed) => committed,
             Err(error) => {
-                room.lock().broken = true;
-                self.rooms.close(room.id());
-                for user in &affected {
-                    self.rooms.forget_user(user);
-                }
+                staged.iter().for_each(|staged| self.take_back(staged));
                 return Err(error);
             }
         };
+        for (staged, guard) in staged.into_iter().zip(guards) {
+            self.publish(staged, guard, committed).await;
+        }
+        Ok(())
+    }
+
+    /// Memory forgets what was not committed: the room is opened anew at its next use.
+    fn take_back(&self, staged: &Staged) {
+        staged.room.lock().broken = true;
+        self.rooms.close(staged.room.id());
+        for user in &staged.affected {
+            self.rooms.forget_user(user);
+        }
+    }
+
+    /// What follows from a commit: caches, syncs, push, application services, other servers.
+    async fn publish(self: &Arc<Self>, staged: Staged, guard: ChangeGuard, committed: Committed) -> EventRef {
+        let Staged { room, event, under_way, form, position_index, affected, joined, destinations, stale, context } = staged;
         let position = committed.position(position_index);
         let mut event = StoredEvent::clone(&event);
         event.record.timeline = match form {
@@ -388,7 +442,7 @@ impl Core {
         for destination in &destinations {
             self.wake_outbox(destination);
         }
-        Ok(event)
+        event
     }
 
     /// Adds the event's rows: the whole event if it is state, else its skeleton and the sealed whole.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Room,
-    append::{Append, Appending},
+    append::{Append, AppendingTogether},
     send::{NewEvent, seal_error},
     state_map::{GroupId, StateKey, StateMap},
 };
@@ -134,22 +134,19 @@ impl Core {
         create: Value,
         state: Vec<NewEvent>,
     ) -> Result<OwnedRoomId, Error> {
-        let (room, appendings) = match self.found_room(creator, version, room_id, create, state) {
+        let (room, appending) = match self.found_room(creator, version, room_id, create, state) {
             Ok(founded) => founded,
             Err(refusal) => return Err(refusal.recorded().await),
         };
-        for appending in appendings {
-            match self.finish_append(appending).await {
-                Ok(_) => {}
-                Err(CommitError::Conflict(_)) => {
-                    // Another writer of the audit log was first: nothing of the room exists.
-                    self.resume_after_conflict()?;
-                    return Err(Error::LimitExceeded { retry_after_ms: 100 });
-                }
-                Err(error) => return Err(error.into()),
+        match self.finish_together(appending).await {
+            Ok(()) => Ok(room.id().to_owned()),
+            Err(CommitError::Conflict(_)) => {
+                // Another writer of the audit log was first: nothing of the room exists.
+                self.resume_after_conflict()?;
+                Err(Error::LimitExceeded { retry_after_ms: 100 })
             }
+            Err(error) => Err(error.into()),
         }
-        Ok(self.rooms.keep_open(room).id().to_owned())
     }
 
     pub(super) fn creatable_version(&self, asked: Option<&str>) -> Result<&'static RoomVersion, Error> {
@@ -172,7 +169,7 @@ impl Core {
             .map_err(|_| Error::internal("a room id that is none"))
     }
 
-    /// The room's first events, all on their way.
+    /// The room's first events, all on their way in one commit: nobody ever sees half a room.
     fn found_room(
         &self,
         creator: &UserId,
@@ -180,7 +177,7 @@ impl Core {
         room_id: Option<OwnedRoomId>,
         create: Value,
         state: Vec<NewEvent>,
-    ) -> Result<(Arc<Room>, Vec<Appending>), Refusal> {
+    ) -> Result<(Arc<Room>, AppendingTogether), Refusal> {
         let mut draft = DraftPdu::new(room_id, creator.to_owned(), "m.room.create", create).with_state_key("");
         draft.origin_server_ts_ms = self.now_ms();
         draft.nonce = Some(CreateNonce::from_random(rand::random()));
@@ -194,8 +191,7 @@ impl Core {
         after.insert(StateKey::new("m.room.create", ""), Arc::new(pdu.event_id().to_owned()));
         let mut item = Append::local(pdu, GroupId::EMPTY, Some(after));
         permit.write(&mut item.with)?;
-        let mut appendings = vec![self.append(&room, &mut inner, item)?];
-        permit.submitted();
+        let mut staged = vec![self.stage(&room, &mut inner, item)?];
         for mut new in state {
             new.room_id = room.id().to_owned();
             let pdu = self.seal_local(&room, &mut inner, &new)?;
@@ -207,10 +203,14 @@ impl Core {
             if let Some(key) = pdu.state_key() {
                 after.insert(StateKey::new(pdu.kind(), key), Arc::new(pdu.event_id().to_owned()));
             }
-            appendings.push(self.append(&room, &mut inner, Append::local(pdu, before, Some(after)))?);
+            staged.push(self.stage(&room, &mut inner, Append::local(pdu, before, Some(after)))?);
         }
+        let appending = self.submit_together(&room, staged)?;
+        permit.submitted();
+        // INVARIANT: open while the pen is held, so that nobody opens the room from the store beside this one.
+        let room = self.rooms.keep_open(Arc::clone(&room));
         drop(inner);
-        Ok((room, appendings))
+        Ok((room, appending))
     }
 
     /// What follows the create event, in the specification's order.

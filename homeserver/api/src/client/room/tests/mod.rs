@@ -1,5 +1,6 @@
 //! Rooms and sync over HTTP, in process: what clients rely on, as sentences.
 
+mod creation;
 mod directory;
 mod history;
 mod lookups;
