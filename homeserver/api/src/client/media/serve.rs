@@ -12,7 +12,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-        CONTENT_TYPE, RANGE, X_CONTENT_TYPE_OPTIONS,
+        CONTENT_TYPE, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use matron_core::{
@@ -72,6 +72,8 @@ pub(crate) async fn file(core: &Core, file: MediaFile, headers: &HeaderMap) -> R
     answer.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("cross-origin"));
     set(&mut response, CACHE_CONTROL, &format!("private, max-age={max_age_s}"));
+    // Whoever sits down at this browser next does not get from its cache what their own token does not open.
+    response.headers_mut().append(VARY, HeaderValue::from_static("Authorization"));
     Ok(response)
 }
 

@@ -1,15 +1,17 @@
 //! `POST /_matrix/media/v3/upload`, `POST /_matrix/media/v1/create`, `PUT /_matrix/media/v3/upload/{serverName}/{mediaId}`
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
+    body::Body,
     extract::{Request, State},
 };
 use http::{
     HeaderMap,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
+use http_body_util::{BodyExt as _, Limited};
 use matron_core::{
     Core, Error,
     media::{Mxc, NewUpload},
@@ -75,15 +77,33 @@ pub(super) async fn put(
     empty()
 }
 
-/// The file, once there is memory for it; a file that says that it is too large is not read.
+/// The file, once there is memory for it; a file that says that it is too large is not kept.
 async fn read(core: &Core, params: Params, request: Request) -> Result<(NewUpload, OwnedSemaphorePermit), Error> {
     let (parts, body) = request.into_parts();
     let text = |headers: &HeaderMap, name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let announced = text(&parts.headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
     let max_bytes = core.settings.max_upload_bytes;
-    let budget = core.upload_budget(announced.unwrap_or(max_bytes)).await?;
+    let budget = match core.upload_budget(announced.unwrap_or(max_bytes)).await {
+        Ok(budget) => budget,
+        Err(refused) => {
+            tokio::spawn(discard(body));
+            return Err(refused);
+        }
+    };
     let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let content = read_body(&parts.headers, body, max_bytes).await?;
     let content_type = text(&parts.headers, CONTENT_TYPE);
     Ok((NewUpload { content_type, file_name: params.filename, content, lifetime_ms: None }, budget))
+}
+
+/// How much of a file that is refused is still read, bytes, and for how long.
+const DISCARDED_BYTES: usize = 256 * 1024 * 1024;
+const DISCARDED_FOR: Duration = Duration::from_secs(20);
+
+/// Reads what comes and forgets it, within bounds: a browser that is still sending when the connection closes
+/// sees a broken connection, and never the refusal.
+async fn discard(body: Body) {
+    let mut body = Limited::new(body, DISCARDED_BYTES);
+    let all = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    let _ = tokio::time::timeout(DISCARDED_FOR, all).await;
 }
