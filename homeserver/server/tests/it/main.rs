@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics fails, as it should")]
 
 mod bad_starts;
+mod clients;
 mod dependency_direction;
 mod federation;
 mod kill;
