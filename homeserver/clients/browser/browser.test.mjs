@@ -127,3 +127,21 @@ test("an encrypted message is read in the browser, after a reload too", async ()
     assert.deepEqual(await page.evaluate((args) => story.read(...args), [room, id]), expected);
     await context.close();
 });
+
+test("a page sends its user to sign in at the server, and comes back with a session of its own", async () => {
+    const user = await register("carim");
+    const context = await browser.newContext();
+    const page = await open(context);
+    // The page is left while this runs.
+    page.evaluate((url) => story.signIn(url), baseUrl).catch(() => {});
+    await page.waitForURL(`${baseUrl}/**`);
+    await page.fill("#username", user);
+    await page.fill("#password", PASSWORD);
+    await page.click('form button[type="submit"]');
+    await page.click('button[value="allow"]');
+    await page.waitForURL(`${origin}/**`);
+    await page.waitForFunction(() => document.title === "ready");
+    const session = await page.evaluate((url) => story.signedIn(url), baseUrl);
+    assert.deepEqual(session, { user, sameDevice: true, after: "M_UNKNOWN_TOKEN" });
+    await context.close();
+});

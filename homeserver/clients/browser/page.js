@@ -1,5 +1,6 @@
 // What runs in the browser: the public matrix-js-sdk, its cryptography in IndexedDB, and an <img>.
 import * as sdk from "matrix-js-sdk";
+import { OAuth2 } from "matrix-js-sdk/lib/oauth/index.js";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 
 logger.setLevel("error");
@@ -112,6 +113,44 @@ window.story = {
             () => "none",
             (error) => error.errcode,
         );
+    },
+
+    /** Registers this page as an app and goes where its user signs in. */
+    async signIn(baseUrl) {
+        const anonymous = sdk.createClient({ baseUrl });
+        const metadata = await anonymous.getAuthMetadata();
+        const redirect = `${location.origin}/`;
+        const clientId = await OAuth2.registerClient(metadata, {
+            client_name: "A test",
+            client_uri: redirect,
+            redirect_uris: [redirect],
+            application_type: "web",
+        });
+        const oauth = new OAuth2(metadata, { clientId });
+        const state = crypto.randomUUID();
+        const { deviceId, codeVerifier } = oauth.context;
+        sessionStorage.setItem(state, JSON.stringify({ clientId, deviceId, codeVerifier }));
+        location.assign(await oauth.generateAuthorizationCodeGrantUrl(state, redirect, "query"));
+    },
+
+    /** Back with a code: exchanges it, syncs, refreshes, and ends the session. */
+    async signedIn(baseUrl) {
+        const said = new URLSearchParams(location.search);
+        const context = JSON.parse(sessionStorage.getItem(said.get("state")));
+        const anonymous = sdk.createClient({ baseUrl });
+        const oauth = new OAuth2(await anonymous.getAuthMetadata(), context);
+        const tokens = await oauth.completeAuthorizationCodeGrant(said.get("code"), `${location.origin}/`);
+        anonymous.setAccessToken(tokens.access_token);
+        const who = await anonymous.whoami();
+        const next = await oauth.performRefreshTokenGrant(tokens.refresh_token);
+        await start(baseUrl, { userId: who.user_id, deviceId: who.device_id, accessToken: next.access_token });
+        client.stopClient();
+        await oauth.revokeToken(next.refresh_token, "refresh_token");
+        const after = await client.whoami().then(
+            () => "none",
+            (error) => error.errcode,
+        );
+        return { user: who.user_id, sameDevice: who.device_id === context.deviceId, after };
     },
 
     async logOut() {

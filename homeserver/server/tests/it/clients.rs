@@ -6,9 +6,9 @@ use std::{
     sync::LazyLock,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::Home;
+use crate::{proxy::Proxy, support::Home};
 
 const HINT: &str = "the public clients are tested with Node 20 or newer and npm (Debian: `apt install nodejs npm`, \
                     or https://nodejs.org)";
@@ -39,11 +39,14 @@ fn text(output: &Output) -> String {
 }
 
 /// Runs the project's test files in a folder against a server of their own.
-fn node_tests(folder: &str) {
+fn node_tests(folder: &str, settings: impl FnOnce(&str) -> Value) {
     let clients = CLIENTS.as_path();
+    let proxy = Proxy::open();
+    let url = format!("http://{}", proxy.address);
     let home = Home::new();
-    home.configure(json!({"user_directory_all_users": false}));
+    home.configure(settings(&url));
     let server = home.start();
+    proxy.lead_to(&server.address);
     let mut files: Vec<_> = std::fs::read_dir(clients.join(folder))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -52,24 +55,29 @@ fn node_tests(folder: &str) {
     files.sort();
     assert!(!files.is_empty(), "no tests in {folder}");
     let mut node = Command::new("node");
-    node.args(["--test", "--test-timeout=180000", "--test-reporter=spec"])
+    node.args(["--test", "--test-timeout=600000", "--test-force-exit", "--test-reporter=spec"])
         .args(files)
         .current_dir(clients)
-        .env("MATRON_URL", format!("http://{}", server.address));
+        .env("MATRON_URL", url);
     let output = run(&mut node, "node");
     let report = text(&output);
     println!("{report}");
     assert!(output.status.success(), "a client did not get what it should");
     // A run that found nothing to do is no success.
     assert!(!report.contains("\nℹ pass 0\n") && report.contains("\nℹ skipped 0\n"), "nothing may be skipped");
+    proxy.finish();
 }
 
 #[test]
 fn matrix_js_sdk_in_node_gets_what_it_asks_for() {
-    node_tests("node");
+    node_tests("node", |_| json!({}));
 }
 
 #[test]
 fn a_page_of_another_origin_works_in_a_real_browser() {
-    node_tests("browser");
+    // The page also sends its user to sign in at the server.
+    node_tests(
+        "browser",
+        |url| json!({ "public_base_url": url, "oauth": { "enabled": true, "insecure_client_uris": true } }),
+    );
 }

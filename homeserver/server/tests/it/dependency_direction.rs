@@ -18,6 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("matron-demo", &["matron-appservice", "matron-policy"]),
     // Whole servers for tests, down to the wire: nothing that ships may name it.
     ("matron-testkit", &["matron-api", "matron-core", "matron-room", "matron-storage", "matron-policy"]),
+    // What the specification says, as data: nothing that ships may name it.
+    ("matron-conformance", &[]),
     (
         "matron",
         &[

@@ -288,10 +288,11 @@ impl Core {
             for member in self.members_for(&all)? {
                 let content = member.pdu.content_value();
                 let Some(user) = member.pdu.state_key() else { continue };
-                profiles.insert(
-                    user.to_owned(),
-                    json!({"displayname": content.get("displayname"), "avatar_url": content.get("avatar_url")}),
-                );
+                let told = ["displayname", "avatar_url"].into_iter().filter_map(|field| {
+                    let value = content.get(field).filter(|value| value.is_string())?;
+                    Some((field.to_owned(), value.clone()))
+                });
+                profiles.insert(user.to_owned(), Value::Object(told.collect()));
             }
             if let Value::Object(context) = &mut context {
                 context.insert("profile_info".to_owned(), Value::Object(profiles));
