@@ -157,7 +157,7 @@ impl Core {
     pub(crate) fn append(&self, room: &Arc<Room>, inner: &mut Inner, item: Append) -> Result<Appending, Error> {
         let (batch, staged) = self.stage(room, inner, item)?;
         // INVARIANT: announced before it is submitted, so that no sync steps over it.
-        let guard = self.rooms.changes.begin(room.id());
+        let guard = self.rooms.changes.begin(room.id(), &staged.affected);
         Ok(Appending { pending: self.store.submit(batch), staged, guard })
     }
 
@@ -172,8 +172,8 @@ impl Core {
         for (batch, mut staged) in items {
             let moved = whole.then(batch).map_err(|clash| Error::internal(clash.to_string()))?;
             staged.position_index = staged.position_index.saturating_add(moved);
+            guards.push(self.rooms.changes.begin(room.id(), &staged.affected));
             all.push(staged);
-            guards.push(self.rooms.changes.begin(room.id()));
         }
         Ok(AppendingTogether { pending: self.store.submit(whole), staged: all, guards })
     }
@@ -394,7 +394,8 @@ impl Core {
 
     /// What follows from a commit: caches, syncs, push, application services, other servers.
     async fn publish(self: &Arc<Self>, staged: Staged, guard: ChangeGuard, committed: Committed) -> EventRef {
-        let Staged { room, event, under_way, form, position_index, affected, joined, destinations, stale, context } = staged;
+        let Staged { room, event, under_way, form, position_index, affected, joined, destinations, stale, context } =
+            staged;
         let position = committed.position(position_index);
         let mut event = StoredEvent::clone(&event);
         event.record.timeline = match form {

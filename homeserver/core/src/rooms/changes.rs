@@ -12,7 +12,7 @@ use std::{
 
 use matron_storage::StreamPos;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 /// How many changes are remembered; older tokens fall back to asking every joined room.
 const REMEMBERED: usize = 65_536;
@@ -23,6 +23,8 @@ struct Inner {
     floor: u64,
     log: VecDeque<(u64, OwnedRoomId)>,
     under_way: HashMap<OwnedRoomId, usize>,
+    /// Whose standing in some room is about to change.
+    users: HashMap<OwnedUserId, usize>,
 }
 
 /// The log of changed rooms. Bounded.
@@ -34,6 +36,7 @@ pub struct ChangeLog(Mutex<Inner>);
 pub struct ChangeGuard {
     log: Arc<ChangeLog>,
     room: OwnedRoomId,
+    users: Vec<OwnedUserId>,
 }
 
 impl ChangeLog {
@@ -42,13 +45,26 @@ impl ChangeLog {
         self.0.lock().floor = position.0;
     }
 
-    /// Announces that a room is about to change.
+    /// Announces that a room is about to change, and the standing of these users in it.
+    ///
+    /// INVARIANT: from here until the guard goes, nobody answers from what memory holds of these users' rooms: the
+    /// store may hold something newer already.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, room: &RoomId) -> ChangeGuard {
+    pub fn begin(self: &Arc<Self>, room: &RoomId, users: &[OwnedUserId]) -> ChangeGuard {
         let mut inner = self.0.lock();
         let count = inner.under_way.entry(room.to_owned()).or_insert(0);
         *count = count.saturating_add(1);
-        ChangeGuard { log: Arc::clone(self), room: room.to_owned() }
+        for user in users {
+            let count = inner.users.entry(user.clone()).or_insert(0);
+            *count = count.saturating_add(1);
+        }
+        ChangeGuard { log: Arc::clone(self), room: room.to_owned(), users: users.to_vec() }
+    }
+
+    /// Whether the user's standing in some room is about to change.
+    #[must_use]
+    pub fn is_moving(&self, user: &UserId) -> bool {
+        self.0.lock().users.contains_key(user)
     }
 
     /// The rooms that changed after `since`, those under way included; `None` when that is too long ago.
@@ -98,6 +114,14 @@ impl Drop for ChangeGuard {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 inner.under_way.remove(&self.room);
+            }
+        }
+        for user in &self.users {
+            if let Some(count) = inner.users.get_mut(user) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    inner.users.remove(user);
+                }
             }
         }
     }

@@ -84,7 +84,8 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn user_rooms(&self, user: &UserId) -> Result<Arc<UserRooms>, Error> {
-        if let Some(rooms) = self.rooms.users.lock().get(user) {
+        let moving = self.rooms.changes.is_moving(user);
+        if let (false, Some(rooms)) = (moving, self.rooms.users.lock().get(user)) {
             return Ok(Arc::clone(rooms));
         }
         let generation = self.rooms.generation();
@@ -117,7 +118,8 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn standing(&self, user: &UserId, room: &RoomId) -> Result<Option<UserRoom>, Error> {
-        if let Some(rooms) = self.rooms.users.lock().get(user) {
+        let moving = self.rooms.changes.is_moving(user);
+        if let (false, Some(rooms)) = (moving, self.rooms.users.lock().get(user)) {
             return Ok(rooms.get(room).cloned());
         }
         self.store

@@ -120,7 +120,7 @@ impl Core {
                 }
             }
         }
-        let guard = self.rooms.changes.begin(room.id());
+        let guard = self.rooms.changes.begin(room.id(), &[]);
         let committed = self.commit(batch).await?;
         guard.publish(committed.last());
         for receipt in &told {

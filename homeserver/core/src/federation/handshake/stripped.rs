@@ -57,7 +57,7 @@ impl Core {
         self.write_standing(&mut batch, room, user, &standing, index)?;
         batch.put(Table::RoomStripped, Key::new().text(user).text(room), to_json(&stripped)?);
         // INVARIANT: announced before it is submitted, so that no sync steps over it.
-        let guard = self.rooms.changes.begin(room);
+        let guard = self.rooms.changes.begin(room, &[user.to_owned()]);
         let committed = self.commit(batch).await?;
         self.rooms.forget_user(user);
         guard.publish(committed.last());
