@@ -224,7 +224,7 @@ impl Reply {
     }
 }
 
-/// One request on a connection of its own; its answer is as the specification says.
+/// One request on a connection of its own.
 pub(crate) fn request(
     address: &str,
     method: &str,
@@ -242,10 +242,7 @@ pub(crate) fn request(
     }
     text.push_str("\r\n");
     text.push_str(body.as_deref().unwrap_or_default());
-    let reply = raw_request(address, text.as_bytes())?;
-    let json = serde_json::from_str(&reply.body).ok();
-    matron_conformance::hold(method, path, reply.status, json.as_ref());
-    Ok(reply)
+    raw_request(address, text.as_bytes())
 }
 
 /// Bytes on a connection of their own, and what comes back until it closes.
