@@ -58,7 +58,7 @@ pub(super) async fn decide(
     };
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     if form.decision == "allow" {
         return go_to(&core.grant_authorization(&wanted, &browser.user_id)?);

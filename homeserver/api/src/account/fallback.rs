@@ -40,7 +40,7 @@ pub(super) async fn show(
         match visit.freshly_signed_in() {
             Ok(browser) if Some(&browser.user_id) == user.as_ref() => {}
             Ok(_) => return Ok(visit.to_login("login", true)),
-            Err(to_login) => return Ok(to_login),
+            Err(to_login) => return Ok(*to_login),
         }
     }
     Ok(visit.answer(page(&kind, &params.session, &visit.visitor.form_token())?))
@@ -56,7 +56,7 @@ pub(super) async fn complete(
     let proof = match kind.as_str() {
         "m.login.sso" => match visit.freshly_signed_in() {
             Ok(browser) => StageProof::SignedIn(browser.user_id),
-            Err(to_login) => return Ok(to_login),
+            Err(to_login) => return Ok(*to_login),
         },
         "m.login.password" => StageProof::Password(form.password.unwrap_or_default()),
         "m.login.registration_token" => StageProof::RegistrationToken(form.token.unwrap_or_default()),

@@ -44,7 +44,7 @@ pub(super) async fn ask(
     core.check_oauth_enabled()?;
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     let Some(code) = params.user_code.filter(|code| !code.trim().is_empty()) else {
         return Ok(visit.answer(code_page()));
@@ -70,7 +70,7 @@ pub(super) async fn decide(
     core.check_oauth_enabled()?;
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     spend_a_try(&state, &browser)?;
     let granted = form.decision == "allow";

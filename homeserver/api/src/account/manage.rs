@@ -58,7 +58,7 @@ pub(super) async fn show(
     };
     let browser = match browser {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     let token = form_token_field(&visit.visitor.form_token());
     let device = params.device_id.as_deref().map(OwnedDeviceId::from);
@@ -82,7 +82,7 @@ pub(super) async fn set_profile(
 ) -> Result<Response, PageError> {
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     if core.account(&browser.user_id)?.is_some_and(|account| account.suspended) {
         return Err(Error::UserSuspended.into());
@@ -100,7 +100,7 @@ pub(super) async fn end_device(
 ) -> Result<Response, PageError> {
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     core.delete_devices(&browser.user_id, &[form.device_id]).await?;
     go_to("/account/?done=device")

@@ -105,7 +105,7 @@ pub(super) async fn agree(
     let target = SsoTarget::parse(&form.redirect_url)?;
     let browser = match visit.signed_in() {
         Ok(browser) => browser,
-        Err(to_login) => return Ok(to_login),
+        Err(to_login) => return Ok(*to_login),
     };
     go_to(&core.grant_sso(&target, &browser.user_id).await?)
 }

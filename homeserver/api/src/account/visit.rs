@@ -57,14 +57,14 @@ impl Visit {
     }
 
     /// Who is signed in, or the way to sign in and back here.
-    pub(super) fn signed_in(&self) -> Result<Browser, Response> {
-        self.visitor.browser.clone().ok_or_else(|| self.to_login("login", false))
+    pub(super) fn signed_in(&self) -> Result<Browser, Box<Response>> {
+        self.visitor.browser.clone().ok_or_else(|| Box::new(self.to_login("login", false)))
     }
 
     /// As [`Visit::signed_in`], for what needs the person to have been there within the last minutes.
-    pub(super) fn freshly_signed_in(&self) -> Result<Browser, Response> {
+    pub(super) fn freshly_signed_in(&self) -> Result<Browser, Box<Response>> {
         let browser = self.signed_in()?;
-        if browser.is_fresh { Ok(browser) } else { Err(self.to_login("login", true)) }
+        if browser.is_fresh { Ok(browser) } else { Err(Box::new(self.to_login("login", true))) }
     }
 
     /// To the page where one signs in (`login`) or registers (`register`), and back here.
