@@ -117,6 +117,8 @@ pub struct Core {
     pub rooms: rooms::State,
     /// See [`sync`].
     pub sync: sync::State,
+    /// See [`rooms::delayed`].
+    pub delayed: rooms::delayed::State,
 }
 
 impl Core {
@@ -151,6 +153,7 @@ impl Core {
             retention: retention::State::default(),
             rooms: rooms::State::default(),
             sync: sync::State::default(),
+            delayed: rooms::delayed::State::default(),
         });
         core.start_governance()?;
         core.start_rooms()?;
@@ -169,6 +172,7 @@ impl Core {
             self.run_media(stop.clone()),
             self.run_push(stop.clone()),
             self.run_accounts(stop.clone()),
+            self.run_delayed(stop.clone()),
         );
     }
 

@@ -42,6 +42,8 @@ pub struct Settings {
     pub policy: Policy,
     /// TURN servers for calls.
     pub turn: Turn,
+    /// Over what calls of many go: MSC4143's transports, as clients get them.
+    pub rtc_transports: Vec<serde_json::Value>,
     /// Search of the user directory covers all local users, not only those sharing a room.
     pub user_directory_all_users: bool,
     /// Users are also alerted by their name in the text, as before specification 1.17; for clients and devices that do
@@ -80,6 +82,7 @@ impl Default for Settings {
             retention: Retention::default(),
             policy: Policy::default(),
             turn: Turn::default(),
+            rtc_transports: Vec::new(),
             user_directory_all_users: false,
             unauthenticated_media: false,
             url_previews: false,

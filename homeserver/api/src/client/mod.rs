@@ -4,6 +4,7 @@ mod account;
 mod account_data;
 mod admin;
 mod backup;
+mod delayed;
 mod device;
 mod directory;
 mod events;
@@ -15,6 +16,7 @@ mod profile;
 mod push;
 mod register;
 mod room;
+mod rtc;
 mod server;
 mod sliding_sync;
 mod sync;
@@ -36,6 +38,7 @@ pub fn routes() -> Router<AppState> {
         .merge(account_data::routes())
         .merge(admin::routes())
         .merge(backup::routes())
+        .merge(delayed::routes())
         .merge(device::routes())
         .merge(directory::routes())
         .merge(events::routes())
@@ -47,6 +50,7 @@ pub fn routes() -> Router<AppState> {
         .merge(push::routes())
         .merge(register::routes())
         .merge(room::routes())
+        .merge(rtc::routes())
         .merge(server::routes())
         .merge(sliding_sync::routes())
         .merge(sync::routes())

@@ -5,12 +5,14 @@
 //! - [`cross_signing`], [`signatures`]: identities of users, and who vouches for them; every signature is verified.
 //! - [`device_lists`], [`inbound`]: telling local clients and other servers that a list changed, and hearing it from them.
 //! - [`send_to_device`], [`inbox`]: messages for single devices.
+//! - [`dehydrated`]: a device that sleeps here.
 //! - [`backup`]: room keys that clients encrypted for themselves.
 //! - [`federation`]: what other servers may ask.
 
 pub mod backup;
 pub mod claim;
 pub mod cross_signing;
+pub mod dehydrated;
 pub mod device_lists;
 pub mod federation;
 pub mod inbound;

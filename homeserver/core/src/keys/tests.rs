@@ -475,3 +475,44 @@ async fn shredded_sessions_are_in_nobodys_backup() {
         assert_eq!(world.core.backup_version(&user, None).unwrap().count, 0);
     }
 }
+
+#[tokio::test]
+async fn a_device_sleeps_hears_and_is_woken() {
+    let world = World::new();
+    let alice = world.device(&world.user("alice").await, "A").await;
+    let core = &world.core;
+    assert!(matches!(core.dehydrated_device(&alice.user_id), Err(Error::NotFound(_))));
+    let new = |id: &str, byte: u8| {
+        let sleeper = Requester { device_id: Some(id.into()), ..alice.clone() };
+        let body = json!({
+            "device_id": id,
+            "device_data": { "algorithm": "m.dehydration.v2", "device": id },
+            "initial_device_display_name": "asleep",
+            "device_keys": device_keys(&sleeper, &seed(byte)),
+            "one_time_keys": { "signed_curve25519:1": { "key": "x" } },
+        });
+        serde_json::from_value::<super::dehydrated::NewDehydratedDevice>(body).unwrap()
+    };
+    assert!(core.put_dehydrated_device(&alice, new("A", 1)).await.is_err(), "this one is awake");
+    core.put_dehydrated_device(&alice, new("S1", 1)).await.unwrap();
+    core.put_dehydrated_device(&alice, new("S2", 2)).await.unwrap();
+    let asleep = core.dehydrated_device(&alice.user_id).unwrap();
+    assert_eq!((asleep.device_id.as_str(), &asleep.device_data["device"]), ("S2", &json!("S2")));
+    assert!(core.find_device(&alice.user_id, "S1".into()).unwrap().is_none());
+    let queried = core.query_keys(&alice.user_id, query_of(&alice.user_id)).await.unwrap();
+    assert!(serde_json::to_string(&queried).unwrap().contains("S2"));
+
+    for number in 0..101 {
+        let messages = serde_json::from_value(json!({ &alice.user_id: { "S2": { "n": number } } })).unwrap();
+        core.send_to_device(&alice, "m.test", &format!("t{number}"), messages).await.unwrap();
+    }
+    let first = core.dehydrated_events(&alice.user_id, &"S2".into(), None).unwrap();
+    let second = core.dehydrated_events(&alice.user_id, &"S2".into(), Some(&first.next_batch)).unwrap();
+    let third = core.dehydrated_events(&alice.user_id, &"S2".into(), Some(&second.next_batch)).unwrap();
+    assert_eq!((first.events.len(), second.events.len(), third.events.len()), (100, 1, 0));
+    assert!(core.dehydrated_events(&alice.user_id, &"S1".into(), None).is_err());
+
+    assert_eq!(core.delete_dehydrated_device(&alice.user_id).await.unwrap(), "S2");
+    assert!(core.dehydrated_device(&alice.user_id).is_err());
+    assert!(core.find_device(&alice.user_id, "S2".into()).unwrap().is_none());
+}

@@ -22,6 +22,8 @@ pub struct Notification {
     pub actions: Vec<serde_json::Value>,
     /// The event.
     pub event: Box<RawValue>,
+    /// The profile of the device whose rule matched; devices have no rules of their own.
+    pub profile_tag: &'static str,
     /// Whether the user has read it.
     pub read: bool,
     /// In which room.
@@ -85,6 +87,7 @@ impl Core {
             .map(|(event, actions, read)| Notification {
                 actions: actions.raw.clone(),
                 event: client_event(&event.pdu, &matron_room::Unsigned::default()),
+                profile_tag: "",
                 read,
                 room_id: event.pdu.room_id().to_owned(),
                 ts: event.record.received_ms,

@@ -76,6 +76,17 @@ impl Core {
         Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))
     }
 
+    /// The bucket under whose key content is sealed that will be sent at `sent_ms`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn bucket_of_later(&self, inner: &mut Inner, sent_ms: u64) -> Result<u64, Error> {
+        Ok(match self.room_lifetime_ms(inner)? {
+            Some(lifetime_ms) => bucket_end(sent_ms.saturating_add(lifetime_ms), lifetime_ms),
+            None => WITHOUT_END | (sent_ms / DAY_MS),
+        })
+    }
+
     /// How long content of this room lives, ms: the strictest of the room's policy, its `m.room.retention` and
     /// the deployment's floor; `None`: without end.
     ///

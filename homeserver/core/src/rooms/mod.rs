@@ -5,12 +5,14 @@
 //! - [`append`]: one event becomes one batch; the only writer of rooms.
 //! - [`send`]: drafting, judging, authorising and sealing an event of ours.
 //! - [`create`], [`membership`], [`redact`], [`receipts`], [`aliases`], [`public`], [`upgrade`]: what users do.
+//! - [`delayed`]: what is sent later.
 //! - [`read`]: what users see, and [`visibility`]: what they may.
 
 pub mod aliases;
 pub mod append;
 pub mod changes;
 pub mod create;
+pub mod delayed;
 pub mod events;
 pub mod members;
 pub mod membership;

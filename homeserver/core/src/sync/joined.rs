@@ -204,8 +204,7 @@ impl Core {
         span: &Span<'_>,
         window: &Window,
     ) -> Result<Timeline, Error> {
-        let mut timeline =
-            Timeline { limited: window.limited, prev_batch: Some(format!("t{}", window.start)), ..Timeline::default() };
+        let mut timeline = Timeline { limited: window.limited, prev_batch: window.prev_batch(), ..Timeline::default() };
         for event in &window.events {
             timeline.events.push(self.told_event(requester, span, event)?);
         }

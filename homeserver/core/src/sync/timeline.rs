@@ -65,6 +65,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// Where to read on backwards; nothing where the room begins.
+    pub(crate) fn prev_batch(&self) -> Option<String> {
+        let begins = self.events.first().is_some_and(|first| first.pdu.kind() == "m.room.create");
+        (!begins).then(|| format!("t{}", self.start))
+    }
+
     /// The state events that a client needs beside the timeline's own to follow the room from `then` to the end of
     /// the span: of each key the newest, if the timeline does not hold it, else what was before the timeline.
     pub(crate) fn state_beside(&self, then: Option<&StateMap>) -> StateMap {

@@ -131,6 +131,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         Some("\"long-random-text\""),
     ),
     ("registration.shared_secret_file", "The same, read from a file.", None),
+    (
+        "rtc_transports",
+        "Over what calls of many go (Element Call), as clients are told.",
+        Some("[{ type = \"livekit\", livekit_service_url = \"https://calls.example.org\" }]"),
+    ),
     ("turn", "TURN servers for calls. Without `uris` clients are told that there are none.", None),
     ("turn.uris", "Where they are.", Some("[\"turns:turn.example.org?transport=tcp\"]")),
     (

@@ -22,6 +22,10 @@ use crate::{
 pub(crate) struct Timestamp {
     /// Milliseconds since the Unix epoch.
     pub ts: Option<u64>,
+    /// It is to be sent so many milliseconds from now.
+    // MSC: 4140.
+    #[serde(rename = "org.matrix.msc4140.delay")]
+    pub delay: Option<u64>,
 }
 
 /// The event is in the room; answers its id, the same for the same transaction.
@@ -69,6 +73,9 @@ async fn send(
     }
     new.txn = txn;
     new.origin_server_ts_ms = at.ts.filter(|_| requester.appservice.is_some());
+    if let Some(delay_ms) = at.delay {
+        return Ok(Json(json!({"delay_id": core.schedule_event(new, delay_ms).await?})));
+    }
     let event_id = core.send_event(new).await?;
     Ok(Json(json!({"event_id": event_id})))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use matron_core::{Core, Requester};
+use matron_core::{Core, Requester, rooms::send::NewEvent};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -106,6 +106,10 @@ async fn set(
     at: Timestamp,
 ) -> Answer {
     core.check_not_suspended(requester)?;
+    if let Some(delay_ms) = at.delay {
+        let new = NewEvent::state(room, requester.user_id.clone(), kind, key, Value::Object(content));
+        return Ok(Json(json!({"delay_id": core.schedule_event(new, delay_ms).await?})));
+    }
     let at = at.ts.filter(|_| requester.appservice.is_some());
     let event_id = core.set_state(&requester.user_id, &room, &kind, &key, Value::Object(content), at).await?;
     Ok(Json(json!({"event_id": event_id})))

@@ -18,6 +18,10 @@ pub(super) async fn client(State(core): State<Arc<Core>>) -> Answer {
         let there = json!({ "issuer": issuer, "account": core.account_management_url(None) });
         answer.insert("org.matrix.msc2965.authentication".to_owned(), there);
     }
+    if let (false, Some(answer)) = (core.settings.rtc_transports.is_empty(), answer.as_object_mut()) {
+        // MSC: 4143.
+        answer.insert("org.matrix.msc4143.rtc_foci".to_owned(), json!(core.settings.rtc_transports));
+    }
     Ok(Json(answer))
 }
 

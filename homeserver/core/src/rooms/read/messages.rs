@@ -114,7 +114,8 @@ impl Core {
                 let first = self.rows_between(room, Gap::START, Gap::END, Direction::Forward, 1)?;
                 found.stopped_at.or(first.first().map(|row| Gap(row.timeline)))
             }
-            Direction::Backward => found.stopped_at,
+            // The page that is empty is the last: some clients take a page without `end` for a failure.
+            Direction::Backward => found.stopped_at.or(found.events.last().map(|event| Gap(event.record.timeline))),
             // More may be said.
             Direction::Forward => {
                 found.stopped_at.or(found.events.last().map(|event| Gap::after(event.record.timeline)))

@@ -64,3 +64,32 @@ async fn without_turn_servers_the_answer_is_empty() {
     let alice = server.user("alice").await;
     assert_eq!(alice.get("/voip/turnServer").await, json!({}));
 }
+
+#[tokio::test]
+async fn an_event_can_be_scheduled_listed_put_off_and_sent() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    let room = alice.create(json!({})).await;
+    let delay = "?org.matrix.msc4140.delay=60000";
+    let path = format!("/rooms/{}/send/m.room.message/t1{delay}", enc(&room));
+    let scheduled = alice.ok(Method::PUT, &path, json!({"body": "later"})).await;
+    assert_eq!(alice.ok(Method::PUT, &path, json!({"body": "later"})).await, scheduled, "the same transaction");
+    let id = scheduled["delay_id"].as_str().unwrap();
+    let state = format!("/rooms/{}/state/x.call/{}{delay}", enc(&room), enc(&alice.user));
+    let left = alice.ok(Method::PUT, &state, json!({})).await["delay_id"].as_str().unwrap().to_owned();
+
+    let base = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
+    let all = alice.get(base).await;
+    assert_eq!(all["delayed_events"].as_array().unwrap().len(), 2);
+    assert_eq!(all["delayed_events"][0]["content"]["body"], "later");
+    alice.ok(Method::POST, &format!("{base}/{id}"), json!({"action": "restart"})).await;
+    alice.ok(Method::POST, &format!("{base}/{id}"), json!({"action": "send"})).await;
+    alice.ok(Method::POST, &format!("{base}/{left}/cancel"), json!({})).await;
+    assert_eq!(alice.get(base).await, json!({"delayed_events": []}));
+    let history = alice.history(&room, 100).await;
+    assert_eq!(history.last().unwrap()["content"]["body"], "later");
+    let (status, answer) = alice.ask(Method::POST, &format!("{base}/{id}/send"), Some(json!({}))).await;
+    assert_eq!((status, &answer["errcode"]), (StatusCode::NOT_FOUND, &json!("M_NOT_FOUND")));
+    let (status, _) = alice.ask(Method::POST, &format!("{base}/{id}/explode"), Some(json!({}))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}

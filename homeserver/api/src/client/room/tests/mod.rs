@@ -2,6 +2,7 @@
 
 mod creation;
 mod directory;
+mod exact;
 mod history;
 mod lookups;
 mod relations;
@@ -24,7 +25,9 @@ use tower::ServiceExt as _;
 
 pub(super) struct Server {
     router: Router,
-    _directory: tempfile::TempDir,
+    store: Option<Arc<dyn matron_storage::Store>>,
+    engine: EngineKind,
+    directory: tempfile::TempDir,
 }
 
 #[derive(Clone)]
@@ -41,8 +44,36 @@ pub(super) fn enc(part: &str) -> String {
 
 impl Server {
     pub(super) fn start() -> Self {
+        Self::start_on(EngineKind::Memory)
+    }
+
+    pub(super) fn start_on(engine: EngineKind) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let keyring = KeyRing::open(&directory.path().join("keyring"), MasterKey::from_bytes([1; 32])).unwrap();
+        let mut server = Self { router: Router::new(), store: None, engine, directory };
+        server.open();
+        server
+    }
+
+    /// Closes the store and opens it again; these clients go on with what they know.
+    pub(super) fn restart<'a>(&mut self, clients: impl Iterator<Item = &'a mut Client>) {
+        let mut clients: Vec<_> = clients.collect();
+        self.router = Router::new();
+        for client in &mut clients {
+            client.router = Router::new();
+        }
+        if let Some(store) = self.store.take() {
+            store.close();
+        }
+        self.open();
+        for client in clients {
+            client.router = self.router.clone();
+        }
+    }
+
+    fn open(&mut self) {
+        let path = self.directory.path();
+        let keyring = KeyRing::open(&path.join("keyring"), MasterKey::from_bytes([1; 32])).unwrap();
+        let store = matron_storage::open(self.engine, path).unwrap();
         let core = Core::new(Parts {
             settings: Settings {
                 insecure_fast_password_hash: true,
@@ -53,16 +84,17 @@ impl Server {
                 ..Settings::default()
             },
             server_name: "us.example".try_into().unwrap(),
-            store: matron_storage::open(EngineKind::Memory, directory.path()).unwrap(),
+            store: Arc::clone(&store),
             keyring: Arc::new(keyring),
             signing_key: Arc::new(matron_room::SigningKey::from_seed("us", &[2; 32]).unwrap()),
             clock: Arc::new(SystemClock),
             federation: Arc::new(NoFederation),
-            media_dir: directory.path().join("media"),
+            media_dir: path.join("media"),
             appservices: Vec::new(),
         })
         .unwrap();
-        Self { router: crate::router(core), _directory: directory }
+        self.router = crate::router(core);
+        self.store = Some(store);
     }
 
     pub(super) async fn user(&self, name: &str) -> Client {

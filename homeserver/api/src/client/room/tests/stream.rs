@@ -77,7 +77,7 @@ impl Reader {
     }
 }
 
-async fn current_state(client: &Client, room: &str) -> BTreeMap<(String, String), String> {
+pub(super) async fn current_state(client: &Client, room: &str) -> BTreeMap<(String, String), String> {
     let state = client.get(&format!("/rooms/{}/state", enc(room))).await;
     list(&state, "")
         .iter()
