@@ -1,4 +1,4 @@
-//! `GET /_matrix/client/unstable/org.matrix.msc4143/rtc/transports` (MSC4143)
+//! `GET /_matrix/client/v1/rtc/transports` and its unstable form (MSC4143)
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{Answer, AppState, extract::Auth, routing::Routes};
 
 /// The routes of this area.
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().client(&["unstable/org.matrix.msc4143"], "/rtc/transports", get(transports))
+    Router::new().client(&["v1", "unstable/org.matrix.msc4143"], "/rtc/transports", get(transports))
 }
 
 /// Answers over what calls can go, as the operator configured it.

@@ -1,4 +1,4 @@
-//! `POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync` (MSC4186)
+//! `POST /_matrix/client/v4/sync` and its unstable form, `/unstable/org.matrix.simplified_msc3575/sync` (MSC4186)
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// The routes of this area.
 pub(crate) fn routes() -> Router<AppState> {
-    Router::new().client(&["unstable/org.matrix.simplified_msc3575"], "/sync", post(handle))
+    Router::new().client(&["v4", "unstable/org.matrix.simplified_msc3575"], "/sync", post(handle))
 }
 
 /// What the query says.

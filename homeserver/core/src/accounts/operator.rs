@@ -71,7 +71,7 @@ impl Core {
         }
         let mut devices = Map::new();
         for device in self.devices(user)? {
-            let connection = json!({ "ip": device.last_seen_ip, "last_seen": device.last_seen_ts, "user_agent": null });
+            let connection = json!({ "ip": device.last_seen_ip, "last_seen": device.last_seen_ts });
             devices.insert(device.device_id.to_string(), json!({ "sessions": [{ "connections": [connection] }] }));
         }
         Ok(json!({ "user_id": user, "devices": devices }))

@@ -83,6 +83,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .client(V1, "/room_summary/{room_id_or_alias}", get(space::get_summary))
         .client(V1, "/mutual_rooms", get(mutual::get))
         .client(MUTUAL_UNSTABLE, "/user/mutual_rooms", get(mutual::get))
+        .client(SUMMARY_UNSTABLE, "/summary/{room_id_or_alias}", get(space::get_summary))
         .client(SUMMARY_UNSTABLE, "/rooms/{room_id_or_alias}/summary", get(space::get_summary))
 }
 
