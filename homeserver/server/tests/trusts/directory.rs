@@ -8,9 +8,7 @@ use crate::{
     trusts::Trusts,
 };
 
-#[test]
-fn public_rooms_of_the_other_trust_are_listed_and_searched() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn public_rooms_of_the_other_trust_are_listed_and_searched(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor) = (Person::at(host, "owner"), Person::at(guest, "visitor"));
         let name = unique("oncology");
@@ -27,9 +25,7 @@ fn public_rooms_of_the_other_trust_are_listed_and_searched() {
     }
 }
 
-#[test]
-fn the_rooms_of_a_space_are_shown_with_those_of_the_other_trust() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn the_rooms_of_a_space_are_shown_with_those_of_the_other_trust(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor) = (Person::at(host, "owner"), Person::at(guest, "visitor"));
         let space = owner.create_room(&json!({
@@ -50,9 +46,7 @@ fn the_rooms_of_a_space_are_shown_with_those_of_the_other_trust() {
     }
 }
 
-#[test]
-fn the_event_of_a_day_is_found() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn the_event_of_a_day_is_found(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let owner = Person::at(host, "owner");
         let room = owner.create_public_room("11");

@@ -120,9 +120,7 @@ async fn wait(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-#[test]
-fn encrypted_words_and_files_are_read_across_the_trusts_by_new_devices_too() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn encrypted_words_and_files_are_read_across_the_trusts_by_new_devices_too(trusts: &Trusts) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (host, guest) in trusts.both_ways() {
         runtime.block_on(talk(host, guest));

@@ -10,9 +10,7 @@ use crate::{
 
 const VERSIONS: [&str; 3] = ["10", "11", "12"];
 
-#[test]
-fn a_room_is_joined_from_the_other_trust_and_both_talk() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_room_is_joined_from_the_other_trust_and_both_talk(trusts: &Trusts) {
     for version in VERSIONS {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor, room) = Trusts::together(host, guest, version);
@@ -28,9 +26,7 @@ fn a_room_is_joined_from_the_other_trust_and_both_talk() {
     }
 }
 
-#[test]
-fn an_invitation_to_a_private_room_is_accepted_or_declined() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn an_invitation_to_a_private_room_is_accepted_or_declined(trusts: &Trusts) {
     for version in VERSIONS {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor, shy) =
@@ -61,9 +57,7 @@ fn an_invitation_to_a_private_room_is_accepted_or_declined() {
     }
 }
 
-#[test]
-fn a_knock_is_heard_and_answered() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_knock_is_heard_and_answered(trusts: &Trusts) {
     for version in VERSIONS {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor) = (Person::at(host, "owner"), Person::at(guest, "visitor"));
@@ -87,9 +81,7 @@ fn a_knock_is_heard_and_answered() {
     }
 }
 
-#[test]
-fn a_member_of_the_ward_joins_its_restricted_room() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_member_of_the_ward_joins_its_restricted_room(trusts: &Trusts) {
     for version in VERSIONS {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor, ward) = Trusts::together(host, guest, version);
@@ -119,9 +111,7 @@ fn a_member_of_the_ward_joins_its_restricted_room() {
     }
 }
 
-#[test]
-fn an_upgraded_room_is_followed_by_the_other_trust() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn an_upgraded_room_is_followed_by_the_other_trust(trusts: &Trusts) {
     for (from, to) in [("10", "11"), ("11", "12")] {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor, old) = Trusts::together(host, guest, from);
@@ -139,9 +129,7 @@ fn an_upgraded_room_is_followed_by_the_other_trust() {
     }
 }
 
-#[test]
-fn a_room_is_joined_by_its_alias() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_room_is_joined_by_its_alias(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor) = (Person::at(host, "owner"), Person::at(guest, "visitor"));
         let alias = unique("renal");

@@ -20,6 +20,7 @@ mod media;
 mod membership;
 mod outage;
 mod person;
+mod scenario;
 mod talk;
 mod trust;
 mod trusts;

@@ -26,9 +26,7 @@ fn location(uploaded: &Value) -> String {
     format!("{}/{}", part(server), part(id))
 }
 
-#[test]
-fn a_file_is_opened_at_the_other_trust() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_file_is_opened_at_the_other_trust(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (author, reader) = (Person::at(host, "author"), Person::at(guest, "reader"));
         let bytes: Vec<u8> = (0..200_000_u32).map(|number| u8::try_from(number % 251).unwrap()).collect();
@@ -41,9 +39,7 @@ fn a_file_is_opened_at_the_other_trust() {
     }
 }
 
-#[test]
-fn a_thumbnail_is_shown_at_the_other_trust() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_thumbnail_is_shown_at_the_other_trust(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (author, reader) = (Person::at(host, "author"), Person::at(guest, "reader"));
         let uploaded = author.upload("/_matrix/media/v3/upload?filename=scan.png", "image/png", &picture());

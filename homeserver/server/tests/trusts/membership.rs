@@ -8,9 +8,7 @@ use crate::{
     trusts::Trusts,
 };
 
-#[test]
-fn who_is_kicked_may_come_back_and_who_is_banned_may_not() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn who_is_kicked_may_come_back_and_who_is_banned_may_not(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor, room) = Trusts::together(host, guest, "11");
         let colleague = Person::at(guest, "colleague");
@@ -32,9 +30,7 @@ fn who_is_kicked_may_come_back_and_who_is_banned_may_not() {
     }
 }
 
-#[test]
-fn power_given_across_the_trusts_counts_and_power_not_given_does_not() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn power_given_across_the_trusts_counts_and_power_not_given_does_not(trusts: &Trusts) {
     for version in ["10", "12"] {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor, room) = Trusts::together(host, guest, version);
@@ -53,9 +49,7 @@ fn power_given_across_the_trusts_counts_and_power_not_given_does_not() {
     }
 }
 
-#[test]
-fn a_server_that_the_rooms_acl_denies_is_not_heard_any_more() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_server_that_the_rooms_acl_denies_is_not_heard_any_more(trusts: &Trusts) {
     let (owner, visitor, room) = Trusts::together(&trusts.matron, &trusts.synapse, "11");
     // Both trusts are `localhost` to an ACL, which knows no ports: everything is denied, the own server included,
     // whose own users are not asked.

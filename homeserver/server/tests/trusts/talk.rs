@@ -8,9 +8,7 @@ use crate::{
     trusts::Trusts,
 };
 
-#[test]
-fn a_receipt_crosses() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_receipt_crosses(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor, room) = Trusts::together(host, guest, "11");
         for (author, reader) in [(&owner, &visitor), (&visitor, &owner)] {
@@ -26,9 +24,7 @@ fn a_receipt_crosses() {
     }
 }
 
-#[test]
-fn typing_crosses() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn typing_crosses(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor, room) = Trusts::together(host, guest, "11");
         for (typist, watcher) in [(&owner, &visitor), (&visitor, &owner)] {
@@ -47,9 +43,7 @@ fn typing_crosses() {
     }
 }
 
-#[test]
-fn presence_crosses() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn presence_crosses(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor, _room) = Trusts::together(host, guest, "11");
         for (who, watcher) in [(&owner, &visitor), (&visitor, &owner)] {
@@ -66,9 +60,7 @@ fn presence_crosses() {
     }
 }
 
-#[test]
-fn a_redaction_takes_the_words_away_on_both_sides() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_redaction_takes_the_words_away_on_both_sides(trusts: &Trusts) {
     for version in ["10", "11", "12"] {
         for (host, guest) in trusts.both_ways() {
             let (owner, visitor, room) = Trusts::together(host, guest, version);
@@ -92,9 +84,7 @@ fn a_redaction_takes_the_words_away_on_both_sides() {
     }
 }
 
-#[test]
-fn reactions_threads_and_edits_are_found_on_both_sides() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn reactions_threads_and_edits_are_found_on_both_sides(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor, room) = Trusts::together(host, guest, "11");
         let root = owner.say(&room, "bloods are back");
@@ -121,9 +111,7 @@ fn reactions_threads_and_edits_are_found_on_both_sides() {
     }
 }
 
-#[test]
-fn a_message_to_a_device_arrives_once() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_message_to_a_device_arrives_once(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (from, to) = (Person::at(host, "from"), Person::at(guest, "to"));
         let body = json!({"messages": {&to.id: {"*": {"number": 7}}}});
@@ -138,9 +126,7 @@ fn a_message_to_a_device_arrives_once() {
     }
 }
 
-#[test]
-fn a_name_and_a_picture_are_seen_by_the_other_trust() {
-    let Some(trusts) = Trusts::shared() else { return };
+pub(crate) fn a_name_and_a_picture_are_seen_by_the_other_trust(trusts: &Trusts) {
     for (host, guest) in trusts.both_ways() {
         let (owner, visitor, room) = Trusts::together(host, guest, "11");
         for (who, watcher) in [(&owner, &visitor), (&visitor, &owner)] {

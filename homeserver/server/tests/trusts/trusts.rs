@@ -1,7 +1,5 @@
 //! A Matron and a Synapse that know each other.
 
-use std::sync::{Arc, Mutex, Weak};
-
 use tempfile::TempDir;
 
 use crate::{
@@ -33,18 +31,6 @@ impl Trusts {
             scope.spawn(|| trusts.synapse.start());
             trusts.matron.start();
         });
-        Some(trusts)
-    }
-
-    /// The two trusts that all tests share which break nothing; they end with the last test that holds them.
-    pub(crate) fn shared() -> Option<Arc<Self>> {
-        static SHARED: Mutex<Weak<Trusts>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(trusts) = shared.upgrade() {
-            return Some(trusts);
-        }
-        let trusts = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&trusts);
         Some(trusts)
     }
 
