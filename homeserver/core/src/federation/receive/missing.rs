@@ -1,6 +1,6 @@
 //! History between what is known and a new event (Server-Server API, "Retrieving missing events").
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use matron_room::Pdu;
 use ruma::{OwnedEventId, ServerName};
@@ -41,10 +41,11 @@ impl Core {
         behind: bool,
     ) -> Result<(), Error> {
         let mut fetched: Vec<Pdu> = Vec::new();
+        let mut ids: HashSet<OwnedEventId> = HashSet::new();
         let mut latest = vec![pdu.clone()];
         let until_ms = self.now_ms().saturating_add(MAX_ASKING_MS);
         for _ in 0..QUESTIONS {
-            let missing = self.missing_prevs(latest.iter().chain(&fetched), &fetched)?;
+            let missing = self.missing_prevs(latest.iter().chain(&fetched), &ids)?;
             if missing.is_empty() || fetched.len() >= MAX_FETCHED || self.now_ms() > until_ms {
                 break;
             }
@@ -53,10 +54,7 @@ impl Core {
             let before = fetched.len();
             for event in self.verified_events(room.version(), room.id(), events).await? {
                 let known = self.is_in_graph(room.id(), event.event_id())?;
-                if !known
-                    && event.event_id() != pdu.event_id()
-                    && !fetched.iter().any(|other| other.event_id() == event.event_id())
-                {
+                if !known && event.event_id() != pdu.event_id() && ids.insert(event.event_id().to_owned()) {
                     fetched.push(event);
                 }
             }
@@ -83,15 +81,12 @@ impl Core {
     fn missing_prevs<'a>(
         &self,
         events: impl Iterator<Item = &'a Pdu>,
-        beside: &[Pdu],
+        beside: &HashSet<OwnedEventId>,
     ) -> Result<Vec<OwnedEventId>, Error> {
         let mut missing = Vec::new();
         for event in events {
             for prev in event.prev_events() {
-                if !missing.contains(prev)
-                    && !beside.iter().any(|other| other.event_id() == prev)
-                    && !self.is_in_graph(event.room_id(), prev)?
-                {
+                if !missing.contains(prev) && !beside.contains(prev) && !self.is_in_graph(event.room_id(), prev)? {
                     missing.push(prev.clone());
                 }
             }
