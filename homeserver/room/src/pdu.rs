@@ -103,31 +103,37 @@ impl Pdu {
     }
 
     /// The event's id.
+    #[inline]
     pub fn event_id(&self) -> &EventId {
         &self.0.event_id
     }
 
     /// The room's id; for a version 12 create event the one that follows from its hash.
+    #[inline]
     pub fn room_id(&self) -> &RoomId {
         &self.0.room_id
     }
 
     /// Who sent it.
+    #[inline]
     pub fn sender(&self) -> &UserId {
         &self.0.fields.sender
     }
 
     /// The event's `type`.
+    #[inline]
     pub fn kind(&self) -> &str {
         &self.0.fields.kind
     }
 
     /// The state key; `None` for events that are not state.
+    #[inline]
     pub fn state_key(&self) -> Option<&str> {
         self.0.fields.state_key.as_deref()
     }
 
     /// Whether the event is state.
+    #[inline]
     pub fn is_state(&self) -> bool {
         self.0.fields.state_key.is_some()
     }
@@ -138,6 +144,7 @@ impl Pdu {
     }
 
     /// When its server says that it was sent, in milliseconds since 1970. Not to be trusted.
+    #[inline]
     pub fn origin_server_ts_ms(&self) -> u64 {
         self.0.fields.origin_server_ts.into()
     }
@@ -186,6 +193,7 @@ impl Pdu {
     }
 
     /// The content as canonical text.
+    #[inline]
     pub fn content_str(&self) -> &str {
         self.0.json.get().get(self.0.fields.content.clone()).unwrap_or("{}")
     }
@@ -240,6 +248,7 @@ impl Pdu {
     }
 
     /// The `membership` of a member event, as written.
+    #[inline]
     pub fn membership(&self) -> Option<&str> {
         self.0.fields.membership.as_deref()
     }
