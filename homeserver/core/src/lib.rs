@@ -39,6 +39,7 @@ pub mod sync;
 pub mod turn;
 
 mod house;
+mod remembered;
 #[cfg(test)]
 mod test_world;
 

@@ -276,6 +276,10 @@ impl Core {
         from: StreamPos,
         to: StreamPos,
     ) -> Result<DeviceListChanges, Error> {
+        // The rows, and the floor below which they are gone.
+        if self.store.mark(Table::DeviceListStream, &[]).position <= from {
+            return Ok(DeviceListChanges::default());
+        }
         let mut range =
             KeyRange::between(Key::new().number(from.0.saturating_add(1)), Key::new().number(to.0.saturating_add(1)));
         let mut changes = Collector::default();

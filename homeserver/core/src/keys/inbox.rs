@@ -1,6 +1,6 @@
 //! The inbox of each device: messages wait until the device's next sync acknowledges them.
 
-use matron_storage::{Batch, Key, KeyRange, KeyReader, Order, SlotForm, StreamPos, Table};
+use matron_storage::{Batch, Key, KeyRange, KeyReader, Mark, Order, SlotForm, StreamPos, Table};
 use ruma::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
@@ -79,6 +79,9 @@ impl Core {
         to: StreamPos,
         limit: usize,
     ) -> Result<ToDevicePage, Error> {
+        if self.is_inbox_empty(user, device, from) {
+            return Ok(ToDevicePage { next: to, ..ToDevicePage::default() });
+        }
         let start = inbox(user, device).number(from.0.saturating_add(1));
         let end = inbox(user, device).number(to.0.saturating_add(1));
         let range = KeyRange::between(start, end);
@@ -95,13 +98,33 @@ impl Core {
         Ok(page)
     }
 
-    /// Messages up to and including `up_to` are gone, because the device has them. Costs one point scan when there are none.
+    fn inbox_mark(&self, user: &UserId) -> Mark {
+        self.store.mark(Table::ToDeviceInbox, Key::new().text(user).as_bytes())
+    }
+
+    /// Whether it is known without reading that nothing waits after `from`.
+    fn is_inbox_empty(&self, user: &UserId, device: &DeviceId, from: StreamPos) -> bool {
+        let mark = self.inbox_mark(user);
+        mark.position <= from || self.keys.empty_inboxes.find(&(user.to_owned(), device.to_owned()), mark).is_some()
+    }
+
+    /// Messages up to and including `up_to` are gone, because the device has them. Costs nothing when there are none.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn to_device_acknowledge(&self, user: &UserId, device: &DeviceId, up_to: StreamPos) -> Result<(), Error> {
+        let mark = self.inbox_mark(user);
+        let owner = (user.to_owned(), device.to_owned());
+        if self.keys.empty_inboxes.find(&owner, mark).is_some() {
+            return Ok(());
+        }
+        let oldest = self.store.scan(Table::ToDeviceInbox, &inbox(user, device).prefix(), Order::Ascending, 1)?;
+        let Some((oldest, _)) = oldest.first() else {
+            self.keys.empty_inboxes.put(owner, mark, ());
+            return Ok(());
+        };
         let range = KeyRange::between(inbox(user, device), inbox(user, device).number(up_to.0.saturating_add(1)));
-        if self.store.scan(Table::ToDeviceInbox, &range, Order::Ascending, 1)?.is_empty() {
+        if range.end.as_ref().is_some_and(|end| oldest >= end) {
             return Ok(());
         }
         let mut batch = Batch::new();

@@ -33,21 +33,41 @@ mod tests;
 use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::Mutex;
-use ruma::OwnedUserId;
+use ruma::{OwnedDeviceId, OwnedUserId};
 use tokio::sync::{Notify, watch};
 
+use self::one_time::KeyCounts;
 use crate::{
     Core,
     ports::{FederationRequest, PeerError, PeerResponse},
+    remembered::Remembered,
 };
 
 /// What this concern keeps in memory; truth lives in the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct State {
     /// Remote users whose device list must be fetched again. The store marks them too, so losing this costs a delay.
     resync: Mutex<BTreeSet<OwnedUserId>>,
     resync_wanted: Notify,
+    /// Devices for which nothing waits.
+    empty_inboxes: Remembered<(OwnedUserId, OwnedDeviceId), ()>,
+    /// How many one-time keys devices have left.
+    counts: Remembered<(OwnedUserId, OwnedDeviceId), KeyCounts>,
 }
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            resync: Mutex::default(),
+            resync_wanted: Notify::default(),
+            empty_inboxes: Remembered::new(WARM_DEVICES),
+            counts: Remembered::new(WARM_DEVICES),
+        }
+    }
+}
+
+/// Of how many devices it is remembered what each of their syncs asks.
+const WARM_DEVICES: usize = 16_384;
 
 /// How many users may wait for a resync in memory; beyond it the mark in the store must do.
 const MAX_RESYNC_WAITING: usize = 50_000;

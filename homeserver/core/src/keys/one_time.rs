@@ -91,14 +91,17 @@ pub(super) fn fallback_key(user: &UserId, device: &DeviceId, algorithm: &str) ->
 }
 
 impl Core {
-    /// How many one-time keys the device has left here, and which fallback keys are unused; one point read.
+    /// How many one-time keys the device has left here, and which fallback keys are unused. Warm devices read no disk.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub fn otk_counts(&self, user: &UserId, device: &DeviceId) -> Result<KeyCounts, Error> {
-        let Tally { mut counts, unused_fallback, .. } = self.read_tally(user, device)?.tally;
-        counts.entry("signed_curve25519".to_owned()).or_insert(0);
-        Ok(KeyCounts { counts, unused_fallback })
+        let mark = self.store.mark(Table::Misc, tally_key(user, device).as_bytes());
+        self.keys.counts.get_or_read(&(user.to_owned(), device.to_owned()), mark, || {
+            let Tally { mut counts, unused_fallback, .. } = self.read_tally(user, device)?.tally;
+            counts.entry("signed_curve25519".to_owned()).or_insert(0);
+            Ok(KeyCounts { counts, unused_fallback })
+        })
     }
 
     pub(super) fn read_tally(&self, user: &UserId, device: &DeviceId) -> Result<ReadTally, Error> {

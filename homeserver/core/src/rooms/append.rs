@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{
     changes::ChangeGuard,
     members::UserRoom,
-    record::{EventRef, Record, Status, StoredEvent, TIMELINE_OFFSET},
+    record::{EventRef, Flag, Record, Status, StoredEvent, TIMELINE_OFFSET},
     room::{GroupHex, Head, Inner, Room},
     state_map::{GroupId, StateKey, StateMap, difference},
 };
@@ -315,7 +315,7 @@ impl Core {
             self.write_outbox_event(&mut batch, destination, pdu.event_id(), position_index)?;
         }
 
-        let event = Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false });
+        let event = Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false, unrelated: Flag::default() });
         let under_way = self.rooms.set_out(Arc::clone(&event));
         inner.head = head;
         inner.head_bytes = Some(head_bytes);

@@ -6,7 +6,7 @@ use matron_room::Pdu;
 use matron_storage::{Table, keyring::KeyRingError};
 use ruma::EventId;
 
-use super::record::{EventRef, Record, StoredEvent};
+use super::record::{EventRef, Flag, Record, StoredEvent};
 use crate::{Core, Error};
 
 impl Core {
@@ -55,11 +55,11 @@ impl Core {
         };
         if record.bucket == 0 {
             let content_gone = record.redacted_by.is_some();
-            return Ok(StoredEvent { pdu: skeleton()?, content_gone, record });
+            return Ok(StoredEvent { pdu: skeleton()?, content_gone, record, unrelated: Flag::default() });
         }
         let pdu = skeleton()?;
         let Some(sealed) = self.store.get(Table::EventContent, id.as_bytes())? else {
-            return Ok(StoredEvent { pdu, content_gone: true, record });
+            return Ok(StoredEvent { pdu, content_gone: true, record, unrelated: Flag::default() });
         };
         match self.keyring.open_sealed(pdu.room_id().as_str(), record.bucket, id.as_bytes(), &sealed) {
             Ok(plain) => {
@@ -68,9 +68,11 @@ impl Core {
                 let pdu = Pdu::from_stored(json, record.version, id.to_owned()).map_err(|error| {
                     Error::Store(matron_storage::StoreError::Corrupt(format!("event_content: {error}")))
                 })?;
-                Ok(StoredEvent { pdu, content_gone: false, record })
+                Ok(StoredEvent { pdu, content_gone: false, record, unrelated: Flag::default() })
             }
-            Err(KeyRingError::KeyDestroyed) => Ok(StoredEvent { pdu, content_gone: true, record }),
+            Err(KeyRingError::KeyDestroyed) => {
+                Ok(StoredEvent { pdu, content_gone: true, record, unrelated: Flag::default() })
+            }
             Err(error) => Err(Error::internal(format!("the content of an event cannot be opened: {error}"))),
         }
     }

@@ -33,6 +33,20 @@ pub type RoomUser = UserRoom;
 /// All rooms of a user.
 pub type UserRooms = BTreeMap<OwnedRoomId, UserRoom>;
 
+/// What a room's summary is made of, whoever asks.
+#[derive(Debug, Default)]
+pub(crate) struct Crowd {
+    /// How many are invited.
+    pub invited: usize,
+    /// The first joined or invited users, one more than a summary names: the asker is left out.
+    pub present: Vec<OwnedUserId>,
+    /// The first who left or were banned, likewise.
+    pub gone: Vec<OwnedUserId>,
+}
+
+/// How many members' names make up a room's name.
+pub(crate) const HEROES: usize = 5;
+
 #[derive(Serialize, Deserialize)]
 struct Body {
     m: String,
@@ -156,6 +170,32 @@ impl Core {
             }
         }
         Ok(users)
+    }
+
+    /// What the room's summary is made of.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn crowd(&self, room: &RoomId) -> Result<Arc<Crowd>, Error> {
+        let mark = self.store.mark(Table::RoomUser, Key::new().text(room).as_bytes());
+        self.rooms.crowds.get_or_read(&room.to_owned(), mark, || {
+            let mut crowd = Crowd::default();
+            for (user, standing) in self.room_users(room)? {
+                let list = match standing.membership {
+                    Membership::Join => &mut crowd.present,
+                    Membership::Invite => {
+                        crowd.invited = crowd.invited.saturating_add(1);
+                        &mut crowd.present
+                    }
+                    Membership::Leave | Membership::Ban => &mut crowd.gone,
+                    Membership::Knock => continue,
+                };
+                if list.len() <= HEROES {
+                    list.push(user);
+                }
+            }
+            Ok(Arc::new(crowd))
+        })
     }
 
     /// The servers with a joined member in the room, ours included if so.

@@ -48,7 +48,7 @@ pub use self::{
     room::{Room, RoomMeta},
     state_map::{GroupId, StateKey, StateMap},
 };
-use crate::{Core, Error};
+use crate::{Core, Error, remembered::Remembered};
 
 /// How many opened events are kept in memory.
 const EVENT_CACHE: usize = 8192;
@@ -58,6 +58,8 @@ const GROUP_CACHE: usize = 1024;
 const OPEN_ROOMS: usize = 4096;
 /// How many users' lists of rooms are kept.
 const USER_CACHE: usize = 8192;
+/// Of how many rooms it is remembered what syncs ask again and again.
+const REMEMBERED_ROOMS: usize = 1024;
 /// How many recent transaction ids are kept.
 const TXN_CACHE: usize = 8192;
 
@@ -75,8 +77,12 @@ pub struct State {
     under_way: Arc<Mutex<HashMap<OwnedEventId, EventRef>>>,
     /// Which transaction made an event, for the device that sent it.
     pub(crate) sent: Mutex<LruCache<OwnedEventId, send::Txn>>,
-    /// Events that nothing relates to.
-    unrelated: Mutex<LruCache<OwnedEventId, ()>>,
+    /// The ends of timelines, for those who wait for more.
+    pub(crate) tails: Remembered<OwnedRoomId, Arc<crate::sync::timeline::Tail>>,
+    /// Whether a room has no receipts at all.
+    pub(crate) without_receipts: Remembered<OwnedRoomId, bool>,
+    /// Who makes up a room's name, and how many are invited.
+    pub(crate) crowds: Remembered<OwnedRoomId, Arc<members::Crowd>>,
     /// Moves when something relates to an event anew.
     relation_generation: AtomicU64,
     /// Which rooms changed lately, for incremental syncs.
@@ -113,7 +119,9 @@ impl Default for State {
             txns: cache(TXN_CACHE),
             under_way: Arc::default(),
             sent: cache(TXN_CACHE),
-            unrelated: cache(EVENT_CACHE),
+            tails: Remembered::new(REMEMBERED_ROOMS),
+            without_receipts: Remembered::new(OPEN_ROOMS),
+            crowds: Remembered::new(REMEMBERED_ROOMS),
             relation_generation: AtomicU64::new(0),
             changes: Arc::default(),
             joining: Mutex::default(),
@@ -171,27 +179,26 @@ impl State {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn is_known_unrelated(&self, id: &EventId) -> bool {
-        self.unrelated.lock().get(id).is_some()
-    }
-
     /// What to pass to [`State::remember_unrelated`]: read it before reading the store.
     pub(crate) fn relation_generation(&self) -> u64 {
         self.relation_generation.load(Ordering::Acquire)
     }
 
     /// Remembers that nothing relates to the event.
-    pub(crate) fn remember_unrelated(&self, generation: u64, id: &EventId) {
-        let mut unrelated = self.unrelated.lock();
+    pub(crate) fn remember_unrelated(&self, generation: u64, event: &StoredEvent) {
+        // INVARIANT: under the lock, so that a relation that comes now is not overlooked.
+        let _events = self.events.lock();
         if self.relation_generation() == generation {
-            unrelated.put(id.to_owned(), ());
+            event.unrelated.set(true);
         }
     }
 
     /// Something relates to the event now.
     pub(crate) fn forget_unrelated(&self, id: &EventId) {
-        let mut unrelated = self.unrelated.lock();
-        unrelated.pop(id);
+        let events = self.events.lock();
+        if let Some(event) = events.peek(id) {
+            event.unrelated.set(false);
+        }
         self.relation_generation.fetch_add(1, Ordering::AcqRel);
     }
 

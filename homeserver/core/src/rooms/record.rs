@@ -1,7 +1,10 @@
 //! How an event lies in the store: a fixed header, then JSON: the whole event, or its skeleton when its
 //! content is sealed beside it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use matron_room::{Pdu, RoomVersion};
 use matron_storage::StoreError;
@@ -135,6 +138,29 @@ pub struct StoredEvent {
     pub record: Record,
     /// The content was redacted, purged, or its data key destroyed: `pdu` is a skeleton.
     pub content_gone: bool,
+    /// Nothing relates to it, as far as memory goes.
+    pub(crate) unrelated: Flag,
+}
+
+/// A fact found out later about something shared.
+#[derive(Debug, Default)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, value: bool) {
+        self.0.store(value, Ordering::Release);
+    }
+}
+
+impl Clone for Flag {
+    /// A copy knows nothing yet: nobody could correct it.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// A stored event, shared.

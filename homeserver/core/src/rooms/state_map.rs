@@ -57,6 +57,9 @@ struct GroupRow {
 /// What changed from `before` to `after`.
 #[must_use]
 pub fn difference(before: &StateMap, after: &StateMap) -> Vec<Change> {
+    if before.ptr_eq(after) {
+        return Vec::new();
+    }
     before
         .diff(after)
         .map(|item| match item {

@@ -4,8 +4,24 @@ use matron_room::{HistoryVisibility, Membership};
 use ruma::{ServerName, UserId};
 use serde::Deserialize;
 
-use super::{EventRef, StateKey, StateMap};
+use super::{EventRef, GroupId, StateKey, StateMap};
 use crate::{Core, Error};
+
+/// Who reads many events, and what held for them in the state before the last of these: neighbours in a timeline mostly
+/// share that state.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    /// Who reads.
+    pub user: &'a UserId,
+    before: Option<(GroupId, Membership, HistoryVisibility)>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader who has seen nothing yet.
+    pub(crate) fn new(user: &'a UserId) -> Self {
+        Self { user, before: None }
+    }
+}
 
 #[derive(Deserialize)]
 struct Content {
@@ -34,6 +50,37 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn can_see_event(&self, user: &UserId, event: &EventRef) -> Result<bool, Error> {
+        self.reader_can_see(&mut Reader::new(user), event)
+    }
+
+    /// What held for the reader in the state before the event.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn reader_before(
+        &self,
+        reader: &mut Reader<'_>,
+        event: &EventRef,
+    ) -> Result<(Membership, HistoryVisibility), Error> {
+        let group = event.record.state_before;
+        if let Some((known, membership, visibility)) = reader.before
+            && known == group
+        {
+            return Ok((membership, visibility));
+        }
+        let before = self.load_state_group(group)?;
+        let (membership, visibility) =
+            (self.membership_in(&before, reader.user)?, self.history_visibility_in(&before)?);
+        reader.before = Some((group, membership, visibility));
+        Ok((membership, visibility))
+    }
+
+    /// As [`Core::can_see_event`], for one of many events.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn reader_can_see(&self, reader: &mut Reader<'_>, event: &EventRef) -> Result<bool, Error> {
+        let user = reader.user;
         if !event.is_shown(self.now_ms()) {
             return Ok(false);
         }
@@ -41,8 +88,7 @@ impl Core {
         if event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(user.as_str()) {
             return Ok(true);
         }
-        let before = self.load_state_group(event.record.state_before)?;
-        let mut visibility = self.history_visibility_in(&before)?;
+        let (then, mut visibility) = self.reader_before(reader, event)?;
         if event.pdu.is_state_of("m.room.history_visibility", "") {
             // The more open of what was and what becomes counts.
             let after = event
@@ -52,7 +98,6 @@ impl Core {
                 .and_then(|content| HistoryVisibility::parse(&content.history_visibility));
             visibility = after.map_or(visibility, |after| more_open(visibility, after));
         }
-        let then = self.membership_in(&before, user)?;
         Ok(match visibility {
             HistoryVisibility::WorldReadable => true,
             _ if then == Membership::Join => true,

@@ -20,16 +20,13 @@ use super::{
 use crate::{
     Core, Error, Requester,
     accounts::{EventFilter, EventFormat},
-    rooms::{EventRef, Room, StateKey, StateMap},
+    rooms::{EventRef, Room, StateKey, StateMap, members::HEROES, visibility::Reader},
 };
 
 /// Timeline events per room if the filter names no limit.
 const DEFAULT_LIMIT: u64 = 10;
 /// The most that a filter may ask for.
 const MAX_LIMIT: u64 = 1000;
-
-/// How many members' names make up a room's name.
-const HEROES: usize = 5;
 
 impl Core {
     /// What is new in a room that the user is joined to; empty if nothing is.
@@ -68,17 +65,20 @@ impl Core {
                 .standing(user, room.id())?
                 .is_some_and(|standing| span.since.is_some_and(|since| standing.position <= since.stream));
         let current = room.current();
+        let mut reader = Reader::new(user);
         let window = self.window(room.id(), after, span.to, limit, |event| {
-            self.is_told(user, event, filter, ignored, stayed, &current)
+            self.is_told(&mut reader, event, filter, ignored, stayed, &current)
         })?;
 
         let state = self.state_of_window(requester, room, span, &window, state_then.as_ref().filter(|_| !whole))?;
-        let mut told =
-            JoinedRoom { timeline: self.timeline_of_window(requester, span, &window)?, ..JoinedRoom::default() };
+        let mut told = JoinedRoom {
+            timeline: self.timeline_of_window(requester, span, &window, &mut reader)?,
+            ..JoinedRoom::default()
+        };
         let state_filter = &span.request.filter.room.state;
         for event in &state {
             if state_filter.allows(event.pdu.kind(), Some(event.pdu.sender())) {
-                told.state.events.push(self.told_event(requester, span, event)?);
+                told.state.events.push(self.told_event(requester, span, event, &mut reader)?);
             }
         }
         let members_changed = state.iter().chain(&window.events).any(|event| event.pdu.kind() == "m.room.member");
@@ -102,7 +102,7 @@ impl Core {
     /// Whether the user is told of the event in a timeline.
     pub(super) fn is_told(
         &self,
-        user: &UserId,
+        reader: &mut Reader<'_>,
         event: &EventRef,
         filter: &EventFilter,
         ignored: &Ignored,
@@ -123,7 +123,7 @@ impl Core {
             }
         }
         // Whoever was joined all the time since the last answer may see all that lies between.
-        if stayed || self.can_see_event(user, event)? {
+        if stayed || self.reader_can_see(reader, event)? {
             return Ok(true);
         }
         // The current state is every member's to know, whenever it was set.
@@ -187,6 +187,7 @@ impl Core {
         requester: &Requester,
         span: &Span<'_>,
         event: &EventRef,
+        reader: &mut Reader<'_>,
     ) -> Result<Box<RawValue>, Error> {
         if span.request.filter.event_format == Some(EventFormat::Federation) {
             let mut whole: serde_json::Map<String, serde_json::Value> = serde_json::from_str(event.pdu.json().get())
@@ -195,7 +196,7 @@ impl Core {
             whole.insert("room_id".to_owned(), json!(event.pdu.room_id()));
             return raw(&serde_json::Value::Object(whole));
         }
-        self.client_event_for(event, &requester.user_id, requester.device_id.as_deref(), false)
+        self.client_event_to(reader, event, requester.device_id.as_deref(), false)
     }
 
     pub(super) fn timeline_of_window(
@@ -203,10 +204,11 @@ impl Core {
         requester: &Requester,
         span: &Span<'_>,
         window: &Window,
+        reader: &mut Reader<'_>,
     ) -> Result<Timeline, Error> {
         let mut timeline = Timeline { limited: window.limited, prev_batch: window.prev_batch(), ..Timeline::default() };
         for event in &window.events {
-            timeline.events.push(self.told_event(requester, span, event)?);
+            timeline.events.push(self.told_event(requester, span, event, reader)?);
         }
         Ok(timeline)
     }
@@ -223,33 +225,21 @@ impl Core {
     /// Counts, and the members whose names make up the room's.
     fn summary(&self, room: &Room, user: &UserId) -> Result<Summary, Error> {
         let joined = room.joined();
-        let users = self.room_users(room.id())?;
-        let invited = users.values().filter(|standing| standing.membership == Membership::Invite).count();
+        let crowd = self.crowd(room.id())?;
         let state = room.current();
         let named =
             ["m.room.name", "m.room.canonical_alias"].iter().any(|kind| state.contains_key(&StateKey::new(kind, "")));
-        let mut heroes: Vec<OwnedUserId> = users
-            .iter()
-            .filter(|(member, standing)| {
-                &***member != user && matches!(standing.membership, Membership::Join | Membership::Invite)
-            })
-            .map(|(member, _)| member.clone())
-            .take(HEROES)
-            .collect();
+        let others = |users: &[OwnedUserId]| -> Vec<OwnedUserId> {
+            users.iter().filter(|member| &***member != user).take(HEROES).cloned().collect()
+        };
+        let mut heroes = others(&crowd.present);
         if heroes.is_empty() {
-            heroes = users
-                .iter()
-                .filter(|(member, standing)| {
-                    &***member != user && matches!(standing.membership, Membership::Leave | Membership::Ban)
-                })
-                .map(|(member, _)| member.clone())
-                .take(HEROES)
-                .collect();
+            heroes = others(&crowd.gone);
         }
         Ok(Summary {
             heroes: (!named).then_some(heroes),
             joined: u64::try_from(joined.len()).ok(),
-            invited: u64::try_from(invited).ok(),
+            invited: u64::try_from(crowd.invited).ok(),
         })
     }
 
@@ -296,8 +286,16 @@ impl Core {
             event_id: String,
             ts: u64,
         }
+        let scope = Key::new().text(room);
+        let mark = self.store.mark(Table::RoomReceipt, scope.as_bytes());
+        let none = self.rooms.without_receipts.find(&room.to_owned(), mark).unwrap_or(false);
+        if none || mark.position <= after {
+            return Ok(None);
+        }
+        let rows = self.scan_all(Table::RoomReceipt, &scope)?;
+        self.rooms.without_receipts.put(room.to_owned(), mark, rows.is_empty());
         let mut content = serde_json::Map::new();
-        for (key, value) in self.scan_all(Table::RoomReceipt, &Key::new().text(room))? {
+        for (key, value) in rows {
             let Some((position, body)) = value.split_first_chunk::<8>() else { continue };
             let position = StreamPos(u64::from_be_bytes(*position));
             if position <= after || position > to {

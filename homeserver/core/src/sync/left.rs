@@ -14,7 +14,10 @@ use super::{
     build::Span,
     timeline::timeline_of,
 };
-use crate::{Core, Error, Requester, rooms::UserRoom};
+use crate::{
+    Core, Error, Requester,
+    rooms::{UserRoom, visibility::Reader},
+};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -136,7 +139,11 @@ impl Core {
             Ok(filter.allows(event.pdu.kind(), Some(event.pdu.sender()))
                 && (Some(event.id()) == standing.event_id.as_deref() || self.can_see_event(user, event)?))
         })?;
-        let mut left = LeftRoom { timeline: self.timeline_of_window(requester, span, &window)?, ..LeftRoom::default() };
+        let mut reader = Reader::new(user);
+        let mut left = LeftRoom {
+            timeline: self.timeline_of_window(requester, span, &window, &mut reader)?,
+            ..LeftRoom::default()
+        };
         // Who was never joined learns only of the own leaving.
         let may_see_state = was_joined || self.visible_state(user, room_id).is_ok();
         if may_see_state {
@@ -146,7 +153,7 @@ impl Core {
                     continue;
                 }
                 if let Some(event) = self.load_event(&id)? {
-                    left.state.events.push(self.told_event(requester, span, &event)?);
+                    left.state.events.push(self.told_event(requester, span, &event, &mut reader)?);
                 }
             }
         }

@@ -78,6 +78,12 @@ impl Core {
         }
         let deadline = tokio::time::Instant::now() + Duration::from_millis(request.timeout_ms.min(MAX_TIMEOUT_MS));
         let mut waiter = self.notifier.subscribe(&requester.user_id);
+        if self.knows_nothing_newer(&request) {
+            tokio::select! {
+                () = waiter.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
         loop {
             let answer = self.build_sync(requester, &request).await?;
             let now = tokio::time::Instant::now();
@@ -89,6 +95,15 @@ impl Core {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
+    }
+}
+
+impl Core {
+    /// Whether the token stands where the server does, so that there is nothing to build an answer of yet.
+    fn knows_nothing_newer(&self, request: &SyncRequest) -> bool {
+        let Some(since) = request.since.filter(|_| !request.full_state) else { return false };
+        let ephemeral = self.ephemeral_serial();
+        since.ephemeral == ephemeral && since.to_device == since.stream && since.stream == self.position()
     }
 }
 

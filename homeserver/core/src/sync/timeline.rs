@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_storage::{Key, KeyRange, KeyReader, Order, StreamPos, Table};
+use matron_storage::{Key, KeyRange, Order, StreamPos, Table};
 use ruma::{OwnedEventId, RoomId};
 
 use crate::{
@@ -36,9 +36,8 @@ pub fn timeline_range(room: &RoomId, from: u64, to: u64) -> KeyRange {
 /// Reads a row.
 #[must_use]
 pub fn read_row(key: &[u8], value: &[u8]) -> Option<TimelineRow> {
-    let mut reader = KeyReader::new(key);
-    reader.text()?;
-    let timeline = reader.number()?;
+    // The room's id and its end come first; the number is what is left.
+    let timeline = u64::from_be_bytes(*key.last_chunk::<8>()?);
     let at = value.iter().position(|byte| *byte == 0)?;
     let (id, rest) = value.split_at_checked(at)?;
     let group = rest.get(1..)?.first_chunk::<16>()?;
@@ -47,6 +46,34 @@ pub fn read_row(key: &[u8], value: &[u8]) -> Option<TimelineRow> {
         event_id: std::str::from_utf8(id).ok()?.try_into().ok()?,
         group_after: GroupId(*group),
     })
+}
+
+/// How many rows at the end of a timeline are remembered.
+const TAIL: usize = 32;
+
+/// The end of a room's timeline: what all who wait for its next event need.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// Newest first.
+    rows: Vec<TimelineRow>,
+    /// Nothing is before these.
+    is_whole: bool,
+}
+
+impl Tail {
+    /// The rows in `(after, to)`, newest first, if they are all here.
+    fn newest(&self, after: u64, to: u64, limit: usize) -> Option<Vec<TimelineRow>> {
+        let found: Vec<_> = self
+            .rows
+            .iter()
+            .skip_while(|row| row.timeline >= to)
+            .take_while(|row| row.timeline > after)
+            .take(limit)
+            .cloned()
+            .collect();
+        let reaches = || self.rows.last().is_some_and(|oldest| oldest.timeline <= after.saturating_add(1));
+        (found.len() == limit || self.is_whole || reaches()).then_some(found)
+    }
 }
 
 /// The newest part of a timeline.
@@ -118,15 +145,27 @@ impl Core {
             .collect())
     }
 
+    /// The newest of the rows between `after` and `to`, newest first, at most `limit`: from memory if they are near the end.
+    fn newest_rows(&self, room: &RoomId, after: u64, to: u64, limit: usize) -> Result<Vec<TimelineRow>, Error> {
+        let scope = Key::new().text(room);
+        let mark = self.store.mark(Table::RoomTimeline, scope.as_bytes());
+        let tail = self.rooms.tails.get_or_read(&room.to_owned(), mark, || {
+            let rows = self.store.scan(Table::RoomTimeline, &scope.prefix(), Order::Descending, TAIL)?;
+            let is_whole = rows.len() < TAIL;
+            Ok(Arc::new(Tail { rows: rows.iter().filter_map(|(key, value)| read_row(key, value)).collect(), is_whole }))
+        })?;
+        match tail.newest(after, to, limit) {
+            Some(rows) => Ok(rows),
+            None => self.timeline_rows(room, after, to, Order::Descending, limit),
+        }
+    }
+
     /// The room's current state as of a stream position; empty before its first event.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub fn state_as_of(&self, room: &RoomId, position: StreamPos) -> Result<StateMap, Error> {
-        let row = self
-            .timeline_rows(room, 0, timeline_of(position).saturating_add(1), Order::Descending, 1)?
-            .into_iter()
-            .next();
+        let row = self.newest_rows(room, 0, timeline_of(position).saturating_add(1), 1)?.into_iter().next();
         // A row from before this server was in the room (backfill) says nothing of the current state.
         match row.filter(|row| row.timeline >= 1 << 63) {
             Some(row) => self.load_state_group(row.group_after),
@@ -157,7 +196,7 @@ impl Core {
         let mut looked_at = 0;
         'pages: loop {
             let page = limit.saturating_add(1).clamp(2, PAGE);
-            let rows = self.timeline_rows(room, floor, end, Order::Descending, page)?;
+            let rows = self.newest_rows(room, floor, end, page)?;
             let full = rows.len() == page;
             for row in rows {
                 if looked_at >= LOOKED_AT {
@@ -197,7 +236,7 @@ impl Core {
 
     /// The room's current state before a row of its timeline.
     fn state_before_row(&self, room: &RoomId, row: &TimelineRow) -> Result<StateMap, Error> {
-        let before = self.timeline_rows(room, 1 << 63, row.timeline, Order::Descending, 1)?.into_iter().next();
+        let before = self.newest_rows(room, 1 << 63, row.timeline, 1)?.into_iter().next();
         if let Some(before) = before {
             return self.load_state_group(before.group_after);
         }
@@ -205,5 +244,38 @@ impl Core {
             Some(event) => self.load_state_group(event.record.state_before),
             None => Ok(StateMap::new()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail(rows: &[u64], is_whole: bool) -> Tail {
+        let row = |timeline: &u64| TimelineRow {
+            timeline: *timeline,
+            event_id: "$e".try_into().unwrap(),
+            group_after: GroupId::EMPTY,
+        };
+        Tail { rows: rows.iter().map(row).collect(), is_whole }
+    }
+
+    fn newest(tail: &Tail, after: u64, to: u64, limit: usize) -> Option<Vec<u64>> {
+        Some(tail.newest(after, to, limit)?.iter().map(|row| row.timeline).collect())
+    }
+
+    #[test]
+    fn the_end_of_a_timeline_answers_for_what_it_holds_and_for_nothing_else() {
+        let some = tail(&[9, 7, 4], false);
+        assert_eq!(newest(&some, 4, 99, 9), Some(vec![9, 7]));
+        assert_eq!(newest(&some, 3, 99, 9), Some(vec![9, 7, 4]));
+        assert_eq!(newest(&some, 2, 99, 9), None, "3 may be there too");
+        assert_eq!(newest(&some, 0, 99, 3), Some(vec![9, 7, 4]), "no more were asked for");
+        assert_eq!(newest(&some, 0, 9, 2), Some(vec![7, 4]), "the end is left out");
+        assert_eq!(newest(&some, 0, 4, 1), None);
+        assert_eq!(newest(&some, 7, 8, 1), Some(vec![]));
+        let whole = tail(&[9, 7], true);
+        assert_eq!(newest(&whole, 0, 99, 9), Some(vec![9, 7]));
+        assert_eq!(newest(&whole, 0, 7, 1), Some(vec![]));
     }
 }

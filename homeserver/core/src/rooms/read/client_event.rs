@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Core, Error,
-    rooms::{EventRef, StateKey, record::StoredEvent},
+    rooms::{EventRef, StateKey, record::StoredEvent, visibility::Reader},
 };
 
 impl Core {
@@ -22,6 +22,21 @@ impl Core {
         device: Option<&DeviceId>,
         with_room_id: bool,
     ) -> Result<Box<RawValue>, Error> {
+        self.client_event_to(&mut Reader::new(viewer), event, device, with_room_id)
+    }
+
+    /// As [`Core::client_event_for`], for one of many events.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn client_event_to(
+        &self,
+        reader: &mut Reader<'_>,
+        event: &EventRef,
+        device: Option<&DeviceId>,
+        with_room_id: bool,
+    ) -> Result<Box<RawValue>, Error> {
+        let viewer = reader.user;
         let pdu = &event.pdu;
         let mut unsigned = Unsigned {
             age: i64::try_from(self.now_ms().saturating_sub(pdu.origin_server_ts_ms())).ok(),
@@ -42,7 +57,7 @@ impl Core {
             unsigned.redacted_because = Some(client_event(&redaction.pdu, &Unsigned::default()));
         }
         unsigned.relations = self.bundled(event, viewer, true)?;
-        unsigned.membership = self.membership_at(event, viewer)?;
+        unsigned.membership = self.membership_at(reader, event)?;
         // SPEC: v1.19 "Account erasure": who was not joined then sees what redaction would leave.
         let was_there = unsigned.membership == Some(Membership::Join.as_str());
         let erased = !was_there && !pdu.is_state() && self.is_erased(pdu.sender())?;
@@ -68,12 +83,12 @@ impl Core {
     }
 
     /// The reader's membership when the event was sent; after it, if it is the event that sets it.
-    fn membership_at(&self, event: &StoredEvent, viewer: &UserId) -> Result<Option<&'static str>, Error> {
+    fn membership_at(&self, reader: &mut Reader<'_>, event: &EventRef) -> Result<Option<&'static str>, Error> {
+        let viewer = reader.user;
         if event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(viewer.as_str()) {
             return Ok(event.pdu.membership_state().map(Membership::as_str));
         }
-        let before = self.load_state_group(event.record.state_before)?;
-        Ok(Some(self.membership_in(&before, viewer)?.as_str()))
+        Ok(Some(self.reader_before(reader, event)?.0.as_str()))
     }
 
     /// The transaction id with which this device sent the event, as far as memory goes.

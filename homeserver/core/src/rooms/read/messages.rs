@@ -12,7 +12,7 @@ use super::token::{Direction, Gap, Stretch};
 use crate::{
     Core, Error, Requester,
     accounts::EventFilter,
-    rooms::{EventRef, StateKey, StateMap},
+    rooms::{EventRef, StateKey, StateMap, visibility::Reader},
     sync::timeline::TimelineRow,
 };
 
@@ -162,10 +162,11 @@ impl Core {
         filter: &EventFilter,
     ) -> Result<Found, Error> {
         let ignored = self.ignored_users(user)?;
+        let mut reader = Reader::new(user);
         self.events_where(stretch, direction, limit, |event| {
             Ok((event.pdu.is_state() || !ignored.contains(event.pdu.sender()))
                 && self.filter_allows(filter, event)?
-                && self.can_see_event(user, event)?)
+                && self.reader_can_see(&mut reader, event)?)
         })
     }
 
@@ -260,10 +261,9 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn for_client(&self, requester: &Requester, events: &[EventRef]) -> Result<Vec<Box<RawValue>>, Error> {
-        events
-            .iter()
-            .map(|event| self.client_event_for(event, &requester.user_id, requester.device_id.as_deref(), true))
-            .collect()
+        let device = requester.device_id.as_deref();
+        let mut reader = Reader::new(&requester.user_id);
+        events.iter().map(|event| self.client_event_to(&mut reader, event, device, true)).collect()
     }
 
     /// Whether another server may have more of the room's history.

@@ -158,13 +158,13 @@ impl Core {
         viewer: &UserId,
         with_thread: bool,
     ) -> Result<Option<Box<RawValue>>, Error> {
-        if self.rooms.is_known_unrelated(event.id()) {
+        if event.unrelated.get() {
             return Ok(None);
         }
         let generation = self.rooms.relation_generation();
         let relations = self.relations_to(event.pdu.room_id(), event.id())?;
         if relations.is_empty() {
-            self.rooms.remember_unrelated(generation, event.id());
+            self.rooms.remember_unrelated(generation, event);
             return Ok(None);
         }
         let mut bundle = Map::new();

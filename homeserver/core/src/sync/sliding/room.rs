@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Core, Error,
     accounts::EventFilter,
-    rooms::{EventRef, Room, StateKey, StateMap, UserRoom, state_map::difference},
+    rooms::{EventRef, Room, StateKey, StateMap, UserRoom, state_map::difference, visibility::Reader},
     sync::timeline::{Window, timeline_of},
 };
 
@@ -109,10 +109,11 @@ impl Core {
         let limit = usize::try_from(wanted.config.timeline_limit).unwrap_or(usize::MAX);
         let current = room.current();
         let filter = EventFilter::default();
+        let mut reader = Reader::new(build.user());
         let window = self.window(room.id(), after.filter(|_| !expanded), build.to, limit, |event| {
             // Whoever was joined all the time since the last answer may see all that lies between.
             let stayed = unmoved && after.is_some_and(|after| event.record.timeline > timeline_of(after));
-            self.is_told(build.user(), event, &filter, &build.ignored, stayed, &current)
+            self.is_told(&mut reader, event, &filter, &build.ignored, stayed, &current)
         })?;
         if after.is_none() {
             *sent = SentRoom { account_data: sent.account_data, receipts: sent.receipts, ..SentRoom::default() };
@@ -142,8 +143,9 @@ impl Core {
     fn add_timeline(&self, build: &Build<'_>, stretch: &Stretch<'_>, told: &mut SlidingRoom) -> Result<(), Error> {
         let window = &stretch.window;
         let device = build.requester.device_id.as_deref();
+        let mut reader = Reader::new(build.user());
         for event in &window.events {
-            told.timeline.push(self.client_event_for(event, build.user(), device, false)?);
+            told.timeline.push(self.client_event_to(&mut reader, event, device, false)?);
         }
         let live = build.since.map_or(u64::MAX, timeline_of);
         told.num_live = u64::try_from(window.events.iter().filter(|event| event.record.timeline > live).count()).ok();
