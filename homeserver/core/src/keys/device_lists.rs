@@ -229,7 +229,9 @@ impl Core {
         self.write_device_list_row(&mut batch, user, what)?;
         self.commit(batch).await?;
         self.notifier.wake_user(user);
-        self.notifier.wake_users(self.joined_members(room)?.iter().map(|member| &**member));
+        if let Some(room) = self.find_room(room)? {
+            self.notifier.wake_users(room.joined().iter().map(|member| &**member));
+        }
         if joined && self.is_local_user(user) {
             self.announce_devices_to(user, self.joined_servers(room)?).await?;
         }

@@ -4,7 +4,11 @@
 //! found in the timeline when it was made; each later one adds itself, once, when it is committed. A count is only
 //! kept if no later one came while it was made, which `latest` tells.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use lru::LruCache;
 use matron_room::Membership;
@@ -79,42 +83,64 @@ impl Counts {
     }
 }
 
-/// Warm counts.
+/// Warm counts, by room: an event asks for those of its room.
 #[derive(Debug)]
 pub(super) struct CountCache {
     generation: u64,
-    known: LruCache<(OwnedUserId, OwnedRoomId), Counts>,
+    capacity: usize,
+    /// How many counts there are in all rooms.
+    size: usize,
+    known: LruCache<OwnedRoomId, HashMap<OwnedUserId, Counts>>,
     /// The latest event of each room that was announced to this cache.
     latest: LruCache<OwnedRoomId, StreamPos>,
 }
 
 impl CountCache {
     pub(super) fn new(capacity: NonZeroUsize) -> Self {
-        Self { generation: 0, known: LruCache::new(capacity), latest: LruCache::new(capacity) }
+        let known = LruCache::unbounded();
+        Self { generation: 0, capacity: capacity.get(), size: 0, known, latest: LruCache::new(capacity) }
     }
 
-    /// Announces an event, before anyone is asked whether they are warm.
-    pub(super) fn announce(&mut self, room: &RoomId, position: StreamPos) {
+    /// Announces an event, and gives those whose counts are warm: later ones find it in the timeline.
+    pub(super) fn announce(&mut self, room: &RoomId, position: StreamPos) -> HashSet<OwnedUserId> {
         let latest = self.latest.get_or_insert_mut(room.to_owned(), StreamPos::default);
         *latest = (*latest).max(position);
+        self.known.get(room).map(|users| users.keys().cloned().collect()).unwrap_or_default()
     }
 
-    pub(super) fn is_warm(&self, user: &UserId, room: &RoomId) -> bool {
-        self.known.contains(&(user.to_owned(), room.to_owned()))
+    fn get(&mut self, user: &UserId, room: &RoomId) -> Option<&mut Counts> {
+        self.known.get_mut(room)?.get_mut(user)
+    }
+
+    fn put(&mut self, user: OwnedUserId, room: OwnedRoomId, counts: Counts) {
+        if self.known.get_or_insert_mut(room, HashMap::new).insert(user, counts).is_none() {
+            self.size = self.size.saturating_add(1);
+        }
+        // The rooms in which nothing was said or asked for the longest time go first.
+        while self.size > self.capacity {
+            let Some((_, users)) = self.known.pop_lru() else { break };
+            self.size = self.size.saturating_sub(users.len());
+        }
     }
 
     pub(super) fn forget(&mut self, user: &UserId, room: &OwnedRoomId) {
         self.generation = self.generation.wrapping_add(1);
-        self.known.pop(&(user.to_owned(), room.clone()));
+        let Some(users) = self.known.peek_mut(room) else { return };
+        if users.remove(user).is_some() {
+            self.size = self.size.saturating_sub(1);
+        }
+        if users.is_empty() {
+            self.known.pop(room);
+        }
     }
 
     /// All counts of a user: their rules changed.
     pub(super) fn forget_user(&mut self, user: &UserId) {
         self.generation = self.generation.wrapping_add(1);
-        let theirs: Vec<_> =
-            self.known.iter().map(|(key, _)| key).filter(|(owner, _)| owner == user).cloned().collect();
-        for key in theirs {
-            self.known.pop(&key);
+        for (_, users) in &mut self.known {
+            if users.remove(user).is_some() {
+                self.size = self.size.saturating_sub(1);
+            }
         }
     }
 }
@@ -150,10 +176,9 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn count_unread(&self, user: &UserId, room: &RoomId) -> Result<Counts, Error> {
-        let key = (user.to_owned(), room.to_owned());
         let generation = {
             let mut cache = self.push.counts.lock();
-            if let Some(counts) = cache.known.get(&key) {
+            if let Some(counts) = cache.get(user, room) {
                 return Ok(counts.clone());
             }
             cache.generation
@@ -162,7 +187,7 @@ impl Core {
         let mut cache = self.push.counts.lock();
         let latest = cache.latest.get(room).copied().unwrap_or_default();
         if cache.generation == generation && latest <= counts.base {
-            cache.known.put(key, counts.clone());
+            cache.put(user.to_owned(), room.to_owned(), counts.clone());
         }
         Ok(counts)
     }
@@ -191,8 +216,7 @@ impl Core {
     ) -> Result<(), Error> {
         let thread = self.thread_of(event)?;
         let mut cache = self.push.counts.lock();
-        let key = (user.to_owned(), event.pdu.room_id().to_owned());
-        if let Some(counts) = cache.known.get_mut(&key)
+        if let Some(counts) = cache.get(user, event.pdu.room_id())
             && position > counts.base
         {
             add(counts, thread, actions.highlight);

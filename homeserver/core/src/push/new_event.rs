@@ -67,7 +67,7 @@ impl Core {
         let invited = new.affected.iter().filter(|user| {
             pdu.membership_state() == Some(Membership::Invite) && pdu.state_key() == Some(user.as_str())
         });
-        self.push.counts.lock().announce(pdu.room_id(), new.position);
+        let counted = self.push.counts.lock().announce(pdu.room_id(), new.position);
         let mut view = None;
         let users = new.joined.iter().chain(invited).filter(|user| self.is_local_user(user));
         for user in users {
@@ -75,7 +75,7 @@ impl Core {
                 // What the user said themselves shows that they have read what was before.
                 continue;
             }
-            let is_counted = self.push.counts.lock().is_warm(user, pdu.room_id());
+            let is_counted = counted.contains(user);
             let pushers = self.pushers_of(user)?;
             if !is_counted && pushers.is_empty() {
                 continue;
