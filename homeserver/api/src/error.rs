@@ -118,7 +118,11 @@ fn log_failure(error: &Error, status: StatusCode) {
         cause.push_str(&source.to_string());
         next = source.source();
     }
-    tracing::error!(status = status.as_u16(), "{error}{cause}");
+    match error {
+        // Another server's failure, which any user can provoke: nothing that an operator must look at.
+        Error::Peer(_) => tracing::info!(status = status.as_u16(), "{error}{cause}"),
+        _ => tracing::error!(status = status.as_u16(), "{error}{cause}"),
+    }
 }
 
 /// The exhaustive table: one arm per refusal.

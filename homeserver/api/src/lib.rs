@@ -52,7 +52,12 @@ impl FromRef<AppState> for Arc<Core> {
 pub fn router(core: Arc<Core>) -> Router {
     let limiter = Arc::new(RateLimiter::new(core.settings.rate_limit));
     let state = AppState { core, limiter };
-    let routes = Router::new()
+    middleware::wrap(routes(), state)
+}
+
+/// Every path with its handlers, before anything surrounds them: tests read from it what there is to try.
+pub fn routes() -> Router<AppState> {
+    Router::new()
         .merge(client::routes())
         .merge(federation::routes())
         .merge(account::routes())
@@ -60,6 +65,5 @@ pub fn router(core: Arc<Core>) -> Router {
         .merge(matron::routes())
         .merge(appservice::routes())
         .merge(oauth::routes())
-        .merge(policy::routes());
-    middleware::wrap(routes, state)
+        .merge(policy::routes())
 }

@@ -17,7 +17,7 @@ use url::Url;
 use super::{MediaMeta, Mxc, meta_key};
 use crate::{
     Core, Error,
-    ports::{OutboundRequest, PeerResponse, http_method::Method},
+    ports::{OutboundRequest, PeerError, PeerResponse, http_method::Method},
 };
 
 /// How long a page may take.
@@ -58,7 +58,8 @@ impl Core {
     /// What the page says of itself (OpenGraph); empty where previews are off or the page says nothing.
     ///
     /// # Errors
-    /// `M_INVALID_PARAM` for what is no http URL, 502 when the page cannot be fetched.
+    /// `M_INVALID_PARAM` for what is no http URL, `M_NOT_FOUND` where nothing is or may be reached, 502 when the page cannot
+    /// be fetched.
     pub async fn preview_url(&self, url: &str) -> Result<Map<String, Value>, Error> {
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let Some(parsed) = parsed.filter(|_| url.len() <= MAX_URL_BYTES) else {
@@ -114,7 +115,12 @@ impl Core {
             timeout: TIMEOUT,
             max_bytes,
         };
-        self.federation.outbound(request).await.map_err(|_| Error::Peer("the page could not be fetched".into()))
+        self.federation.outbound(request).await.map_err(|error| match error {
+            // The same words for a host that is not there and for one that may not be reached.
+            PeerError::Resolve(_) => Error::not_found("there is no such page"),
+            PeerError::Status { status, .. } if (400..500).contains(&status) => Error::not_found("there is no such page"),
+            _ => Error::Peer("the page could not be fetched".into()),
+        })
     }
 
     async fn add_picture(&self, preview: &mut Map<String, Value>, picture: PeerResponse) -> Result<(), Error> {

@@ -194,6 +194,8 @@ impl Core {
             PeerError::Status { status: 504, body } if errcode_of(&body) == Some("M_NOT_YET_UPLOADED") => {
                 Error::NotYetUploaded
             }
+            // A name that leads nowhere is the asker's mistake, not a server's failure.
+            PeerError::Resolve(_) => Error::not_found("the server of this media cannot be found"),
             error => Error::Peer(format!("the media could not be fetched: {error}").into()),
         }
     }

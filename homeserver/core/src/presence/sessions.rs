@@ -39,6 +39,7 @@ impl Drop for SyncPresence<'_> {
 
 impl Core {
     /// The user has the presence that `set_presence` of `/sync` asks for while the guard lives; `None` for `offline`.
+    /// That others cannot be told, as on a full disk, does not keep anyone from reading.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -70,8 +71,8 @@ impl Core {
             noticed
         };
         let guard = SyncPresence { core: self, user: user.to_owned() };
-        if noticed {
-            self.tell_presence(std::slice::from_ref(&guard.user)).await?;
+        if noticed && let Err(error) = self.tell_presence(std::slice::from_ref(&guard.user)).await {
+            tracing::warn!(%error, "who came online was not told");
         }
         Ok(Some(guard))
     }

@@ -22,6 +22,7 @@ use std::{
 };
 
 use lru::LruCache;
+use matron_storage::StoreError;
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
@@ -74,7 +75,11 @@ impl Core {
     /// [`Error::Store`]; [`Error::InvalidParam`] for a token from the future.
     pub async fn sync(self: &Arc<Self>, requester: &Requester, request: SyncRequest) -> Result<SyncAnswer, Error> {
         if let (Some(since), Some(device)) = (&request.since, &requester.device_id) {
-            self.to_device_acknowledge(&requester.user_id, device, since.to_device).await?;
+            match self.to_device_acknowledge(&requester.user_id, device, since.to_device).await {
+                // What is not taken away now is taken away by the next sync; reading goes on meanwhile.
+                Err(Error::Store(StoreError::Full)) => tracing::warn!("the disk is full: messages that arrived stay"),
+                acknowledged => acknowledged?,
+            }
         }
         let deadline = tokio::time::Instant::now() + Duration::from_millis(request.timeout_ms.min(MAX_TIMEOUT_MS));
         let mut waiter = self.notifier.subscribe(&requester.user_id);

@@ -1,4 +1,5 @@
-//! A request body whose next part must come in time: a slow sender holds no request open for ever.
+//! A request body whose next part must come in time, and the whole of it at some speed: a slow sender holds no request
+//! open for ever, not even with a byte now and then.
 
 use std::{
     future::Future as _,
@@ -21,16 +22,21 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
 }
 
-/// A body that fails when no part of it arrives for a while.
+/// The slowest sender that is waited for, bytes per second.
+const SLOWEST: u64 = 1024;
+
+/// A body that fails when no part of it arrives for a while, or when its parts come too slowly.
 pub(super) struct TimedBody {
     body: Incoming,
     patience: Duration,
+    begun: Instant,
+    received_bytes: u64,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
     pub(super) fn new(body: Incoming, patience: Duration) -> Self {
-        Self { body, patience, deadline: None }
+        Self { body, patience, begun: Instant::now(), received_bytes: 0, deadline: None }
     }
 }
 
@@ -43,7 +49,12 @@ impl Body for TimedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            let next = Instant::now() + self.patience;
+            if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(|frame| frame.data_ref())) {
+                let bytes = data.map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+                self.received_bytes = self.received_bytes.saturating_add(bytes);
+            }
+            let bought = Duration::from_secs(self.received_bytes / SLOWEST);
+            let next = (Instant::now() + self.patience).min(self.begun + self.patience * 2 + bought);
             if let Some(deadline) = &mut self.deadline {
                 deadline.as_mut().reset(next);
             }

@@ -4,6 +4,7 @@ mod body;
 mod connection;
 mod forwarded;
 mod resources;
+mod stream;
 mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -101,6 +102,7 @@ impl Bound {
                 },
             };
             let _ = stream.set_nodelay(true);
+            let stream = stream::Patient::new(stream, limits.body);
             let (router, tls, stop) = (prepared.router.clone(), prepared.tls.clone(), stop.clone());
             connections.spawn(async move {
                 let _place = place;

@@ -2,16 +2,24 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics fails, as it should")]
 
+mod authorisation;
 mod bad_starts;
 mod clients;
+mod bounds;
 mod dependency_direction;
 mod federation;
+mod full_disk;
 mod kill;
 mod matrix_sdk;
 mod operator;
 mod proxy;
+mod malformed;
+mod operator;
+mod peer;
 mod redaction;
+mod routes;
 mod serve;
 mod service;
 mod support;
 mod tls;
+mod wire;

@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -78,13 +78,30 @@ impl Home {
 
     /// Starts the server and waits until it says where it listens.
     pub(crate) fn start(&self) -> Server {
-        Server::start(&self.config(), self.path())
+        Server::start(command(), &self.config(), self.path())
+    }
+
+    /// As [`Home::start`]; a file that may not grow any more is an error to the server and not its end.
+    pub(crate) fn start_ignoring_file_limits(&self) -> Server {
+        let mut shell = in_shell(r#"trap "" XFSZ; exec "$0" "$@""#);
+        shell.arg(env!("CARGO_BIN_EXE_matron"));
+        Server::start(shell, &self.config(), self.path())
     }
 }
 
 /// The binary, without this process's own settings.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_matron"));
+    without_settings(Command::new(env!("CARGO_BIN_EXE_matron")))
+}
+
+/// A shell that runs `script`; what is added to the command are the script's arguments.
+fn in_shell(script: &str) -> Command {
+    let mut shell = without_settings(Command::new("sh"));
+    shell.args(["-c", script]);
+    shell
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MATRON_") {
             command.env_remove(name);
@@ -97,15 +114,16 @@ pub(crate) fn command() -> Command {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
-    log: mpsc::Receiver<String>,
+    // Locked only so that threads may share the server.
+    log: Mutex<mpsc::Receiver<String>>,
     pub(crate) lines: Vec<String>,
     pub(crate) ready_after: Duration,
 }
 
 impl Server {
-    fn start(config: &Path, dir: &Path) -> Self {
+    fn start(mut command: Command, config: &Path, dir: &Path) -> Self {
         let began = Instant::now();
-        let mut child = command()
+        let mut child = command
             .arg("--config")
             .arg(config)
             .current_dir(dir)
@@ -123,7 +141,7 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, address: String::new(), log, lines: Vec::new(), ready_after: Duration::ZERO };
+        let mut server = Self { child, address: String::new(), log: Mutex::new(log), lines: Vec::new(), ready_after: Duration::ZERO };
         let line = server.wait_for_line("listening");
         let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
         server.address = address.unwrap_or_else(|| panic!("no address in: {line}")).to_owned();
@@ -139,7 +157,7 @@ impl Server {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.log.recv_timeout(left) {
+            match self.log.get_mut().unwrap().recv_timeout(left) {
                 Ok(line) => {
                     self.lines.push(line.clone());
                     if line.contains(text) {
@@ -153,7 +171,7 @@ impl Server {
 
     /// All log lines until the process ended.
     pub(crate) fn rest_of_log(&mut self) -> String {
-        while let Ok(line) = self.log.recv_timeout(PATIENCE) {
+        while let Ok(line) = self.log.get_mut().unwrap().recv_timeout(PATIENCE) {
             self.lines.push(line);
         }
         self.lines.join("\n")
