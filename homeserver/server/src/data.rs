@@ -42,6 +42,9 @@ pub(crate) enum DataError {
     /// There is data, but its key is gone.
     #[error("{} is missing, but there is data that needs it: put the key back", path.display())]
     KeyGone { path: PathBuf },
+    /// A server has run here, and a part of it is gone.
+    #[error("{} is missing, but {} says that a server has run here: put it back, or start in an empty directory", path.display(), server.display())]
+    Gone { path: PathBuf, server: PathBuf },
     /// The database refused.
     #[error("the database in {}: {source}", path.display())]
     Store { path: PathBuf, source: StoreError },
@@ -93,12 +96,25 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Core>, DataError> {
     let server_name = server_name(config)?;
     make_private_dir(dir)?;
     let new_here = check_server_name(&layout, &server_name)?;
+    if !new_here {
+        check_whole(config, &layout)?;
+    }
 
-    let store = open_store(config.server.storage.engine, &layout.store())?;
-    let key_ring_path = layout.key_ring();
-    let master_key = master_key(config, key_ring_path.exists())?;
-    let key_ring = Arc::new(KeyRing::open(&key_ring_path, master_key)?);
-    let signing_key = Arc::new(signing_key(&config.server.signing_key_path())?);
+    let open_keys = || -> Result<_, DataError> {
+        let key_ring_path = layout.key_ring();
+        let master_key = master_key(config, key_ring_path.exists())?;
+        let key_ring = Arc::new(KeyRing::open(&key_ring_path, master_key)?);
+        Ok((key_ring, Arc::new(signing_key(&config.server.signing_key_path())?)))
+    };
+    let open_store = || open_store(config.server.storage.engine, &layout.store());
+    // An engine may write while it opens: whoever has the wrong keys does not come so far. A new directory that holds
+    // somebody else's store is not given keys.
+    let (store, (key_ring, signing_key)) = if new_here {
+        (open_store()?, open_keys()?)
+    } else {
+        let keys = open_keys()?;
+        (open_store()?, keys)
+    };
     make_private_dir(&layout.media())?;
     if new_here {
         write_new(&layout.server_name(), 0o600, server_name.as_bytes())?;
@@ -118,6 +134,20 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Core>, DataError> {
         media_dir: layout.media(),
         appservices,
     })?)
+}
+
+/// What every server that has run has is there: a folder that was not mounted is not taken for a new server.
+///
+/// # Errors
+/// [`DataError::Gone`], naming what is missing.
+fn check_whole(config: &Config, layout: &Layout<'_>) -> Result<(), DataError> {
+    let is_kept = config.server.storage.engine != Engine::Memory;
+    for path in [is_kept.then(|| layout.store()), Some(config.server.signing_key_path())].into_iter().flatten() {
+        if !path.exists() {
+            return Err(DataError::Gone { path, server: layout.server_name() });
+        }
+    }
+    Ok(())
 }
 
 /// The application services that the configuration names, none of them twice.

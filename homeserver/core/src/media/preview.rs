@@ -118,7 +118,9 @@ impl Core {
         self.federation.outbound(request).await.map_err(|error| match error {
             // The same words for a host that is not there and for one that may not be reached.
             PeerError::Resolve(_) => Error::not_found("there is no such page"),
-            PeerError::Status { status, .. } if (400..500).contains(&status) => Error::not_found("there is no such page"),
+            PeerError::Status { status, .. } if (400..500).contains(&status) => {
+                Error::not_found("there is no such page")
+            }
             _ => Error::Peer("the page could not be fetched".into()),
         })
     }

@@ -117,7 +117,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ),
     ("listen.max_connections", "Connections at once; more wait.", None),
     ("listen.header_timeout_ms", "How long a request's head and a TLS handshake may take, ms.", None),
-    ("listen.body_timeout_ms", "How long the next part of a request's body, or the client's taking of an answer, may take, ms.", None),
+    (
+        "listen.body_timeout_ms",
+        "How long the next part of a request's body, or the client's taking of an answer, may take, ms.",
+        None,
+    ),
     ("listeners", "Further listeners with the same keys, one `[[listeners]]` each.", None),
     ("logging", "What is written to standard error about what happens; never content, tokens or names.", None),
     ("logging.level", "error, warn, info, debug or trace; or by part: `info,matron_net=debug`.", None),

@@ -90,7 +90,10 @@ fn a_chunked_body_is_read_to_its_limit_and_no_further() {
         let read = stream.read(&mut answer).unwrap_or(0);
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
         // A reset may overtake the answer; what counts is that the server stopped reading.
-        assert!(answer.contains("M_TOO_LARGE") || (answer.is_empty() && sent < most), "{path}: {sent} chunks, {answer}");
+        assert!(
+            answer.contains("M_TOO_LARGE") || (answer.is_empty() && sent < most),
+            "{path}: {sent} chunks, {answer}"
+        );
     }
     assert_eq!(server.get("/health", None).status, 200);
 }

@@ -95,7 +95,8 @@ fn free_bytes(path: &Path) -> u64 {
 
 fn largest(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let sizes = entries.map(|path| if path.is_dir() { largest(&path) } else { path.metadata().map_or(0, |file| file.len()) });
+    let sizes =
+        entries.map(|path| if path.is_dir() { largest(&path) } else { path.metadata().map_or(0, |file| file.len()) });
     sizes.max().unwrap_or(0)
 }
 
@@ -169,8 +170,16 @@ fn fills_and_recovers(engine: &str, megabytes: u32, left: u64) {
     for (method, path, body) in [
         ("POST", "/_matrix/client/v3/createRoom", json!({"name": "x".repeat(30_000)}).to_string()),
         ("POST", "/_matrix/media/v3/upload", "x".repeat(1_500_000)),
-        ("PUT", "/_matrix/client/v3/user/@amira:matron.test/account_data/a.b", json!({"a": "x".repeat(60_000)}).to_string()),
-        ("POST", "/_matrix/client/v3/keys/upload", json!({"one_time_keys": {"signed_curve25519:A": {"key": "x".repeat(30_000)}}}).to_string()),
+        (
+            "PUT",
+            "/_matrix/client/v3/user/@amira:matron.test/account_data/a.b",
+            json!({"a": "x".repeat(60_000)}).to_string(),
+        ),
+        (
+            "POST",
+            "/_matrix/client/v3/keys/upload",
+            json!({"one_time_keys": {"signed_curve25519:A": {"key": "x".repeat(30_000)}}}).to_string(),
+        ),
     ] {
         let answer = writer.call(method, path, Some(body.as_bytes()));
         assert!(disk.is_refusal(&answer) || answer.status < 500, "{method} {path}: {answer:?}");

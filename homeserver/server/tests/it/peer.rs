@@ -88,7 +88,10 @@ impl Peer {
         object.remove("signatures");
         object.remove("hashes");
         let hash: Base64 = Base64::new(content_hash(&object, version).ok()?.to_vec());
-        object.insert("hashes".to_owned(), CanonicalJsonValue::Object(canonical_object(&json!({ "sha256": hash.encode() })).ok()?));
+        object.insert(
+            "hashes".to_owned(),
+            CanonicalJsonValue::Object(canonical_object(&json!({ "sha256": hash.encode() })).ok()?),
+        );
         let mut redacted = object.clone();
         redact_object(&mut redacted, version).ok()?;
         redacted.remove("unsigned");

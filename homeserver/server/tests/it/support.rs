@@ -141,7 +141,13 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, address: String::new(), log: Mutex::new(log), lines: Vec::new(), ready_after: Duration::ZERO };
+        let mut server = Self {
+            child,
+            address: String::new(),
+            log: Mutex::new(log),
+            lines: Vec::new(),
+            ready_after: Duration::ZERO,
+        };
         let line = server.wait_for_line("listening");
         let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
         server.address = address.unwrap_or_else(|| panic!("no address in: {line}")).to_owned();

@@ -44,6 +44,12 @@ impl Answer {
         if is_interactive {
             return None;
         }
+        // Pages say it to a person; OAuth 2.0 has words of its own.
+        let is_page = self.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+        let is_oauth = body["error"].is_string() && body["error_description"].is_string();
+        if (is_page && self.body.len() > 20) || is_oauth {
+            return None;
+        }
         match (body["errcode"].as_str(), body["error"].as_str()) {
             (Some(errcode), Some(error)) if !errcode.is_empty() && error.len() > 3 => None,
             _ => Some("the refusal is no Matrix error with errcode and sentence"),

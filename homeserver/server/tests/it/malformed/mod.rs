@@ -30,11 +30,23 @@ use crate::{
 const SAMPLES: &str = include_str!("samples.json");
 
 /// Query parameters that many endpoints know.
-const COMMON_QUERY: &[&str] =
-    &["limit", "from", "since", "filter", "timeout", "dir", "user_id", "device_id", "via", "ts", "version", "access_token"];
+const COMMON_QUERY: &[&str] = &[
+    "limit",
+    "from",
+    "since",
+    "filter",
+    "timeout",
+    "dir",
+    "user_id",
+    "device_id",
+    "via",
+    "ts",
+    "version",
+    "access_token",
+];
 
 /// How many requests are tried at each endpoint.
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 16;
 
 /// How many endpoints are tried at once, each caller with an account of its own.
 const CALLERS: usize = 3;
@@ -110,13 +122,7 @@ fn sample_of(samples: &BTreeMap<String, Value>, endpoint: &Endpoint) -> Sample {
 }
 
 /// Tries the endpoint; gives what was wrong.
-fn attack(
-    caller: &mut Caller<'_>,
-    endpoint: &Endpoint,
-    sample: &Sample,
-    mut dice: Dice,
-    rounds: usize,
-) -> Vec<String> {
+fn attack(caller: &mut Caller<'_>, endpoint: &Endpoint, sample: &Sample, mut dice: Dice, rounds: usize) -> Vec<String> {
     caller.prepare();
     let mut faults = Vec::new();
     for round in 0..rounds {

@@ -79,7 +79,8 @@ impl World {
         }
         self.server.stop();
         let log = self.server.rest_of_log();
-        faults.extend(log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")).map(str::to_owned));
+        faults
+            .extend(log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")).map(str::to_owned));
         faults
     }
 }
@@ -173,9 +174,12 @@ impl<'a> Caller<'a> {
     /// The sample with everything in it that exists in this caller's room.
     pub(super) fn fill(&mut self, sample: &Sample, endpoint: &Endpoint) -> Sample {
         let is_federation = endpoint.path.starts_with("/_matrix/federation/");
-        if is_federation && self.pdu.is_null() && sample.body.as_ref().is_some_and(|body| body.to_string().contains("$pdu"))
+        if is_federation
+            && self.pdu.is_null()
+            && sample.body.as_ref().is_some_and(|body| body.to_string().contains("$pdu"))
         {
-            self.pdu = if endpoint.path.contains("/send/") { self.peers_message() } else { self.peers_membership(endpoint) };
+            self.pdu =
+                if endpoint.path.contains("/send/") { self.peers_message() } else { self.peers_membership(endpoint) };
         }
         let query = sample.query.iter().map(|(name, value)| (name.clone(), self.fill_text(value))).collect();
         Sample { query, body: sample.body.as_ref().map(|body| self.fill_value(body)) }
@@ -205,7 +209,8 @@ impl<'a> Caller<'a> {
     }
 
     fn part(&self, name: &str, path: &str) -> String {
-        let rotate = |choices: &[&str]| choices[usize::try_from(self.world.count()).unwrap() % choices.len()].to_owned();
+        let rotate =
+            |choices: &[&str]| choices[usize::try_from(self.world.count()).unwrap() % choices.len()].to_owned();
         match name {
             "room_id" | "room" | "room_id_or_alias" => escape(&self.room),
             "event_id" | "event" => escape(&self.event),
@@ -257,7 +262,10 @@ impl<'a> Caller<'a> {
         let is_federation = endpoint.path.starts_with("/_matrix/federation/");
         let mut body = draft.body.clone();
         let mut event_id = None;
-        if is_federation && let Some(text) = &body && let Ok(mut value) = serde_json::from_slice::<Value>(text) {
+        if is_federation
+            && let Some(text) = &body
+            && let Ok(mut value) = serde_json::from_slice::<Value>(text)
+        {
             event_id = self.sign_events(&mut value, &endpoint.path);
             body = Some(value.to_string().into_bytes());
         }
