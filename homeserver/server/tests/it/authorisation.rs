@@ -20,6 +20,7 @@ const OPEN_TO_ALL: &[(&str, &str)] = &[
     ("GET …/matrix/client", "discovery"),
     ("GET …/matrix/server", "discovery"),
     ("GET …/matrix/support", "discovery"),
+    ("GET …/matrix/policy_server", "discovery"),
     ("GET …/login", "the ways to log in"),
     ("POST …/login", "proves itself by password or token"),
     ("POST …/register", "makes the account; closed by default"),
@@ -214,7 +215,8 @@ impl House {
 
 /// Whether the endpoint is reached by another server's signature.
 fn is_signed(endpoint: &Endpoint) -> bool {
-    endpoint.path.starts_with("/_matrix/federation/") && !is_named(OPEN_TO_ALL, endpoint)
+    let is_of_servers = ["/_matrix/federation/", "/_matrix/policy/"].iter().any(|part| endpoint.path.starts_with(part));
+    is_of_servers && !is_named(OPEN_TO_ALL, endpoint)
 }
 
 fn refused(answer: &Answer, status: u16, errcodes: &[&str]) -> bool {

@@ -173,7 +173,7 @@ impl<'a> Caller<'a> {
 
     /// The sample with everything in it that exists in this caller's room.
     pub(super) fn fill(&mut self, sample: &Sample, endpoint: &Endpoint) -> Sample {
-        let is_federation = endpoint.path.starts_with("/_matrix/federation/");
+        let is_federation = is_signed(endpoint);
         if is_federation
             && self.pdu.is_null()
             && sample.body.as_ref().is_some_and(|body| body.to_string().contains("$pdu"))
@@ -259,7 +259,7 @@ impl<'a> Caller<'a> {
 
     /// Sends the request; gives what is wrong with its answer.
     pub(super) fn attempt(&mut self, endpoint: &Endpoint, draft: &Draft) -> Option<String> {
-        let is_federation = endpoint.path.starts_with("/_matrix/federation/");
+        let is_federation = is_signed(endpoint);
         let mut body = draft.body.clone();
         let mut event_id = None;
         if is_federation
@@ -404,6 +404,11 @@ impl<'a> Caller<'a> {
         *event = self.world.peer.sign_event(event, version);
         self.id_of(event)
     }
+}
+
+/// Whether another server asks, with its signature.
+fn is_signed(endpoint: &Endpoint) -> bool {
+    ["/_matrix/federation/", "/_matrix/policy/"].iter().any(|part| endpoint.path.starts_with(part))
 }
 
 fn fault(answer: &Answer) -> Option<&'static str> {
