@@ -309,6 +309,10 @@ impl<'a> Caller<'a> {
 
     /// The caller's room must be alive: its creator still writes in it and reads what it wrote.
     pub(super) fn check(&mut self, endpoint: &Endpoint) -> Option<String> {
+        // Operators delete, block and empty rooms there, as asked.
+        if endpoint.path.starts_with("/_synapse/admin/") {
+            return None;
+        }
         let server = &self.world.server;
         let room = escape(&self.room);
         let body = json!({"msgtype": "m.text", "body": "still here"});
