@@ -4,18 +4,17 @@
 
 mod authorisation;
 mod bad_starts;
-mod clients;
 mod bounds;
+mod clients;
 mod dependency_direction;
 mod federation;
 mod full_disk;
 mod kill;
+mod malformed;
 mod matrix_sdk;
 mod operator;
-mod proxy;
-mod malformed;
-mod operator;
 mod peer;
+mod proxy;
 mod redaction;
 mod routes;
 mod serve;
