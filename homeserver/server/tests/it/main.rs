@@ -1,5 +1,7 @@
 //! The real binary from outside, and the shape of the workspace.
 
+// The client library's futures are deep.
+#![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics fails, as it should")]
 
 mod authorisation;
@@ -8,6 +10,7 @@ mod bounds;
 mod clients;
 mod dependency_direction;
 mod federation;
+mod identity;
 mod full_disk;
 mod kill;
 mod malformed;
@@ -21,4 +24,5 @@ mod serve;
 mod service;
 mod support;
 mod tls;
+mod walk;
 mod wire;
