@@ -164,8 +164,6 @@ pub fn hold(method: &str, path: &str, status: u16, body: Option<&Value>) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics fails, as it should")]
-
     use serde_json::json;
 
     use super::*;

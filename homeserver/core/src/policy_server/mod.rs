@@ -106,7 +106,7 @@ impl Core {
         let Some(content) = inner.state_content::<Content>(self, KIND, "")? else { return Ok(None) };
         let Some(Value::String(key)) = content.public_keys.get("ed25519") else { return Ok(None) };
         let Ok(via) = OwnedServerName::try_from(content.via) else { return Ok(None) };
-        if !inner.servers.get(&via).is_some_and(|joined| *joined > 0) {
+        if inner.servers.get(&via).is_none_or(|joined| *joined == 0) {
             return Ok(None);
         }
         Ok(Some(PolicyServer { via, key: VerifyKey::from_base64(key).ok() }))

@@ -186,16 +186,16 @@ impl House {
         let mut target = String::new();
         for (index, piece) in endpoint.path.split('{').enumerate() {
             match piece.split_once('}').filter(|_| index > 0) {
-                Some((name, rest)) => target = target + &part(name) + rest,
+                Some((name, rest)) => target = format!("{target}{}{rest}", part(name)),
                 None => target.push_str(piece),
             }
         }
-        let sample = self.sample(&endpoint.method, &endpoint.path);
+        let sample = self.sample(endpoint.method, &endpoint.path);
         let query = sample["query"].as_object().cloned().unwrap_or_default();
         let query: Vec<String> =
             query.iter().map(|(name, value)| format!("{name}={}", escape(value.as_str().unwrap()))).collect();
         if !query.is_empty() {
-            target = target + "?" + &query.join("&");
+            target = format!("{target}?{}", query.join("&"));
         }
         let body = sample.get("body").cloned().or_else(|| (endpoint.method != "GET").then(|| json!({})));
         (target, body)

@@ -170,21 +170,24 @@ fn outcome(home: &Home) -> Option<String> {
         .unwrap();
     let mut said = String::new();
     let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
-    loop {
+    let ready = loop {
         let mut line = String::new();
         if std::io::BufRead::read_line(&mut lines, &mut line).unwrap() == 0 {
-            let status = child.wait().unwrap();
-            assert!(!status.success(), "it ended without an error: {said}");
-            assert!(status.code().is_some(), "it was ended by a signal: {said}");
-            return Some(said);
+            break false;
         }
         said.push_str(&line);
         if line.contains(" ready ") {
             child.kill().unwrap();
-            child.wait().unwrap();
-            return None;
+            break true;
         }
+    };
+    let status = child.wait().unwrap();
+    if ready {
+        return None;
     }
+    assert!(!status.success(), "it ended without an error: {said}");
+    assert!(status.code().is_some(), "it was ended by a signal: {said}");
+    Some(said)
 }
 
 /// A server that has run and ended in order, so that all it knows is in its files.

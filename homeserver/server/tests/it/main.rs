@@ -3,6 +3,7 @@
 // The client library's futures are deep.
 #![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics fails, as it should")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a test found is read on its output")]
 
 mod authorisation;
 mod bad_starts;
