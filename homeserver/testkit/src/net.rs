@@ -145,7 +145,7 @@ impl TestNet {
         self.inner.lock().weather = weather;
     }
 
-    /// No request waits longer for its answer than this, whatever its sender would.
+    /// No server waits longer for an answer than this, whatever it would.
     pub fn set_patience(&self, patience: Duration) {
         self.inner.lock().patience = patience;
     }
@@ -223,7 +223,7 @@ impl TestNet {
         tokio::time::timeout(patience, self.undergo(from, key, request)).await.unwrap_or(Err(PeerError::Timeout))
     }
 
-    async fn undergo(
+    pub(crate) async fn undergo(
         self: &Arc<Self>,
         from: &ServerName,
         key: &SigningKey,

@@ -64,7 +64,7 @@ impl Core {
         Ok(0)
     }
 
-    fn oldest_event(&self, room: &Room) -> Result<Option<Arc<StoredEvent>>, Error> {
+    pub(super) fn oldest_event(&self, room: &Room) -> Result<Option<Arc<StoredEvent>>, Error> {
         match self.timeline_rows(room.id(), 0, u64::MAX, Order::Ascending, 1)?.first() {
             Some(row) => self.load_event(&row.event_id),
             None => Ok(None),

@@ -8,10 +8,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use matron_room::{Membership, Pdu};
-use matron_storage::{Batch, CommitError, Committed, Key, Pending, SlotForm, StreamPos, Table};
+use matron_storage::{Batch, CommitError, Committed, Key, Pending, SlotForm, StoreError, StreamPos, Table};
 use ruma::{OwnedServerName, OwnedUserId};
 use serde::Deserialize;
+use tracing::Instrument as _;
 
 use super::{
     changes::ChangeGuard,
@@ -354,6 +356,13 @@ impl Core {
     /// [`CommitError`]: the room is opened anew at its next use. On [`CommitError::Conflict`] another writer,
     /// or another try of the same transaction, was first.
     pub(crate) async fn finish_append(self: &Arc<Self>, appending: Appending) -> Result<EventRef, CommitError> {
+        // INVARIANT: this ends even if whoever waits for it goes away, as a client does that hangs up: the event will be on
+        // disk, and syncs that were not told of it would step over it.
+        let finishing: BoxFuture<'static, _> = Box::pin(Arc::clone(self).finish(appending).in_current_span());
+        tokio::spawn(finishing).await.unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+    }
+
+    async fn finish(self: Arc<Self>, appending: Appending) -> Result<EventRef, CommitError> {
         let Appending { pending, staged, guard } = appending;
         match pending.await {
             Ok(committed) => Ok(self.publish(staged, guard, committed).await),

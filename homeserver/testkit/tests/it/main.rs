@@ -9,6 +9,8 @@ mod forks;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hung_up;
+#[cfg(test)]
 mod partition;
 #[cfg(test)]
 mod policy;
