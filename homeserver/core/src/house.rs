@@ -157,6 +157,7 @@ impl Core {
         });
         core.start_governance()?;
         core.start_rooms()?;
+        core.start_gaps()?;
         Ok(core)
     }
 

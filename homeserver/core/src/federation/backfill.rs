@@ -14,14 +14,23 @@ use super::{
 };
 use crate::{
     Core, Error,
-    rooms::{
-        GroupId, Room, StateKey, Status, StoredEvent,
-        append::{Append, Place},
-    },
+    rooms::{GroupId, Room, StateKey, StoredEvent, append::Append},
 };
 
 /// The most that is asked for at once.
 const MAX_LIMIT: usize = 100;
+
+/// An event of the past that may have its place.
+pub(super) struct Historic {
+    /// The event.
+    pub pdu: Pdu,
+    /// The state before it.
+    pub before: GroupId,
+    /// The state after it.
+    pub after: GroupId,
+    /// What must be committed with it.
+    pub with: Batch,
+}
 
 impl Core {
     /// Older history of the room is here, as far as a server in it gives any; gives how many events came.
@@ -78,6 +87,26 @@ impl Core {
         oldest: &StoredEvent,
         limit: usize,
     ) -> Result<usize, Error> {
+        let history = self.history_before(server, room, oldest, limit).await?;
+        let count = history.len();
+        // The newest first: each goes before all that the timeline holds.
+        for one in history.into_iter().rev() {
+            self.append_history(room, Append::history(one.pdu, one.before, one.with)).await?;
+        }
+        Ok(count)
+    }
+
+    /// What a peer gives of the history before an event, as far as it is new here and may be shown; oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Peer`], [`Error::PeerAnswer`], [`Error::Store`].
+    pub(super) async fn history_before(
+        self: &Arc<Self>,
+        server: &ServerName,
+        room: &Arc<Room>,
+        oldest: &StoredEvent,
+        limit: usize,
+    ) -> Result<Vec<Historic>, Error> {
         // SPEC: the answer begins with the event that was named, which is known here.
         let path = format!(
             "/_matrix/federation/v1/backfill/{}?v={}&limit={}",
@@ -93,18 +122,13 @@ impl Core {
             }
         }
         if events.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let placed = self.place_history(server, room, in_order(events, |pdu| pdu.prev_events().to_vec())).await?;
-        let count = placed.len();
-        if count == 0 {
+        if placed.is_empty() {
             return Err(Error::Peer("none of the history that the server gives has a place".into()));
         }
-        // The newest first: each goes before all that the timeline holds.
-        for (pdu, before, with) in placed.into_iter().rev() {
-            self.append_history(room, pdu, before, with).await?;
-        }
-        Ok(count)
+        Ok(placed)
     }
 
     /// The events that their authority and the state before them allow, oldest first, with that state.
@@ -113,7 +137,7 @@ impl Core {
         server: &ServerName,
         room: &Arc<Room>,
         events: Vec<Pdu>,
-    ) -> Result<Vec<(Pdu, GroupId, Batch)>, Error> {
+    ) -> Result<Vec<Historic>, Error> {
         let mut after: HashMap<OwnedEventId, NamedState> = HashMap::new();
         let mut placed = Vec::new();
         for pdu in events {
@@ -143,8 +167,9 @@ impl Core {
                 state.state.insert(change.0.clone(), Arc::new(pdu.event_id().to_owned()));
                 state.group = self.write_state_group(&mut batch, before.group, &[change], &state.state)?;
             }
+            let after_group = state.group;
             after.insert(pdu.event_id().to_owned(), state);
-            placed.push((pdu, before.group, batch));
+            placed.push(Historic { pdu, before: before.group, after: after_group, with: batch });
         }
         Ok(placed)
     }
@@ -178,35 +203,21 @@ impl Core {
         self.resolve_states(batch, room.version(), states)
     }
 
-    async fn append_history(
-        self: &Arc<Self>,
-        room: &Arc<Room>,
-        pdu: Pdu,
-        state_before: GroupId,
-        with: Batch,
-    ) -> Result<(), Error> {
+    /// The event has its place, unless it is over already: `false` then.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) async fn append_history(self: &Arc<Self>, room: &Arc<Room>, item: Append) -> Result<bool, Error> {
         let appending = {
             let mut inner = room.lock();
             // What died before it came is not brought back.
-            let (_, expires_ms) = self.life_of(&mut inner, &pdu, self.now_ms())?;
+            let (_, expires_ms) = self.life_of(&mut inner, &item.pdu, self.now_ms())?;
             if expires_ms != 0 && expires_ms <= self.now_ms() {
-                return Ok(());
+                return Ok(false);
             }
-            let item = Append {
-                pdu,
-                status: Status::Accepted,
-                place: Place::Backfill,
-                state_before,
-                current_after: None,
-                extremities: None,
-                txn: None,
-                federate: false,
-                also_to: std::collections::BTreeSet::new(),
-                with,
-            };
             self.append(room, &mut inner, item)?
         };
         self.finish_append(appending).await?;
-        Ok(())
+        Ok(true)
     }
 }

@@ -5,6 +5,7 @@ mod backfill;
 mod client;
 mod errand;
 mod fetch;
+pub(crate) mod gaps;
 pub mod graph;
 pub mod handshake;
 pub mod keys;
@@ -25,6 +26,8 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 pub struct State {
     /// Signing keys of servers.
     pub(crate) keys: keys::State,
+    /// Where history is missing in timelines.
+    pub(crate) gaps: gaps::Gaps,
     /// One receiver per room at a time, so that nothing is fetched twice.
     turns: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
     /// One transaction per peer at a time, as the specification demands of its sender.

@@ -22,7 +22,11 @@ use super::{
     room::{GroupHex, Head, Inner, Room},
     state_map::{GroupId, StateKey, StateMap, difference},
 };
-use crate::{Core, Error, house::to_json};
+use crate::{
+    Core, Error,
+    federation::gaps::{ROOM_FOR_HISTORY, marks_of},
+    house::to_json,
+};
 
 /// More forward extremities than this are cut: the oldest go.
 const MAX_EXTREMITIES: usize = 20;
@@ -32,8 +36,17 @@ const MAX_EXTREMITIES: usize = 20;
 pub enum Place {
     /// At the end of the timeline.
     Timeline,
+    /// At the end of the timeline, behind a gap: history before it is missing here.
+    AfterGap,
     /// Before everything that the timeline holds: history fetched from a peer.
     Backfill,
+    /// In a gap: history fetched from a peer.
+    Gap {
+        /// Its order in the timeline, which is free.
+        order: u64,
+        /// The state after it.
+        group_after: GroupId,
+    },
     /// Into the graph only.
     Graph,
 }
@@ -83,6 +96,14 @@ impl Append {
     }
 }
 
+impl Append {
+    /// An event of the past, accepted, that changes nothing of what is.
+    #[must_use]
+    pub fn history(pdu: Pdu, state_before: GroupId, with: Batch) -> Self {
+        Self { place: Place::Backfill, federate: false, with, ..Self::local(pdu, state_before, None) }
+    }
+}
+
 /// An event on its way to the disk; must go to [`Core::finish_append`].
 #[derive(Debug)]
 #[must_use = "an append is only acknowledged by finish_append"]
@@ -116,6 +137,8 @@ pub(crate) struct Staged {
     stale: Vec<ruma::OwnedEventId>,
     /// The power levels and size of the room, for push rules.
     context: crate::push::RoomContext,
+    /// Whether history before it is missing here.
+    after_gap: bool,
 }
 
 impl Appending {
@@ -189,11 +212,14 @@ impl Core {
         let Append { pdu, status, place, state_before, current_after, extremities, txn, federate, also_to, with } =
             item;
         let mut batch = with;
+        if place == Place::AfterGap {
+            batch.positions = batch.positions.saturating_add(ROOM_FOR_HISTORY);
+        }
         let position_index = batch.reserve_position();
         let form = match place {
-            Place::Timeline => Some(SlotForm::Timeline),
+            Place::Timeline | Place::AfterGap => Some(SlotForm::Timeline),
             Place::Backfill => Some(SlotForm::Backfill),
-            Place::Graph => None,
+            Place::Gap { .. } | Place::Graph => None,
         };
 
         // The state after.
@@ -242,7 +268,7 @@ impl Core {
         let (bucket, expires_ms) = if redacted_by.is_some() { (0, 0) } else { self.life_of(inner, &pdu, now_ms)? };
         let record = Record {
             status,
-            timeline: 0,
+            timeline: if let Place::Gap { order, .. } = place { order } else { 0 },
             received_ms: now_ms,
             state_before,
             bucket,
@@ -258,6 +284,16 @@ impl Core {
             value.extend_from_slice(&group_after.0);
             batch.put_at(Table::RoomTimeline, key, Some(slot), value, None);
         }
+        if let Place::Gap { order, group_after } = place {
+            let mut value = pdu.event_id().as_bytes().to_vec();
+            value.push(0);
+            value.extend_from_slice(&group_after.0);
+            batch.put(Table::RoomTimeline, Key::new().text(room.id()).number(order), value);
+        }
+        if place == Place::AfterGap {
+            let (key, slot) = marks_of(room.id()).position(position_index, SlotForm::Timeline);
+            batch.put_at(Table::Misc, key, Some(slot), pdu.event_id().as_bytes().to_vec(), None);
+        }
         let mut stale = Vec::new();
         if status == Status::Accepted {
             if let Some(relation) = relation_of(&pdu) {
@@ -272,7 +308,7 @@ impl Core {
 
         // The end of the graph.
         let extremities = extremities.or_else(|| {
-            (place == Place::Timeline && status == Status::Accepted).then(|| {
+            (matches!(place, Place::Timeline | Place::AfterGap) && status == Status::Accepted).then(|| {
                 let mut ends = inner.head.extremities.clone();
                 ends.retain(|(id, _)| !pdu.prev_events().contains(id));
                 ends.push((pdu.event_id().to_owned(), pdu.depth()));
@@ -346,6 +382,7 @@ impl Core {
             destinations,
             stale,
             context,
+            after_gap: place == Place::AfterGap,
         };
         Ok((batch, staged))
     }
@@ -403,15 +440,29 @@ impl Core {
 
     /// What follows from a commit: caches, syncs, push, application services, other servers.
     async fn publish(self: &Arc<Self>, staged: Staged, guard: ChangeGuard, committed: Committed) -> EventRef {
-        let Staged { room, event, under_way, form, position_index, affected, joined, destinations, stale, context } =
-            staged;
+        let Staged {
+            room,
+            event,
+            under_way,
+            form,
+            position_index,
+            affected,
+            joined,
+            destinations,
+            stale,
+            context,
+            after_gap,
+        } = staged;
         let position = committed.position(position_index);
         let mut event = StoredEvent::clone(&event);
         event.record.timeline = match form {
             Some(SlotForm::Timeline) => (1 << 63) | position.0,
             Some(SlotForm::Backfill) => (1_u64 << 63).saturating_sub(position.0),
-            Some(SlotForm::Plain) | None => 0,
+            Some(SlotForm::Plain) | None => event.record.timeline,
         };
+        if after_gap {
+            self.inbound.gaps.note(room.id(), event.record.timeline, event.id().to_owned());
+        }
         let event = Arc::new(event);
         for id in stale.iter().map(|id| &**id).chain([event.id()]) {
             self.rooms.forget_event(id);

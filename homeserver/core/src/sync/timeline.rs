@@ -188,9 +188,14 @@ impl Core {
         const PAGE: usize = 64;
         const LOOKED_AT: usize = 1024;
         // History from before a gap is never told by itself: the timeline begins at 2^63.
-        let floor = after.map_or(1 << 63, timeline_of);
+        let mut floor = after.map_or(1 << 63, timeline_of);
         let mut end = timeline_of(to).saturating_add(1);
         let mut window = Window { start: end, ..Window::default() };
+        // Nor is a gap in the middle stepped over: who wants to know what is behind it pages back.
+        if let Some((order, _)) = self.inbound.gaps.newest_in(room, floor, timeline_of(to)) {
+            floor = order.saturating_sub(1);
+            window.limited = true;
+        }
         let now_ms = self.now_ms();
         let mut first: Option<TimelineRow> = None;
         let mut looked_at = 0;

@@ -7,6 +7,8 @@ mod federated;
 #[cfg(test)]
 mod forks;
 #[cfg(test)]
+mod gaps;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod hung_up;

@@ -55,7 +55,8 @@ impl Core {
                 let item = Append {
                     pdu: join.clone(),
                     status: Status::Accepted,
-                    place: Place::Timeline,
+                    // Who comes back missed what was said meanwhile.
+                    place: if known { Place::AfterGap } else { Place::Timeline },
                     state_before: group,
                     current_after: Some(whole),
                     extremities: Some(vec![(join.event_id().to_owned(), join.depth())]),

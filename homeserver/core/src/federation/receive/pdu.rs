@@ -298,7 +298,11 @@ impl Core {
         let mut item = Append {
             pdu: pdu.clone(),
             status,
-            place: if status == Status::Accepted { Place::Timeline } else { Place::Graph },
+            place: match status {
+                Status::Accepted if self.inbound.gaps.has_place(room.id()) && self.follows_gap(pdu)? => Place::AfterGap,
+                Status::Accepted => Place::Timeline,
+                _ => Place::Graph,
+            },
             state_before: before.group,
             current_after: None,
             extremities: None,

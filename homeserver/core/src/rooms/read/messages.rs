@@ -97,6 +97,15 @@ impl Core {
             }
         };
         let mut found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
+        for _ in 0..MAX_BACKFILLS {
+            // A gap on the way is filled before anything behind it is shown.
+            let low = found.stopped_at.unwrap_or(stretch(start).from);
+            let lacking = limit.saturating_sub(found.events.len()).max(MIN_BACKFILL);
+            if !backward || !self.fill_gap(room, low.0, start.min(sight).0, lacking).await? {
+                break;
+            }
+            found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
+        }
         let mut more_elsewhere = backward && self.may_backfill(room)?;
         for _ in 0..MAX_BACKFILLS {
             if !more_elsewhere || found.stopped_at.is_some() || found.events.len() >= limit {

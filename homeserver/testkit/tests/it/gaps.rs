@@ -1,0 +1,83 @@
+//! History that is missing in the middle of a timeline.
+
+use matron_core::rooms::Status;
+use matron_testkit::{Reply, TestNet, part};
+use serde_json::{Value, json};
+
+fn ids(events: &Value) -> Vec<String> {
+    events.as_array().unwrap().iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_in_the_middle_is_fetched_when_somebody_pages_back_over_it() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let alice = north.person("alice").await;
+    let adversary = net.adversary("adversary.example");
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    let foothold = adversary.join(&north, &room, "mallory").await;
+    let sealed = |draft: matron_testkit::Draft| draft.seal(adversary.key(), adversary.name());
+    let one = sealed(foothold.message("one"));
+    let two = sealed(foothold.message("two").after([&one]));
+    let three = sealed(foothold.message("three").after([&two]));
+    let four = sealed(foothold.message("four").after([&three]));
+    let state: Vec<_> = foothold.state.iter().map(|event| event.event_id().to_owned()).collect();
+    let wire = |event: &matron_room::Pdu| -> Value { serde_json::from_str(event.json().get()).unwrap() };
+    let pages = [(two.event_id().to_owned(), vec![wire(&one)]), (three.event_id().to_owned(), vec![wire(&two)])];
+    adversary.answers(move |question| {
+        if question.is("state_ids") {
+            Reply::Json(json!({"pdu_ids": state, "auth_chain_ids": []}))
+        } else if question.is("backfill") {
+            let page = pages.iter().find(|(before, _)| question.query.contains(&part(before.as_str())));
+            Reply::Json(json!({"pdus": page.map_or_else(Vec::new, |(_, events)| events.clone())}))
+        } else if question.is("get_missing_events") {
+            Reply::Json(json!({"events": []}))
+        } else if question.is("send") {
+            Reply::Json(json!({"pdus": {}}))
+        } else {
+            Reply::Status(404)
+        }
+    });
+    let since = alice.now().await;
+    adversary.push(&north, [&three, &four]).await;
+    assert_eq!(north.status(three.event_id()), Some(Status::Accepted));
+    let sync = alice.get(&format!("/v3/sync?timeout=0&since={since}")).await;
+    let timeline = &sync["rooms"]["join"][room.as_str()]["timeline"];
+    assert_eq!(timeline["limited"], true);
+    assert_eq!(ids(&timeline["events"]), [three.event_id().as_str(), four.event_id().as_str()]);
+    let before = timeline["prev_batch"].as_str().unwrap();
+    let page = async |from: &str, limit: u32| {
+        let path = format!("/v3/rooms/{}/messages?dir=b&limit={limit}&from={from}", part(room.as_str()));
+        alice.get(&path).await
+    };
+    let found = page(before, 3).await;
+    let wanted = [two.event_id().as_str(), one.event_id().as_str(), foothold.join.event_id().as_str()];
+    assert_eq!(ids(&found["chunk"]), wanted);
+    // It stands there for good: whoever reads again, from whichever side, finds it in its place.
+    adversary.take_questions();
+    let now = alice.now().await;
+    let found = page(&now, 5).await;
+    let wanted: Vec<&str> = [&four, &three, &two, &one, &foothold.join].map(|event| event.event_id().as_str()).to_vec();
+    assert_eq!(ids(&found["chunk"]), wanted);
+    assert!(!adversary.take_questions().iter().any(|question| question.is("backfill")));
+    // Nobody is told by a sync of what is long past.
+    let sync = alice.get(&format!("/v3/sync?timeout=0&since={}", sync["next_batch"].as_str().unwrap())).await;
+    assert_eq!(sync["rooms"]["join"].get(room.as_str()), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_another_room_is_no_history() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let alice = north.person("alice").await;
+    let adversary = net.adversary("adversary.example");
+    let (room, other) =
+        (alice.room(json!({"preset": "public_chat"})).await, alice.room(json!({"preset": "public_chat"})).await);
+    let foothold = adversary.join(&north, &room, "mallory").await;
+    let elsewhere = adversary.join(&north, &other, "mallory").await;
+    adversary.answers(|_| Reply::Status(404));
+    // It names as its past an event that is known here, of a room whose state is another.
+    let leaning = foothold.message("leaning").after([&elsewhere.join]).seal(adversary.key(), adversary.name());
+    adversary.push(&north, [&leaning]).await;
+    assert_eq!(north.status(leaning.event_id()), None, "without the state before it, it is nothing");
+}
