@@ -182,6 +182,8 @@ impl Core {
         let events = in_order(events, |pdu| pdu.auth_event_ids_with_create());
         let mut judged: std::collections::HashMap<OwnedEventId, (Pdu, bool)> = std::collections::HashMap::new();
         let mut batch = Batch::new();
+        // Not waited for one by one: they share flushes.
+        let mut pending = Vec::new();
         for pdu in events {
             if self.load_event(pdu.event_id())?.is_some() {
                 continue;
@@ -198,11 +200,14 @@ impl Core {
             self.write_event(&mut batch, &pdu, &record, None)?;
             judged.insert(pdu.event_id().to_owned(), (pdu, usable));
             if batch.ops.len() >= PER_BATCH {
-                self.commit(std::mem::take(&mut batch)).await?;
+                pending.push(self.store.submit(std::mem::take(&mut batch)));
             }
         }
         if !batch.is_empty() {
-            self.commit(batch).await?;
+            pending.push(self.store.submit(batch));
+        }
+        for commit in pending {
+            commit.await?;
         }
         Ok(())
     }

@@ -217,28 +217,41 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn device_lists_after_membership(&self, room: &RoomId, user: &UserId, joined: bool) -> Result<(), Error> {
-        let what = match self.standing(user, room)?.map(|standing| standing.membership) {
-            _ if joined => What::Joined(room.to_owned()),
-            Some(Membership::Invite) => What::Invited(room.to_owned()),
-            Some(Membership::Knock) => return Ok(()),
-            _ => What::Left(room.to_owned()),
-        };
-        let left = matches!(what, What::Left(_));
+    pub(crate) async fn device_lists_after_memberships(
+        &self,
+        room: &RoomId,
+        users: &[OwnedUserId],
+        joined: &imbl::OrdSet<OwnedUserId>,
+    ) -> Result<(), Error> {
         let mut batch = Batch::new();
-        self.write_device_list_row(&mut batch, user, what)?;
-        self.commit(batch).await?;
-        self.notifier.wake_user(user);
-        if let Some(room) = self.find_room(room)? {
-            self.notifier.wake_users(room.joined().iter().map(|member| &**member));
+        let mut left = Vec::new();
+        let mut told = Vec::with_capacity(users.len());
+        for user in users {
+            let what = if joined.contains(user) {
+                What::Joined(room.to_owned())
+            } else {
+                match self.standing(user, room)?.map(|standing| standing.membership) {
+                    Some(Membership::Invite) => What::Invited(room.to_owned()),
+                    Some(Membership::Knock) => continue,
+                    _ => {
+                        left.push(user);
+                        What::Left(room.to_owned())
+                    }
+                }
+            };
+            self.write_device_list_row(&mut batch, user, what)?;
+            told.push(user);
         }
-        if joined && self.is_local_user(user) {
+        if told.is_empty() {
+            return Ok(());
+        }
+        self.commit(batch).await?;
+        self.notifier.wake_users(told.iter().map(|user| &***user).chain(joined.iter().map(|member| &**member)));
+        for user in told.iter().filter(|user| joined.contains(**user) && self.is_local_user(user)) {
             self.announce_devices_to(user, self.joined_servers(room)?).await?;
         }
-        if joined {
-            self.presence_after_join(room, user).await?;
-        }
-        if left {
+        self.presence_after_joins(room, users, joined).await?;
+        for user in left {
             self.forget_lists_after_leaving(room, user).await?;
         }
         Ok(())

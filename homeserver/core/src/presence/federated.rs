@@ -2,6 +2,8 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#presence>.
 
+use std::collections::BTreeSet;
+
 use ruma::{OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -90,26 +92,41 @@ impl Core {
         if noticed.is_empty() { Ok(()) } else { self.tell_presence(&noticed).await }
     }
 
-    /// What follows for presence when a user came into a room: other servers hear of our user, and the server of a remote
-    /// user that is new in the room hears of ours who are there.
-    pub(crate) async fn presence_after_join(&self, room: &RoomId, user: &UserId) -> Result<(), Error> {
+    /// What follows for presence when users came into a room where these are joined now: other servers hear of our users, and
+    /// a server that is new in the room hears of ours who are there.
+    pub(crate) async fn presence_after_joins(
+        &self,
+        room: &RoomId,
+        users: &[OwnedUserId],
+        joined: &imbl::OrdSet<OwnedUserId>,
+    ) -> Result<(), Error> {
         if !self.settings.presence {
             return Ok(());
         }
-        if self.is_local_user(user) {
+        let came = || users.iter().filter(|user| joined.contains(*user));
+        if came().any(|user| self.is_local_user(user)) {
             self.take_early_presence(room).await?;
-            let present = self.present(std::iter::once(user)).next().is_some();
-            return if present { self.tell_presence(&[user.to_owned()]).await } else { Ok(()) };
+            let ours = came().map(|user| &**user).filter(|user| self.is_local_user(user));
+            let present: Vec<OwnedUserId> = self.present(ours).map(|(user, _)| user.to_owned()).collect();
+            if !present.is_empty() {
+                self.tell_presence(&present).await?;
+            }
         }
-        let server = user.server_name();
-        let members = self.joined_members(room)?;
-        if members.iter().any(|member| member != user && member.server_name() == server) {
+        let mut new_servers: BTreeSet<&ServerName> =
+            came().filter(|user| !self.is_local_user(user)).map(|user| user.server_name()).collect();
+        if new_servers.is_empty() {
             return Ok(());
         }
-        let ours = members.iter().map(|member| &**member).filter(|member| self.is_local_user(member));
+        let came: BTreeSet<&UserId> = came().map(|user| &**user).collect();
+        for member in joined.iter().filter(|member| !came.contains(&***member)) {
+            new_servers.remove(member.server_name());
+        }
+        let ours = joined.iter().map(|member| &**member).filter(|member| self.is_local_user(member));
         let now_ms = self.now_ms();
         for (user, status) in self.present(ours).take(MAX_PUSHED) {
-            self.tell_in_passing(server, Subject::Presence(user.to_owned()), pushed(user, &status, now_ms));
+            for server in &new_servers {
+                self.tell_in_passing(server, Subject::Presence(user.to_owned()), pushed(user, &status, now_ms));
+            }
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod away;
 #[cfg(test)]
+mod big_room;
+#[cfg(test)]
 mod federated;
 #[cfg(test)]
 mod forks;

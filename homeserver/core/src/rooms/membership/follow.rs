@@ -28,11 +28,13 @@ impl Core {
 
     /// What follows from changed memberships, after the commit: device lists, waiting invites, evictions.
     pub(crate) async fn membership_changed(self: &Arc<Self>, room: &Arc<Room>, affected: &[OwnedUserId]) {
+        // A room that was joined elsewhere brings all its members at once: what can be done for all is done once.
+        let now_joined = room.joined();
+        if let Err(error) = self.device_lists_after_memberships(room.id(), affected, &now_joined).await {
+            tracing::warn!(room.id = %room.id(), %error, "device lists could not follow a membership");
+        }
         for user in affected {
-            let joined = room.lock().joined.contains(user);
-            if let Err(error) = self.device_lists_after_membership(room.id(), user, joined).await {
-                tracing::warn!(room.id = %room.id(), %error, "device lists could not follow a membership");
-            }
+            let joined = now_joined.contains(user);
             if joined
                 && self.is_local_user(user)
                 && let Err(error) = self.follow_upgrade(user, room).await
