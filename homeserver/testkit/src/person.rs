@@ -128,24 +128,43 @@ impl Person {
         self.get("/v3/sync?timeout=0").await["next_batch"].as_str().unwrap().to_owned()
     }
 
-    /// The events of the room's timeline that a sync since then tells, and where to go on.
-    ///
-    /// # Panics
-    /// If the sync left some out.
+    /// The events of the room's timeline that a sync since then tells, what it left out paged back to, and where to go on.
     pub async fn timeline_since(&self, room: &str, since: &str) -> (Vec<Value>, String) {
         let filter = part(r#"{"room":{"timeline":{"limit":1000}},"presence":{"types":[]}}"#);
         let mut events = Vec::new();
         let mut since = since.to_owned();
         loop {
-            let answer = self.get(&format!("/v3/sync?timeout=0&since={since}&filter={filter}")).await;
+            let before = since;
+            let answer = self.get(&format!("/v3/sync?timeout=0&since={before}&filter={filter}")).await;
             since = answer["next_batch"].as_str().unwrap().to_owned();
             let timeline = &answer["rooms"]["join"][room]["timeline"];
-            assert_ne!(timeline["limited"], true, "a sync left events out");
+            if timeline["limited"] == true {
+                events.extend(self.paged_back(room, timeline["prev_batch"].as_str().unwrap(), &before).await);
+            }
             match timeline["events"].as_array().filter(|told| !told.is_empty()) {
                 Some(told) => events.extend(told.iter().cloned()),
                 None => return (events, since),
             }
         }
+    }
+
+    /// The events between two places of the room's timeline, oldest first, as paging back finds them.
+    async fn paged_back(&self, room: &str, from: &str, to: &str) -> Vec<Value> {
+        let mut found = Vec::new();
+        let mut from = from.to_owned();
+        loop {
+            let path = format!("/v3/rooms/{}/messages?dir=b&limit=100&from={from}&to={to}", part(room));
+            let page = self.get(&path).await;
+            let chunk = page["chunk"].as_array().cloned().unwrap_or_default();
+            let next = page["end"].as_str().filter(|_| !chunk.is_empty()).map(ToOwned::to_owned);
+            found.extend(chunk);
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        found.reverse();
+        found
     }
 
     /// A new room; its id.

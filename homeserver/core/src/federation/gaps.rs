@@ -108,6 +108,25 @@ impl Core {
         Ok(false)
     }
 
+    /// The newest gap in this stretch of the timeline that is still one: what was missing may have come by itself.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn open_gap(&self, room: &RoomId, low: u64, high: u64) -> Result<Option<(u64, OwnedEventId)>, Error> {
+        while let Some((order, id)) = self.inbound.gaps.newest_in(room, low, high) {
+            let open = match self.load_event(&id)? {
+                Some(event) => self.follows_gap(&event.pdu)?,
+                None => false,
+            };
+            if open {
+                return Ok(Some((order, id)));
+            }
+            // Its mark in the store does no harm: it is looked at again after the next start.
+            self.inbound.gaps.forget(room, order);
+        }
+        Ok(None)
+    }
+
     /// A part of the history at the newest gap in this stretch of the timeline is here; `false` if there is no gap, or
     /// nobody has more.
     ///
@@ -120,7 +139,7 @@ impl Core {
         high: u64,
         limit: usize,
     ) -> Result<bool, Error> {
-        if self.inbound.gaps.newest_in(room_id, low, high).is_none() {
+        if self.open_gap(room_id, low, high)?.is_none() {
             return Ok(false);
         }
         let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
@@ -128,7 +147,7 @@ impl Core {
         };
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;
-        let Some((order, id)) = self.inbound.gaps.newest_in(room_id, low, high) else { return Ok(true) };
+        let Some((order, id)) = self.open_gap(room_id, low, high)? else { return Ok(true) };
         let Some(event) = self.load_event(&id)? else { return Ok(false) };
         let mut answered = false;
         for server in self.servers_to_ask(Some(event.pdu.sender().server_name()), &room) {

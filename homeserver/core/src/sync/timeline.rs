@@ -192,7 +192,7 @@ impl Core {
         let mut end = timeline_of(to).saturating_add(1);
         let mut window = Window { start: end, ..Window::default() };
         // Nor is a gap in the middle stepped over: who wants to know what is behind it pages back.
-        if let Some((order, _)) = self.inbound.gaps.newest_in(room, floor, timeline_of(to)) {
+        if let Some((order, _)) = self.open_gap(room, floor, timeline_of(to))? {
             floor = order.saturating_sub(1);
             window.limited = true;
         }
