@@ -89,7 +89,7 @@ impl Core {
                     && let Ok(room) = <&RoomId>::try_from(room.as_str())
                     && let Some(event) = std::str::from_utf8(&value).ok().and_then(|id| id.try_into().ok())
                 {
-                    self.inbound.gaps.note(room, order, event);
+                    self.inbound.timeline_gaps.note(room, order, event);
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn open_gap(&self, room: &RoomId, low: u64, high: u64) -> Result<Option<(u64, OwnedEventId)>, Error> {
-        while let Some((order, id)) = self.inbound.gaps.newest_in(room, low, high) {
+        while let Some((order, id)) = self.inbound.timeline_gaps.newest_in(room, low, high) {
             let open = match self.load_event(&id)? {
                 Some(event) => self.follows_gap(&event.pdu)?,
                 None => false,
@@ -122,7 +122,7 @@ impl Core {
                 return Ok(Some((order, id)));
             }
             // Its mark in the store does no harm: it is looked at again after the next start.
-            self.inbound.gaps.forget(room, order);
+            self.inbound.timeline_gaps.forget(room, order);
         }
         Ok(None)
     }
@@ -195,8 +195,8 @@ impl Core {
                 ..Append::history(one.pdu, one.before, with)
             };
             if self.append_history(room, item).await? {
-                self.inbound.gaps.note(room.id(), place, id);
-                self.inbound.gaps.forget(room.id(), mark);
+                self.inbound.timeline_gaps.note(room.id(), place, id);
+                self.inbound.timeline_gaps.forget(room.id(), mark);
                 mark = place;
             }
         }
@@ -210,7 +210,7 @@ impl Core {
         let mut batch = Batch::new();
         batch.delete(Table::Misc, marks_of(room).number(order));
         self.commit(batch).await?;
-        self.inbound.gaps.forget(room, order);
+        self.inbound.timeline_gaps.forget(room, order);
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ pub struct State {
     /// Signing keys of servers.
     pub(crate) keys: keys::State,
     /// Where history is missing in timelines.
-    pub(crate) gaps: gaps::Gaps,
+    pub(crate) timeline_gaps: gaps::Gaps,
     /// One receiver per room at a time, so that nothing is fetched twice.
     turns: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
     /// One transaction per peer at a time, as the specification demands of its sender.

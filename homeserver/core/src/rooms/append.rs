@@ -461,7 +461,7 @@ impl Core {
             Some(SlotForm::Plain) | None => event.record.timeline,
         };
         if after_gap {
-            self.inbound.gaps.note(room.id(), event.record.timeline, event.id().to_owned());
+            self.inbound.timeline_gaps.note(room.id(), event.record.timeline, event.id().to_owned());
         }
         let event = Arc::new(event);
         for id in stale.iter().map(|id| &**id).chain([event.id()]) {
