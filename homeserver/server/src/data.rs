@@ -49,8 +49,8 @@ pub(crate) enum DataError {
     #[error("the database in {}: {source}", path.display())]
     Store { path: PathBuf, source: StoreError },
     /// The key ring or its master key refused.
-    #[error("the key ring: {0}")]
-    KeyRing(#[from] KeyRingError),
+    #[error("the key ring {}: {source}", path.display())]
+    KeyRing { path: PathBuf, source: KeyRingError },
     /// The master key cannot be had.
     #[error("the master key {from}: {source}")]
     MasterKey { from: String, source: MasterKeyError },
@@ -103,7 +103,10 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Core>, DataError> {
     let open_keys = || -> Result<_, DataError> {
         let key_ring_path = layout.key_ring();
         let master_key = master_key(config, key_ring_path.exists())?;
-        let key_ring = Arc::new(KeyRing::open(&key_ring_path, master_key)?);
+        let key_ring = Arc::new(
+            KeyRing::open(&key_ring_path, master_key)
+                .map_err(|source| DataError::KeyRing { path: key_ring_path.clone(), source })?,
+        );
         Ok((key_ring, Arc::new(signing_key(&config.server.signing_key_path())?)))
     };
     let open_store = || open_store(config.server.storage.engine, &layout.store());

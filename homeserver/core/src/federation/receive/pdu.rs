@@ -299,7 +299,9 @@ impl Core {
             pdu: pdu.clone(),
             status,
             place: match status {
-                Status::Accepted if self.inbound.timeline_gaps.has_place(room.id()) && self.follows_gap(pdu)? => Place::AfterGap,
+                Status::Accepted if self.inbound.timeline_gaps.has_place(room.id()) && self.follows_gap(pdu)? => {
+                    Place::AfterGap
+                }
                 Status::Accepted => Place::Timeline,
                 _ => Place::Graph,
             },
