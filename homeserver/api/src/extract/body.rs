@@ -19,6 +19,10 @@ pub const DEFAULT_JSON_BYTES: usize = 1024 * 1024;
 /// The largest JSON body of endpoints that carry many keys or events, bytes.
 pub const LARGE_JSON_BYTES: usize = 16 * 1024 * 1024;
 
+/// How deep a client's values may be nested. Parsers stop at 128 levels, and what a client stores is told to it
+/// inside something else.
+const MAX_DEPTH: usize = 100;
+
 /// A JSON body of at most `MAX` bytes.
 ///
 /// Refusals: `M_TOO_LARGE`, `M_NOT_JSON` (also invalid UTF-8 and an empty body), `M_MISSING_PARAM`, `M_BAD_JSON`.
@@ -35,6 +39,7 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonBody<T
     async fn from_request(request: Request, _state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let bytes = read_body(&parts.headers, body, MAX).await?;
+        refuse_deep(&bytes)?;
         Ok(Self(parse_json(&bytes)?))
     }
 }
@@ -48,6 +53,7 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonOrEmpt
         if bytes.is_empty() {
             return Ok(Self(parse_json(b"{}")?));
         }
+        refuse_deep(&bytes)?;
         Ok(Self(parse_json(&bytes)?))
     }
 }
@@ -67,6 +73,25 @@ pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Res
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Error::NotJson),
     }
+}
+
+/// Nothing, if the text is nested as deep as is allowed at most.
+fn refuse_deep(bytes: &[u8]) -> Result<(), Error> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Error::BadJson(format!("values may be nested at most {MAX_DEPTH} deep").into()));
+        }
+    }
+    Ok(())
 }
 
 /// The value that a body holds.
@@ -105,4 +130,22 @@ pub(super) fn missing_field(message: &str) -> Option<&str> {
 pub struct UiaBody {
     /// The client's `auth`.
     pub auth: Option<serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
+    use super::*;
+
+    #[test]
+    fn depth_counts_outside_of_text_only() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        refuse_deep(nested(MAX_DEPTH).as_bytes()).unwrap();
+        assert!(refuse_deep(nested(MAX_DEPTH + 1).as_bytes()).is_err());
+        let text = format!(r#"{{"body": "\"{}"}}"#, "[".repeat(500));
+        refuse_deep(text.as_bytes()).unwrap();
+        let flat = format!("[{}1]", "[1],".repeat(500));
+        refuse_deep(flat.as_bytes()).unwrap();
+    }
 }

@@ -37,6 +37,21 @@ pub struct AccountData {
     pub position: StreamPos,
 }
 
+impl AccountData {
+    /// The entry as clients are told of it. Its content is printed as it was stored, however deep.
+    pub(crate) fn told(&self) -> AccountDataEvent<'_> {
+        AccountDataEvent { kind: &self.kind, content: &self.content }
+    }
+}
+
+/// An event of account data.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct AccountDataEvent<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    content: &'a RawValue,
+}
+
 /// A change of account data under way.
 #[derive(Debug)]
 #[must_use = "the change is under way until it is ended"]

@@ -132,7 +132,7 @@ impl Core {
             if entry.position > span.to {
                 continue;
             }
-            let event = raw(&json!({"type": entry.kind, "content": entry.content}))?;
+            let event = raw(&entry.told())?;
             let Some(room_id) = entry.room_id else {
                 if filter.account_data.allows(&entry.kind, None) {
                     answer.account_data.events.push(event);

@@ -337,6 +337,6 @@ fn newcomers<'a>(events: impl Iterator<Item = &'a EventRef>) -> BTreeSet<OwnedUs
         .collect()
 }
 
-pub(super) fn raw(value: &serde_json::Value) -> Result<Box<RawValue>, Error> {
+pub(super) fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, Error> {
     to_raw_value(value).map_err(|error| Error::internal(format!("a value has no JSON form: {error}")))
 }

@@ -128,7 +128,7 @@ impl Core {
         let windows = if entries.is_empty() { Windows::default() } else { self.windows(build)? };
         let mut told = AccountDataAnswer::default();
         for entry in entries.into_iter().filter(|entry| entry.position <= build.to) {
-            let event = || raw(&json!({"type": entry.kind, "content": entry.content}));
+            let event = || raw(&entry.told());
             let Some(room) = &entry.room_id else {
                 if !build.known.account_data || build.since.is_none_or(|since| entry.position > since) {
                     told.global.push(event()?);
