@@ -2,7 +2,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { RoomHierarchy, logIn, refusal, roomOf, sdk, sees, start, unique, user, waitForEvent } from "./support.mjs";
+import {
+    RoomHierarchy,
+    answerInThread,
+    logIn,
+    refusal,
+    roomOf,
+    sdk,
+    sees,
+    start,
+    unique,
+    user,
+    waitForEvent,
+} from "./support.mjs";
 
 const { RelationType, EventType, MsgType, Direction, ThreadFilterType, NotificationCountType } = sdk;
 
@@ -77,7 +89,7 @@ test("a thread has its own timeline, summary and list", async () => {
     const { event_id: other } = await amira.sendTextMessage(room, "Something else");
     const replies = [];
     for (let n = 0; n < 3; n += 1) {
-        replies.push((await basma.sendTextMessage(room, root, `answer ${n}`)).event_id);
+        replies.push(await answerInThread(basma, room, root, `answer ${n}`));
     }
     // How many they are the library counts for itself, and not always right while they arrive: the server is asked.
     const thread = await sees(amira, "the thread", () => {
@@ -114,7 +126,7 @@ test("unread counts rise by thread and fall with receipts", async () => {
             seen.getRoomUnreadNotificationCount(NotificationCountType.Total) === 2 &&
             seen.getRoomUnreadNotificationCount(NotificationCountType.Highlight) === 1,
     );
-    const { event_id: inside } = await amira.sendTextMessage(room, root, "in the thread");
+    const inside = await answerInThread(amira, room, root, "in the thread");
     await sees(
         basma,
         "one unread in the thread",

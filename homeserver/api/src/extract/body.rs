@@ -39,8 +39,9 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonBody<T
     async fn from_request(request: Request, _state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let bytes = read_body(&parts.headers, body, MAX).await?;
+        let value = parse_json(&bytes)?;
         refuse_deep(&bytes)?;
-        Ok(Self(parse_json(&bytes)?))
+        Ok(Self(value))
     }
 }
 
@@ -53,8 +54,9 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonOrEmpt
         if bytes.is_empty() {
             return Ok(Self(parse_json(b"{}")?));
         }
+        let value = parse_json(&bytes)?;
         refuse_deep(&bytes)?;
-        Ok(Self(parse_json(&bytes)?))
+        Ok(Self(value))
     }
 }
 

@@ -6,7 +6,12 @@
 //! broken and opened anew: each batch expects the head that the one before wrote, so none that built on the
 //! failed one can succeed. A room's first events are staged one after another and share one batch.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use futures_util::future::BoxFuture;
 use matron_room::{Membership, Pdu};
@@ -395,8 +400,7 @@ impl Core {
     pub(crate) async fn finish_append(self: &Arc<Self>, appending: Appending) -> Result<EventRef, CommitError> {
         // INVARIANT: this ends even if whoever waits for it goes away, as a client does that hangs up: the event will be on
         // disk, and syncs that were not told of it would step over it.
-        let finishing: BoxFuture<'static, _> = Box::pin(Arc::clone(self).finish(appending).in_current_span());
-        tokio::spawn(finishing).await.unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+        Finishing(Some(Box::pin(Arc::clone(self).finish(appending).in_current_span()))).await
     }
 
     async fn finish(self: Arc<Self>, appending: Appending) -> Result<EventRef, CommitError> {
@@ -586,4 +590,29 @@ pub struct RelationRow {
 
 fn matters_beyond_membership(key: &StateKey) -> bool {
     &*key.kind != "m.room.member"
+}
+
+/// Work that its owner does, and a task of its own once the owner is gone. Not a task from the start: the sender's answer
+/// would come after everyone else's sync, and matrix-js-sdk loses such an answer when the event is in a thread.
+struct Finishing(Option<BoxFuture<'static, Result<EventRef, CommitError>>>);
+
+impl Future for Finishing {
+    type Output = Result<EventRef, CommitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = self.0.as_mut() else { return Poll::Ready(Err(CommitError::Store(StoreError::Closed))) };
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        if let (Some(work), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(work);
+        }
+    }
 }
