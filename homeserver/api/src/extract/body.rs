@@ -136,8 +136,6 @@ pub struct UiaBody {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
-
     use super::*;
 
     #[test]
