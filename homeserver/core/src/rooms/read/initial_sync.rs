@@ -112,7 +112,7 @@ impl Core {
             .collect();
         let mut account_data = Vec::new();
         for entry in self.account_data_since(user, None)?.into_iter().filter(|entry| entry.room_id.is_none()) {
-            account_data.push(json!({"type": entry.kind, "content": entry.content}));
+            account_data.push(json!({"type": entry.kind, "content": serde_json::from_str::<Value>(entry.content.get()).unwrap_or_default()}));
         }
         Ok(json!({
             "end": end.to_string(),
@@ -160,7 +160,7 @@ impl Core {
             .account_data_since(&requester.user_id, None)?
             .into_iter()
             .filter(|entry| entry.room_id.as_deref() == Some(room))
-            .map(|entry| json!({"type": entry.kind, "content": entry.content}))
+            .map(|entry| json!({"type": entry.kind, "content": serde_json::from_str::<Value>(entry.content.get()).unwrap_or_default()}))
             .collect())
     }
 }
