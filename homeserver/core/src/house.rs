@@ -129,7 +129,7 @@ impl Core {
     pub fn new(parts: Parts) -> Result<Arc<Self>, Error> {
         let policy_server = policy_server::State::new(&parts.signing_key)?;
         let core = Arc::new(Self {
-            appservices: appservices::State::new(parts.appservices, &parts.server_name)?,
+            appservices: appservices::State::new(parts.appservices, &parts.server_name, parts.store.position())?,
             settings: parts.settings,
             server_name: parts.server_name,
             store: parts.store,

@@ -60,7 +60,10 @@ impl Outside {
                 arrived.await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), all).await.expect("the requests leave")
+        match tokio::time::timeout(Duration::from_secs(60), all).await {
+            Ok(sent) => sent,
+            Err(_) => panic!("{count} requests were awaited; those that left: {:?}", self.sent.lock()),
+        }
     }
 
     /// The forms that left.

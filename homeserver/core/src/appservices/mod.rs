@@ -19,6 +19,7 @@ pub use third_party::Lookup;
 
 use std::sync::Arc;
 
+use matron_storage::StreamPos;
 use parking_lot::Mutex;
 use ruma::{RoomAliasId, ServerName, UserId};
 
@@ -31,16 +32,19 @@ pub struct State {
     pub services: Vec<Arc<Appservice>>,
     /// In the order of `services`.
     queues: Vec<queue::Queue>,
+    /// Where the stream stood when this process began: a service that was never served begins here, however late its
+    /// worker first runs.
+    began: StreamPos,
     interest: Mutex<interest::InterestCache>,
     protocols: Mutex<third_party::ProtocolCache>,
 }
 
 impl State {
-    /// Takes the registrations into service.
+    /// Takes the registrations into service; `began` is where the stream stands.
     ///
     /// # Errors
     /// [`Error::Internal`] naming the registration that cannot be used.
-    pub fn new(registrations: Vec<Registration>, server_name: &ServerName) -> Result<Self, Error> {
+    pub fn new(registrations: Vec<Registration>, server_name: &ServerName, began: StreamPos) -> Result<Self, Error> {
         let mut services: Vec<Arc<Appservice>> = Vec::with_capacity(registrations.len());
         for registration in registrations {
             let id = registration.id.clone();
@@ -55,7 +59,7 @@ impl State {
             services.push(Arc::new(service));
         }
         let queues = services.iter().map(|_| queue::Queue::default()).collect();
-        Ok(Self { services, queues, interest: Mutex::default(), protocols: Mutex::default() })
+        Ok(Self { services, queues, began, interest: Mutex::default(), protocols: Mutex::default() })
     }
 }
 

@@ -155,7 +155,7 @@ impl Core {
         self.federation.outbound(request).await.is_ok()
     }
 
-    /// The service's cursor; one that was never served begins now.
+    /// The service's cursor; one that was never served begins where this process did.
     async fn cursor_of(&self, service: &Appservice) -> Result<Cursor, Error> {
         let key = Key::new().text(&service.registration.id);
         if let Some(mut cursor) = self.load::<Cursor>(Table::AppserviceTxn, &key)? {
@@ -166,7 +166,7 @@ impl Core {
             }
             return Ok(cursor);
         }
-        let cursor = Cursor { next_txn: 1, position: self.position().0, under_way: None };
+        let cursor = Cursor { next_txn: 1, position: self.appservices.began.0, under_way: None };
         self.write_cursor(service, &cursor).await?;
         Ok(cursor)
     }
