@@ -89,7 +89,7 @@ impl Sender {
         let mut blocks = Vec::new();
         let mut buffer = [0u8; 1024];
         while blocks.is_empty() {
-            let read = tokio::time::timeout(Duration::from_secs(20), self.0.read(&mut buffer));
+            let read = tokio::time::timeout(Duration::from_secs(60), self.0.read(&mut buffer));
             let read = read.await.unwrap().unwrap();
             assert_ne!(read, 0, "closed without an acknowledgement");
             decoder.push(&buffer[..read], &mut blocks).unwrap();

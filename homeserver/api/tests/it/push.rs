@@ -180,7 +180,7 @@ async fn a_gateway_is_told_ids_only_and_a_dead_key_is_forgotten() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), no_pusher).await.expect("the pusher goes");
+    tokio::time::timeout(std::time::Duration::from_secs(60), no_pusher).await.expect("the pusher goes");
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ impl Wards {
                 tokio::time::sleep(std::time::Duration::from_millis(3)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("the event does not arrive");
+        tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("the event does not arrive");
     }
 
     async fn say(&self, who: &Person, text: &str) -> OwnedEventId {
@@ -401,7 +401,7 @@ async fn what_has_expired_is_gone_on_both_servers() {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("the content is still there");
+        tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("the content is still there");
         assert!(server.core.load_event(&said).unwrap().unwrap().content_gone);
     }
 }
