@@ -59,7 +59,7 @@ impl Core {
     /// Files that a message refers to, where the server can see that, belong to it. Only its sender's own files and copies of
     /// remote ones do: nobody's file dies because somebody else quoted its name.
     pub(crate) async fn attach_media_of(&self, event: &StoredEvent) {
-        if event.pdu.is_state() {
+        if event.pdu.is_state() || !event.pdu.content_str().contains("mxc:") {
             return;
         }
         let expires_ms = Some(event.record.expires_ms).filter(|expires_ms| *expires_ms > 0);

@@ -176,9 +176,10 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn count_unread(&self, user: &UserId, room: &RoomId) -> Result<Counts, Error> {
+        let is_complete = self.is_all_counted(room)?;
         let generation = {
             let mut cache = self.push.counts.lock();
-            if let Some(counts) = cache.get(user, room) {
+            if is_complete && let Some(counts) = cache.get(user, room) {
                 return Ok(counts.clone());
             }
             cache.generation
@@ -190,6 +191,16 @@ impl Core {
             cache.put(user.to_owned(), room.to_owned(), counts.clone());
         }
         Ok(counts)
+    }
+
+    /// Whether warm counts hold every event of the room that a sync may see by now.
+    fn is_all_counted(&self, room: &RoomId) -> Result<bool, Error> {
+        let Some(counted_to) = self.push.expected.counted_to(room) else { return Ok(true) };
+        let prefix = Key::new().text(room);
+        let newest = self.store.scan(Table::RoomTimeline, &prefix.prefix(), Order::Descending, 1)?;
+        let newest = newest.first().and_then(|(key, _)| key.get(prefix.as_bytes().len()..));
+        let newest = newest.and_then(|rest| KeyReader::new(rest).number());
+        Ok(newest.is_none_or(|newest| newest <= (1 << 63) | counted_to.0))
     }
 
     /// The user's receipts of the room moved, or what it holds changed: the counts are counted anew, and the user's devices wake.

@@ -9,6 +9,7 @@ mod counts;
 mod defaults;
 mod edit;
 mod evaluate;
+mod expected;
 mod gateway;
 mod invite;
 mod new_event;
@@ -23,6 +24,7 @@ pub(crate) use counts::timeline_event;
 pub use counts::{Counts, Unread};
 pub use edit::{Place, RuleBody};
 pub use evaluate::{Actions, Context, EventView, evaluate};
+pub(crate) use expected::Uncounted;
 pub use new_event::{NewEvent, RoomContext};
 pub use notifications::{Notification, NotificationPage};
 pub use pusher::{Pusher, PusherRequest};
@@ -31,8 +33,9 @@ pub use rules::{Kind, Rule, Ruleset};
 use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
+use matron_storage::StreamPos;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::accounts::Warm;
 
@@ -47,6 +50,7 @@ const WARM_COUNTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(131_071);
 pub struct State {
     rules: Warm<Arc<CompiledRules>>,
     counts: Mutex<counts::CountCache>,
+    expected: expected::Expected,
     pushers: Warm<Arc<Vec<Pusher>>>,
     jobs: worker::Jobs,
     /// What each pusher was last told of how much is unread.
@@ -58,6 +62,7 @@ impl Default for State {
         Self {
             rules: Warm::new(WARM_USERS),
             counts: Mutex::new(counts::CountCache::new(WARM_COUNTS)),
+            expected: expected::Expected::default(),
             pushers: Warm::new(WARM_USERS),
             jobs: worker::Jobs::default(),
             badges: Mutex::new(LruCache::new(WARM_USERS)),
@@ -66,6 +71,11 @@ impl Default for State {
 }
 
 impl State {
+    /// An event comes to the end of the room's timeline: see [`expected`].
+    pub(crate) fn expect_event(&self, room: &RoomId, now: StreamPos) -> Uncounted {
+        self.expected.expect(room, now)
+    }
+
     /// The user's rules are compiled anew the next time.
     pub(crate) fn forget_rules(&self, user: &UserId) {
         self.rules.forget(user);

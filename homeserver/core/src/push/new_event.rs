@@ -54,7 +54,7 @@ impl Core {
     }
 
     /// Counts have moved and pushers are queued. Called after the commit and before anyone is woken; cannot fail the request.
-    pub async fn push_event(self: &Arc<Self>, new: &NewEvent) {
+    pub(crate) fn push_event(self: &Arc<Self>, new: &NewEvent) {
         self.follow_guest_access(&new.event, &new.joined);
         self.note_openness(new.event.pdu.room_id(), new.event.pdu.kind());
         if let Err(error) = self.notify_users(new) {

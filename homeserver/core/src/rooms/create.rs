@@ -205,7 +205,7 @@ impl Core {
             }
             staged.push(self.stage(&room, &mut inner, Append::local(pdu, before, Some(after)))?);
         }
-        let appending = self.submit_together(&room, staged)?;
+        let appending = self.submit_together(staged)?;
         permit.submitted();
         // INVARIANT: open while the pen is held, so that nobody opens the room from the store beside this one.
         let room = self.rooms.keep_open(Arc::clone(&room));
