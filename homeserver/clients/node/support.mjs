@@ -231,3 +231,20 @@ export function findEvent(client, roomId, eventId) {
 export function waitForEvent(client, roomId, eventId) {
     return sees(client, `event ${eventId}`, () => findEvent(client, roomId, eventId));
 }
+
+/**
+ * Waits until `other` has dealt with all that `by` has sent so far: in a room that both are in, or to other devices of the
+ * same user. What is sent last is seen last, and what came with the first of two is dealt with when the second is seen.
+ */
+export async function caughtUp(by, other, roomId) {
+    for (const turn of [1, 2]) {
+        const mark = unique("mark");
+        if (roomId) {
+            const { event_id: eventId } = await by.sendTextMessage(roomId, mark);
+            await waitForEvent(other, roomId, eventId);
+        } else {
+            await by.setAccountData("org.matron.mark", { mark, turn });
+            await sees(other, "the mark", () => other.getAccountData("org.matron.mark")?.getContent().mark === mark);
+        }
+    }
+}

@@ -111,8 +111,10 @@ fn run_and_kill(kind: EngineKind, dir: &Path, lifetime: Duration) -> Vec<(String
 fn survives_kill(kind: EngineKind) {
     let dir = tempfile::tempdir().unwrap();
     let (mut commits, mut destroyed) = (0, 0);
-    for round in 0..KILLS {
-        let lifetime = Duration::from_millis(u64::from(round * 37 % 101));
+    let mut round = 0;
+    // On a busy machine some rounds end before anything is written: longer ones follow until enough was.
+    while round < KILLS || (round < 10 * KILLS && (commits <= 100 || destroyed <= 5)) {
+        let lifetime = Duration::from_millis(u64::from(round * 37 % 101 + round / KILLS * 50));
         let told = run_and_kill(kind, dir.path(), lifetime);
         let store = open(kind, &dir.path().join("store")).unwrap();
         let ring = KeyRing::open(&dir.path().join("keys"), MasterKey::from_bytes([1; 32])).unwrap();
@@ -148,6 +150,7 @@ fn survives_kill(kind: EngineKind) {
             }
         }
         store.close();
+        round += 1;
     }
     assert!(commits > 100 && destroyed > 5, "the rounds were too short: {commits} commits, {destroyed} destroyed");
 }
