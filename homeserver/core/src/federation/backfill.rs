@@ -28,8 +28,6 @@ pub(super) struct Historic {
     pub before: GroupId,
     /// The state after it.
     pub after: GroupId,
-    /// What must be committed with it.
-    pub with: Batch,
 }
 
 impl Core {
@@ -73,7 +71,7 @@ impl Core {
         Ok(0)
     }
 
-    pub(super) fn oldest_event(&self, room: &Room) -> Result<Option<Arc<StoredEvent>>, Error> {
+    pub(crate) fn oldest_event(&self, room: &Room) -> Result<Option<Arc<StoredEvent>>, Error> {
         match self.timeline_rows(room.id(), 0, u64::MAX, Order::Ascending, 1)?.first() {
             Some(row) => self.load_event(&row.event_id),
             None => Ok(None),
@@ -91,7 +89,7 @@ impl Core {
         let count = history.len();
         // The newest first: each goes before all that the timeline holds.
         for one in history.into_iter().rev() {
-            self.append_history(room, Append::history(one.pdu, one.before, one.with)).await?;
+            self.append_history(room, Append::history(one.pdu, one.before, Batch::new())).await?;
         }
         Ok(count)
     }
@@ -140,12 +138,14 @@ impl Core {
     ) -> Result<Vec<Historic>, Error> {
         let mut after: HashMap<OwnedEventId, NamedState> = HashMap::new();
         let mut placed = Vec::new();
+        // INVARIANT: the states are on the disk before any of the events: those are placed from the newest on, whose state
+        // builds on that of the older ones, and some of them may never get a place.
+        let mut batch = Batch::new();
         for pdu in events {
             self.fetch_missing_auth(server, &pdu).await?;
             if self.check_by_auth_events(&pdu, &HashMap::new()).is_err() {
                 continue;
             }
-            let mut batch = Batch::new();
             let before = match self.state_before_history(&mut batch, server, room, &pdu, &after).await {
                 Ok(before) => before,
                 // A server that fell silent tells nothing about the event: the whole page is asked for again.
@@ -169,7 +169,10 @@ impl Core {
             }
             let after_group = state.group;
             after.insert(pdu.event_id().to_owned(), state);
-            placed.push(Historic { pdu, before: before.group, after: after_group, with: batch });
+            placed.push(Historic { pdu, before: before.group, after: after_group });
+        }
+        if !batch.is_empty() {
+            self.commit(batch).await?;
         }
         Ok(placed)
     }

@@ -153,7 +153,7 @@ impl Core {
     /// The single event from a peer, verified; `None` if the peer does not give it.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Peer`] if the peer says nothing about it, or cannot now; [`Error::Store`].
     pub(crate) async fn fetch_event(
         &self,
         server: &ServerName,
@@ -164,7 +164,8 @@ impl Core {
         let path = format!("/_matrix/federation/v1/event/{}", encode(id.as_str()));
         let answer: Value = match self.peer_get(server, path, Duration::from_secs(20), 1024 * 1024).await {
             Ok(answer) => answer,
-            Err(Error::Peer(_) | Error::PeerAnswer { .. }) => return Ok(None),
+            Err(Error::PeerAnswer { status, .. }) if status < 500 && status != 429 => return Ok(None),
+            Err(Error::PeerAnswer { .. }) => return Err(Error::Peer("the other server is busy or ailing".into())),
             Err(error) => return Err(error),
         };
         let events = raw_events(&answer, "pdus");
@@ -274,10 +275,13 @@ impl Core {
             let verified = self.verified_events(pdu.room_version(), pdu.room_id(), events).await?;
             self.keep_outliers(verified).await?;
         }
-        self.fetch_one_by_one(server, pdu.room_version(), pdu.room_id(), pdu.auth_event_ids_with_create()).await
+        let authority = pdu.auth_event_ids_with_create();
+        self.fetch_one_by_one(server, pdu.room_version(), pdu.room_id(), authority).await?;
+        Ok(())
     }
 
-    /// The events with these ids, and their authority, are fetched one at a time and kept as outliers, up to a bound.
+    /// The events with these ids, and their authority, are fetched one at a time and kept as outliers, up to a bound; gives
+    /// `false` if the peer fell silent, so that of those that are still unknown nothing can be said.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -287,20 +291,30 @@ impl Core {
         version: &'static RoomVersion,
         room: &RoomId,
         ids: Vec<OwnedEventId>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let mut wanted: BTreeSet<OwnedEventId> = self.unknown_of(ids)?.into_iter().collect();
         let mut asked = BTreeSet::new();
         let mut found = Vec::new();
+        let mut answers = true;
         while let Some(id) = wanted.pop_first() {
             if !asked.insert(id.clone()) || asked.len() > MAX_SINGLE {
                 continue;
             }
-            if let Some(pdu) = self.fetch_event(server, version, room, &id).await? {
-                wanted.extend(self.unknown_of(pdu.auth_event_ids_with_create())?);
-                found.push(pdu);
+            match self.fetch_event(server, version, room, &id).await {
+                Ok(Some(pdu)) => {
+                    wanted.extend(self.unknown_of(pdu.auth_event_ids_with_create())?);
+                    found.push(pdu);
+                }
+                Ok(None) => {}
+                Err(Error::Peer(_)) => {
+                    answers = false;
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
-        self.keep_outliers(found).await
+        self.keep_outliers(found).await?;
+        Ok(answers)
     }
 
     /// Of these ids, those of which nothing is known.

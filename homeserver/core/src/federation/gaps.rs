@@ -127,8 +127,8 @@ impl Core {
         Ok(None)
     }
 
-    /// A part of the history at the newest gap in this stretch of the timeline is here; `false` if there is no gap, or
-    /// nobody has more.
+    /// A part of the history at the newest gap in this stretch of the timeline is here, or it is known that nobody has any
+    /// and the gap is none any more; `false` if there is no gap, or nobody can be asked now.
     ///
     /// # Errors
     /// [`Error::Store`]; that nobody answers is no error.
@@ -164,7 +164,7 @@ impl Core {
         if answered {
             self.close_gap(room_id, order).await?;
         }
-        Ok(false)
+        Ok(answered)
     }
 
     /// The events stand right before `order`, as far as there is room; the mark moves with the oldest of them.
@@ -186,7 +186,7 @@ impl Core {
                 return Ok(mark != order);
             }
             whole &= !self.follows_gap(&one.pdu)?;
-            let mut with = one.with;
+            let mut with = Batch::new();
             with.delete(Table::Misc, marks_of(room.id()).number(mark));
             with.put(Table::Misc, marks_of(room.id()).number(place), one.pdu.event_id().as_bytes());
             let id = one.pdu.event_id().to_owned();

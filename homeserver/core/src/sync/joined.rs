@@ -206,7 +206,9 @@ impl Core {
         window: &Window,
         reader: &mut Reader<'_>,
     ) -> Result<Timeline, Error> {
-        let mut timeline = Timeline { limited: window.limited, prev_batch: window.prev_batch(), ..Timeline::default() };
+        // Also where the room begins: clients and SyTest expect it, though it may be left out there.
+        let prev_batch = Some(window.prev_batch());
+        let mut timeline = Timeline { limited: window.limited, prev_batch, ..Timeline::default() };
         for event in &window.events {
             timeline.events.push(self.told_event(requester, span, event, reader)?);
         }

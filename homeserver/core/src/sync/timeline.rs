@@ -92,10 +92,15 @@ pub struct Window {
 }
 
 impl Window {
-    /// Where to read on backwards; nothing where the room begins.
-    pub(crate) fn prev_batch(&self) -> Option<String> {
+    /// Where to read on backwards.
+    pub(crate) fn prev_batch(&self) -> String {
+        format!("t{}", self.start)
+    }
+
+    /// As [`Window::prev_batch`]; nothing where the room begins.
+    pub(crate) fn prev_batch_if_any(&self) -> Option<String> {
         let begins = self.events.first().is_some_and(|first| first.pdu.kind() == "m.room.create");
-        (!begins).then(|| format!("t{}", self.start))
+        (!begins).then(|| self.prev_batch())
     }
 
     /// The state events that a client needs beside the timeline's own to follow the room from `then` to the end of

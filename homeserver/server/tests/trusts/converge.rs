@@ -1,7 +1,7 @@
 //! Three trusts, two with Matron and one with Synapse, whose servers die and come back while people go on.
 //!
-//! Heavy, and not in the test command: `cargo test -p matron --test trusts -- --ignored converge` plays one seed,
-//! `MATRON_CONVERGE_SEEDS=5` plays five, `MATRON_CONVERGE_FIRST` says from which on.
+//! `cargo test -p matron --test trusts converge` plays one seed, `MATRON_CONVERGE_SEEDS=5` plays five,
+//! `MATRON_CONVERGE_FIRST` says from which on.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,6 @@ impl Dice {
 }
 
 #[test]
-#[ignore = "heavy: random acts and kills, run by hand and recorded in docs/synapse.md"]
 fn two_matrons_and_a_synapse_agree_after_kills_and_changes_on_all_sides() {
     let Some(python) = install::python() else { return };
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);

@@ -17,6 +17,8 @@ mod hung_up;
 #[cfg(test)]
 mod partition;
 #[cfg(test)]
+mod past;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod policy_server;

@@ -42,19 +42,20 @@ impl Core {
     ) -> Result<(), Error> {
         let mut fetched: Vec<Pdu> = Vec::new();
         let mut ids: HashSet<OwnedEventId> = HashSet::new();
+        if self.missing_prevs(std::iter::once(pdu), &ids)?.is_empty() {
+            return Ok(());
+        }
         let mut latest = vec![pdu.clone()];
-        // What was before this server came is for those who ask for history, and is nothing new.
-        let floor = match (behind, self.oldest_event(room)?) {
-            (true, Some(oldest)) => oldest.pdu.depth(),
-            _ => 0,
-        };
+        // What was before this server came is for those who ask for history, and is nothing new: no end of the graph, and no
+        // state that could overrule what is.
+        let floor = self.oldest_event(room)?.map_or(0, |oldest| oldest.pdu.depth());
         let until_ms = self.now_ms().saturating_add(MAX_ASKING_MS);
         for _ in 0..QUESTIONS {
             let missing = self.missing_prevs(latest.iter().chain(&fetched), &ids)?;
             if missing.is_empty() || fetched.len() >= MAX_FETCHED || self.now_ms() > until_ms {
                 break;
             }
-            let answer = self.ask_missing(origin, room, &latest, pdu.depth(), behind.then_some(floor)).await;
+            let answer = self.ask_missing(origin, room, &latest, pdu.depth(), behind, floor).await;
             let Ok(events) = answer else { break };
             let before = fetched.len();
             for event in self.verified_events(room.version(), room.id(), events).await? {
@@ -118,7 +119,8 @@ impl Core {
         room: &Room,
         latest: &[Pdu],
         depth: u64,
-        floor: Option<u64>,
+        behind: bool,
+        floor: u64,
     ) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
         // An end is no bound for what lies behind it.
         let mut earliest: Vec<_> = room.extremities();
@@ -128,7 +130,7 @@ impl Core {
             "earliest_events": earliest,
             "latest_events": latest.iter().map(Pdu::event_id).collect::<Vec<_>>(),
             "limit": PER_QUESTION,
-            "min_depth": floor.unwrap_or(min_depth.min(depth).saturating_sub(1)),
+            "min_depth": if behind { floor } else { min_depth.min(depth).saturating_sub(1).max(floor) },
         });
         let path = format!("/_matrix/federation/v1/get_missing_events/{}", encode(room.id().as_str()));
         let answer =

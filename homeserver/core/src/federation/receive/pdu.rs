@@ -149,7 +149,9 @@ impl Core {
         how: How,
     ) -> Result<Received, Error> {
         let may_fetch_history = how.may_fetch_history;
-        if self.load_event(pdu.event_id())?.is_some_and(|event| event.record.status != Status::Outlier) {
+        if self.load_event(pdu.event_id())?.is_some_and(|event| event.record.status != Status::Outlier)
+            || self.is_of_the_past(room, &pdu)?
+        {
             return Ok(Received::Known);
         }
         if may_fetch_history {
@@ -214,6 +216,15 @@ impl Core {
             Received::Kept(status) => Ok(status),
             Received::Known => Ok(event.record.status),
         }
+    }
+
+    /// Whether the event is in the state before the oldest event that is here: all that is here follows it, so that it is
+    /// neither new nor an end of the graph, whoever tells it again.
+    fn is_of_the_past(&self, room: &Room, pdu: &Pdu) -> Result<bool, Error> {
+        let Some(key) = pdu.state_key() else { return Ok(false) };
+        let Some(oldest) = self.oldest_event(room)? else { return Ok(false) };
+        let before = self.load_state_group(oldest.record.state_before)?;
+        Ok(before.get(&StateKey::new(pdu.kind(), key)).is_some_and(|id| **id == *pdu.event_id()))
     }
 
     async fn keep_rejected(

@@ -130,7 +130,11 @@ impl Core {
                 self.keep_outliers(verified).await?;
             }
         }
-        self.fetch_one_by_one(server, room.version(), room.id(), unknown).await?;
+        let answered = self.fetch_one_by_one(server, room.version(), room.id(), unknown).await?;
+        if !answered && !self.unknown_of(state_ids.iter().cloned())?.is_empty() {
+            // Half a state is another one: what it lacks would be lost to everything that follows.
+            return Err(Error::Peer("the server fell silent before it gave the whole state".into()));
+        }
         let mut state = StateMap::new();
         for id in state_ids {
             let Some(event) = self.load_event(&id)?.filter(|event| event.is_usable()) else { continue };

@@ -1,6 +1,6 @@
 //! `GET /backfill/{roomId}`, `POST /get_missing_events/{roomId}`: walks back through the graph.
 
-use std::collections::{BTreeSet, BinaryHeap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashSet};
 
 use matron_room::Pdu;
 use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
@@ -30,8 +30,7 @@ pub struct Backfill {
 /// The body of `POST /get_missing_events`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct MissingRequest {
-    /// Events that the other server has: the walk ends there.
-    /// Events that the other server has: the walk ends there.
+    /// Events that the other server has, and with them all that came before: the walk ends there.
     #[serde(default)]
     pub earliest_events: Vec<OwnedEventId>,
     /// Events whose history it wants.
@@ -146,28 +145,7 @@ impl Core {
     ) -> Result<MissingEvents, Error> {
         let reader = self.reader_of(server, room_id)?;
         reader.require_in_room()?;
-        let limit = bounded(request.limit, 10);
-        let min_depth = request.min_depth.unwrap_or(0);
-        let mut seen: HashSet<OwnedEventId> = request.earliest_events.iter().take(MAX_STARTS).cloned().collect();
-        seen.extend(request.latest_events.iter().take(MAX_STARTS).cloned());
-        let mut queue: VecDeque<EventRef> = VecDeque::new();
-        for id in request.latest_events.iter().take(MAX_STARTS) {
-            queue.extend(reader.find_event(id)?);
-        }
-        let mut found = Vec::new();
-        while let Some(event) = queue.pop_front() {
-            for prev in prevs(&reader, &event, &mut seen)? {
-                if found.len() >= limit {
-                    queue.clear();
-                    break;
-                }
-                if prev.pdu.depth() >= min_depth {
-                    found.push(prev.clone());
-                    queue.push_back(prev);
-                }
-            }
-        }
-        found.sort_by_key(|event| (event.pdu.depth(), event.record.timeline));
+        let found = missing_between(&reader, request)?;
         let mut events = Vec::with_capacity(found.len());
         for event in &found {
             events.extend(reader.shown(event)?);
@@ -176,14 +154,45 @@ impl Core {
     }
 }
 
-/// The events before this one that the walk has not seen, in a fixed order.
-fn prevs(reader: &Reader<'_>, event: &EventRef, seen: &mut HashSet<OwnedEventId>) -> Result<Vec<EventRef>, Error> {
-    let ids: BTreeSet<&OwnedEventId> = event.pdu.prev_events().iter().collect();
-    let mut events = Vec::new();
-    for id in ids {
+/// The events that lead to the latest and not to the earliest, the nearest to the latest if there are too many; oldest first.
+///
+/// From the deepest on: so what leads to the earliest is known for such before it is reached, and the way never jumps over
+/// an old end of the graph to what was before the other server came.
+fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<EventRef>, Error> {
+    let limit = bounded(request.limit, 10);
+    let min_depth = request.min_depth.unwrap_or(0);
+    let starts: HashSet<&OwnedEventId> = request.latest_events.iter().take(MAX_STARTS).collect();
+    let mut theirs: HashSet<OwnedEventId> = request.earliest_events.iter().take(MAX_STARTS).cloned().collect();
+    let mut seen = HashSet::new();
+    let mut heap = BinaryHeap::new();
+    for id in request.latest_events.iter().take(MAX_STARTS).chain(&theirs) {
         if seen.insert(id.clone()) {
-            events.extend(reader.find_event(id)?);
+            heap.extend(reader.find_event(id)?.map(Deep));
         }
     }
-    Ok(events)
+    let mut found: Vec<EventRef> = Vec::new();
+    let mut looked_at = 0_usize;
+    while let Some(Deep(event)) = heap.pop() {
+        looked_at = looked_at.saturating_add(1);
+        if found.len() >= limit || looked_at > MAX_LOOKED_AT {
+            break;
+        }
+        let is_theirs = theirs.contains(event.id());
+        if is_theirs && heap.iter().all(|Deep(other)| theirs.contains(other.id())) {
+            break;
+        }
+        for prev in event.pdu.prev_events() {
+            if is_theirs {
+                theirs.insert(prev.clone());
+            }
+            if seen.insert(prev.clone()) {
+                heap.extend(reader.find_event(prev)?.filter(|prev| prev.pdu.depth() >= min_depth).map(Deep));
+            }
+        }
+        if !is_theirs && !starts.contains(&event.id().to_owned()) {
+            found.push(event);
+        }
+    }
+    found.sort_by_key(|event| (event.pdu.depth(), event.record.timeline));
+    Ok(found)
 }

@@ -97,11 +97,22 @@ impl Core {
             }
         };
         let mut found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
-        for _ in 0..MAX_BACKFILLS {
+        for question in 0..=MAX_BACKFILLS {
             // A gap on the way is filled before anything behind it is shown.
             let low = found.stopped_at.unwrap_or(stretch(start).from);
+            let high = start.min(sight);
+            if question == MAX_BACKFILLS
+                && backward
+                && let Some((order, _)) = self.open_gap(room, low.0, high.0)?
+            {
+                // More than one page's worth of questions: the next page begins at what is left of the gap.
+                let rest = Stretch { room, from: Gap(order), to: high };
+                found = self.events_in(user, rest, request.direction, limit, &request.filter)?;
+                found.stopped_at = Some(found.stopped_at.unwrap_or(Gap(order)));
+                break;
+            }
             let lacking = limit.saturating_sub(found.events.len()).max(MIN_BACKFILL);
-            if !backward || !self.fill_gap(room, low.0, start.min(sight).0, lacking).await? {
+            if !backward || !self.fill_gap(room, low.0, high.0, lacking).await? {
                 break;
             }
             found = self.events_in(user, stretch(start), request.direction, limit, &request.filter)?;
