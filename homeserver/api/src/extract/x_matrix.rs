@@ -6,7 +6,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{header::AUTHORIZATION, request::Parts};
-use matron_core::{Error, federation::keys::x_matrix::XMatrix};
+use matron_core::{
+    Error,
+    federation::keys::x_matrix::{HeaderError, XMatrix},
+};
 use ruma::OwnedServerName;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -71,7 +74,7 @@ async fn verify(
         .iter()
         .filter_map(|header| header.to_str().ok())
         .take(MAX_HEADERS)
-        .filter(|header| XMatrix::parse(header).is_ok())
+        .filter(|header| !matches!(XMatrix::parse(header), Err(HeaderError::Malformed)))
         .collect();
     // Who shows no signature at all is not even listened to.
     if headers.is_empty() {

@@ -206,8 +206,7 @@ impl Core {
         window: &Window,
         reader: &mut Reader<'_>,
     ) -> Result<Timeline, Error> {
-        // Also where the room begins: clients and SyTest expect it, though it may be left out there.
-        let prev_batch = Some(window.prev_batch());
+        let prev_batch = Some(window.prev_batch_or_end());
         let mut timeline = Timeline { limited: window.limited, prev_batch, ..Timeline::default() };
         for event in &window.events {
             timeline.events.push(self.told_event(requester, span, event, reader)?);

@@ -85,22 +85,25 @@ pub struct Window {
     pub limited: bool,
     /// The timeline order of the oldest event shown, or else of the oldest row that was looked at.
     pub start: u64,
-    /// The state before that.
+    /// The timeline order behind the newest that could be shown.
+    pub end: u64,
+    /// The state before the start.
     pub state_at_start: StateMap,
     /// The state at the end of the span.
     pub state_at_end: StateMap,
 }
 
 impl Window {
-    /// Where to read on backwards.
-    pub(crate) fn prev_batch(&self) -> String {
-        format!("t{}", self.start)
+    /// Where to read on backwards; nothing where the room begins.
+    pub(crate) fn prev_batch(&self) -> Option<String> {
+        let begins = self.events.first().is_some_and(|first| first.pdu.kind() == "m.room.create");
+        (!begins).then(|| format!("t{}", self.start))
     }
 
-    /// As [`Window::prev_batch`]; nothing where the room begins.
-    pub(crate) fn prev_batch_if_any(&self) -> Option<String> {
-        let begins = self.events.first().is_some_and(|first| first.pdu.kind() == "m.room.create");
-        (!begins).then(|| self.prev_batch())
+    /// As [`Window::prev_batch`]; where the room begins, its end: SyTest wants a token there too, and one with which a page
+    /// holds something, as Synapse gives it. Clients know such a page's events already, and find no more behind them.
+    pub(crate) fn prev_batch_or_end(&self) -> String {
+        self.prev_batch().unwrap_or_else(|| format!("t{}", self.end))
     }
 
     /// The state events that a client needs beside the timeline's own to follow the room from `then` to the end of
@@ -195,7 +198,7 @@ impl Core {
         // History from before a gap is never told by itself: the timeline begins at 2^63.
         let mut floor = after.map_or(1 << 63, timeline_of);
         let mut end = timeline_of(to).saturating_add(1);
-        let mut window = Window { start: end, ..Window::default() };
+        let mut window = Window { start: end, end, ..Window::default() };
         // Nor is a gap in the middle stepped over: who wants to know what is behind it pages back.
         if let Some((order, _)) = self.open_gap(room, floor, timeline_of(to))? {
             floor = order.saturating_sub(1);

@@ -150,7 +150,7 @@ impl Core {
         let live = build.since.map_or(u64::MAX, timeline_of);
         told.num_live = u64::try_from(window.events.iter().filter(|event| event.record.timeline > live).count()).ok();
         told.limited = window.limited;
-        told.prev_batch = window.prev_batch_if_any();
+        told.prev_batch = window.prev_batch();
         Ok(())
     }
 
