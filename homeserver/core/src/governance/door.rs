@@ -54,15 +54,7 @@ impl Core {
         if floor.federate == Some(false) {
             return self.is_local(server);
         }
-        if !rules.bounds_servers() || self.is_local(server) {
-            return true;
-        }
-        let organisation =
-            rules.register.as_ref().and_then(|register| register.organisation_of_server(server.as_str()));
-        organisation.is_some_and(|organisation| {
-            floor.organisations.as_ref().is_none_or(|allowed| allowed.contains(&organisation.code))
-                && floor.jurisdictions.as_ref().is_none_or(|allowed| allowed.contains(&organisation.jurisdiction))
-        })
+        self.is_local(server) || rules.has_within(floor, server)
     }
 
     /// Policy lets a user of ours ask another server for admission: as far as is known of a room elsewhere.

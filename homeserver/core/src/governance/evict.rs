@@ -6,10 +6,10 @@ use std::{
 };
 
 use matron_policy::{
-    Action, AuditKind, Context, CredentialStatus, Outcome, Reason, ReasonCode, Request, Resource, decide_with,
+    Action, AuditKind, Context, CredentialStatus, Fact, Outcome, Reason, ReasonCode, Request, Resource, decide_with,
 };
-use matron_room::Membership;
-use matron_storage::{Batch, Key, KeyRange, KeyReader, Order, Table};
+use matron_room::{Membership, Pdu};
+use matron_storage::{Batch, CommitError, Key, KeyRange, KeyReader, Order, Table};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 
@@ -34,12 +34,22 @@ fn swept_key() -> Key {
     Key::new().text("governance").text("swept")
 }
 
+/// The rooms whose policy changed since their members were looked at.
+fn moved_key() -> Key {
+    Key::new().text("governance").text("moved")
+}
+
 impl Core {
     /// What the rooms were last swept by.
     fn sweep_mark(&self) -> String {
         let rules = self.rules();
         let register = rules.register.as_ref().map(|register| register.digest().to_string()).unwrap_or_default();
-        format!("{register} {}", rules.revocations.len())
+        let mark = format!("{register} {}", rules.revocations.len());
+        if rules.ordinary {
+            return mark;
+        }
+        // The deployment's own layers, as they are configured at this start.
+        format!("{mark} {}", rules.policies.effective(&Fact::Absent).revision())
     }
 
     /// Whether facts changed since the rooms were swept last, also before this process began.
@@ -52,6 +62,41 @@ impl Core {
         }
         let mark: Option<String> = self.load(Table::Misc, &swept_key())?;
         Ok(mark.unwrap_or_else(|| " 0".to_owned()) != self.sweep_mark())
+    }
+
+    /// Adds to the batch of an event that changes a room's policy that its members are to be looked at: a crash in
+    /// between forgets nothing.
+    pub(crate) fn write_moved_policy(&self, batch: &mut Batch, pdu: &Pdu) {
+        batch.put(Table::Misc, moved_key().text(pdu.room_id()), pdu.event_id().as_bytes());
+    }
+
+    /// Whom a changed policy leaves no place is in none of the rooms whose policy changed.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) async fn sweep_moved_rooms(self: &Arc<Self>) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        let prefix = moved_key();
+        let rows = self.store.scan(Table::Misc, &prefix.prefix(), Order::Ascending, PAGE)?;
+        for (key, moved_by) in &rows {
+            let rest = key.get(prefix.as_bytes().len()..).unwrap_or_default();
+            let room_id = KeyReader::new(rest).text().and_then(|id| OwnedRoomId::try_from(id).ok());
+            if let Some(room_id) = room_id {
+                self.sweep_room(&room_id, &mut swept).await?;
+            }
+            // A policy that changed meanwhile has written its own event here, and stays.
+            let mut batch = Batch::new();
+            batch.expect_equals(Table::Misc, key.clone(), moved_by.clone());
+            batch.delete(Table::Misc, key.clone());
+            match self.store.submit(batch).await {
+                Ok(_) | Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if rows.len() == PAGE {
+            self.governance.follow();
+        }
+        Ok(swept)
     }
 
     /// Nobody who may not remain is in a room any more, as far as this server has the power to remove them.

@@ -20,7 +20,7 @@ use crate::{
 /// The state that room facts are read from.
 const FACT_TYPES: [&str; 3] = [ROOM_POLICY_TYPE, "m.room.encryption", "m.room.retention"];
 
-static POLICY_KEY: LazyLock<StateKey> = LazyLock::new(|| StateKey::new(ROOM_POLICY_TYPE, ""));
+pub(super) static POLICY_KEY: LazyLock<StateKey> = LazyLock::new(|| StateKey::new(ROOM_POLICY_TYPE, ""));
 
 /// The policy in force in a room, kept with the room as long as what it was made of stands.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! - [`rules`]: what policy goes by. [`facts`]: what is known when a question is asked.
 //! - [`permit`]: our own events. [`create`]: new rooms. [`remote`]: events from outside. [`door`]: who comes in.
 //! - [`register`], [`credential`]: documents that others signed. [`evict`], [`held`]: what follows when they change.
+//! - [`read`]: what policy takes from those who look at a room.
 //! - [`log`] and [`audit`]: the log, written and read.
 
 mod audit;
@@ -14,6 +15,7 @@ mod facts;
 mod held;
 mod log;
 mod permit;
+mod read;
 mod register;
 mod remote;
 mod rules;
@@ -77,6 +79,13 @@ impl Default for State {
     }
 }
 
+impl State {
+    /// Facts have changed: the worker looks what follows.
+    pub(crate) fn follow(&self) {
+        self.wake.notify_one();
+    }
+}
+
 impl Core {
     pub(crate) fn start_governance(&self) -> Result<(), Error> {
         let rules = rules::Rules::from_settings(&self.settings.policy)?;
@@ -131,6 +140,8 @@ impl Core {
             self.governance.sweep_due.store(true, std::sync::atomic::Ordering::Release);
             return Err(error);
         }
+        // What a whole sweep covers is covered.
+        self.sweep_moved_rooms().await?;
         if sweep || woken {
             self.judge_held().await?;
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use matron_policy::{PolicyLayer, PolicySet, RegisterStatus, Revocations, VerifiedRegister, VerifyingKey};
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, ServerName};
 
 use crate::{Error, settings};
 
@@ -90,8 +90,16 @@ impl Rules {
         self.register.as_ref().map_or(RegisterStatus::None, |register| register.status(now_ms))
     }
 
-    /// Whether the deployment's own layers say with which servers it may speak at all.
-    pub(crate) fn bounds_servers(&self) -> bool {
-        self.policies.floor.as_ref().is_some_and(|floor| floor.organisations.is_some() || floor.jurisdictions.is_some())
+    /// Whether the server is one of those that a layer bounds its rooms to: by the register, one of an organisation and in a
+    /// jurisdiction that it names. Every server, where it names none.
+    pub(crate) fn has_within(&self, layer: &PolicyLayer, server: &ServerName) -> bool {
+        if layer.organisations.is_none() && layer.jurisdictions.is_none() {
+            return true;
+        }
+        let organisation = self.register.as_ref().and_then(|register| register.organisation_of_server(server.as_str()));
+        organisation.is_some_and(|organisation| {
+            layer.organisations.as_ref().is_none_or(|allowed| allowed.contains(&organisation.code))
+                && layer.jurisdictions.as_ref().is_none_or(|allowed| allowed.contains(&organisation.jurisdiction))
+        })
     }
 }

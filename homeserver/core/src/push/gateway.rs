@@ -51,9 +51,9 @@ impl Core {
         let unread = self.unread_rooms(&job.user)?;
         let known = self.push.badges.lock().get(&(job.user.clone(), job.pusher.clone())).copied();
         match &job.news {
-            // What expired or was redacted while the gateway was away is not told any more.
+            // What expired or was redacted while the gateway was away is not told any more, nor what the user may not read.
             News::Event(event, _) => match self.load_event(event.id())? {
-                Some(event) if event.is_shown(self.now_ms()) && !event.content_gone => {}
+                Some(event) if self.can_see_event(&job.user, &event)? && !event.content_gone => {}
                 _ => return Ok(Delivery::Done),
             },
             News::Invite(invite, _) if !self.is_still_invited(&job.user, invite)? => return Ok(Delivery::Done),

@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::counts::timeline_event;
-use crate::{Core, Error, rooms::record::EventRef};
+use crate::{
+    Core, Error,
+    rooms::{record::EventRef, visibility::Reader},
+};
 
 /// How far back one room is looked through.
 const MAX_EVENTS_PER_ROOM: usize = 500;
@@ -61,12 +64,13 @@ impl Core {
         let limit = limit.clamp(1, MAX_PAGE);
         let rules = self.compiled_rules(user)?;
         let mut found: Vec<(EventRef, std::sync::Arc<super::Actions>, bool)> = Vec::new();
+        let mut reader = Reader::new(user);
         for room in self.joined_rooms(user)? {
             let Some(open) = self.find_room(&room)? else { continue };
             let context = self.push_context(&mut open.lock())?;
             let read = self.read_positions(user, &room)?;
             for event in self.newest_events(&room, before)? {
-                if !event.is_shown(self.now_ms()) {
+                if !self.reader_can_see(&mut reader, &event)? {
                     continue;
                 }
                 let Some(actions) = self.actions_for(user, &rules, &context, &event)? else { continue };

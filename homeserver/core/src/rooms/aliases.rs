@@ -301,8 +301,7 @@ impl Core {
     pub(crate) fn require_reader(&self, user: &UserId, room_id: &RoomId) -> Result<(), Error> {
         let refused = || Error::forbidden("you are not in this room");
         let room = self.find_room(room_id)?.ok_or_else(refused)?;
-        let readable = room.lock().joined.contains(user)
-            || self.history_visibility_in(&room.current())? == matron_room::HistoryVisibility::WorldReadable;
+        let readable = room.lock().joined.contains(user) || self.is_open_to_the_world(&room)?;
         if readable { Ok(()) } else { Err(refused()) }
     }
 

@@ -194,6 +194,7 @@ impl Core {
     /// [`Error::Store`].
     pub fn room_as_shown(&self, room: &Room) -> Result<PublicRoom, Error> {
         let mut inner = room.lock();
+        let is_governed = self.is_governed(&inner.current);
         let mut text = |kind: &str, field: &str| -> Result<Option<String>, Error> {
             let content: Option<Value> = inner.state_content(self, kind, "")?;
             Ok(content
@@ -201,11 +202,12 @@ impl Core {
                 .filter(|text| !text.is_empty()))
         };
         let history = text("m.room.history_visibility", "history_visibility")?;
+        let guests = text("m.room.guest_access", "guest_access")?;
         Ok(PublicRoom {
             room_id: room.id().to_owned(),
-            world_readable: history.as_deref().and_then(HistoryVisibility::parse)
-                == Some(HistoryVisibility::WorldReadable),
-            guest_can_join: text("m.room.guest_access", "guest_access")?.as_deref() == Some("can_join"),
+            world_readable: !is_governed
+                && history.as_deref().and_then(HistoryVisibility::parse) == Some(HistoryVisibility::WorldReadable),
+            guest_can_join: !is_governed && guests.as_deref() == Some("can_join"),
             join_rule: text("m.room.join_rules", "join_rule")?.filter(|rule| JoinRule::parse(rule).is_some()),
             name: text("m.room.name", "name")?,
             topic: text("m.room.topic", "topic")?,

@@ -1,10 +1,10 @@
 //! Who may see which event (Client-Server API, "Room history visibility").
 
 use matron_room::{HistoryVisibility, Membership};
-use ruma::{ServerName, UserId};
+use ruma::{OwnedRoomId, ServerName, UserId};
 use serde::Deserialize;
 
-use super::{EventRef, GroupId, StateKey, StateMap};
+use super::{EventRef, GroupId, Room, StateKey, StateMap};
 use crate::{Core, Error};
 
 /// Who reads many events, and what held for them in the state before the last of these: neighbours in a timeline mostly
@@ -14,12 +14,14 @@ pub(crate) struct Reader<'a> {
     /// Who reads.
     pub user: &'a UserId,
     before: Option<(GroupId, Membership, HistoryVisibility)>,
+    /// The room that was asked about last, and whether policy lets the reader read it.
+    room: Option<(OwnedRoomId, bool)>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader who has seen nothing yet.
     pub(crate) fn new(user: &'a UserId) -> Self {
-        Self { user, before: None }
+        Self { user, before: None, room: None }
     }
 }
 
@@ -42,6 +44,34 @@ impl Core {
             .and_then(|event| event.pdu.content_as::<Content>().ok())
             .and_then(|content| HistoryVisibility::parse(&content.history_visibility))
             .unwrap_or(HistoryVisibility::Shared))
+    }
+
+    /// Whether anybody may look into the room: its history is world readable, and no policy has a say in it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn is_open_to_the_world(&self, room: &Room) -> Result<bool, Error> {
+        let current = room.current();
+        Ok(self.history_visibility_in(&current)? == HistoryVisibility::WorldReadable && !self.is_governed(&current))
+    }
+
+    /// Whether policy lets the reader read the event: what is said, not the state.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn policy_lets_reader_read(&self, reader: &mut Reader<'_>, event: &EventRef) -> Result<bool, Error> {
+        if event.pdu.is_state() {
+            return Ok(true);
+        }
+        let room = event.pdu.room_id();
+        if let Some((known, may_read)) = &reader.room
+            && known == room
+        {
+            return Ok(*may_read);
+        }
+        let may_read = self.policy_lets_read(reader.user, room)?;
+        reader.room = Some((room.to_owned(), may_read));
+        Ok(may_read)
     }
 
     /// Whether the user may see the event: by the room's history visibility and the user's membership when it
@@ -81,7 +111,7 @@ impl Core {
     /// [`Error::Store`].
     pub(crate) fn reader_can_see(&self, reader: &mut Reader<'_>, event: &EventRef) -> Result<bool, Error> {
         let user = reader.user;
-        if !event.is_shown(self.now_ms()) {
+        if !event.is_shown(self.now_ms()) || !self.policy_lets_reader_read(reader, event)? {
             return Ok(false);
         }
         // A member event that concerns the user is always seen.
@@ -97,6 +127,14 @@ impl Core {
                 .ok()
                 .and_then(|content| HistoryVisibility::parse(&content.history_visibility));
             visibility = after.map_or(visibility, |after| more_open(visibility, after));
+        }
+        if visibility == HistoryVisibility::WorldReadable {
+            // What was said to the world before the room had a policy is its members' now.
+            let room = self.find_room(event.pdu.room_id())?;
+            if room.is_none_or(|room| !self.is_governed(&room.current())) {
+                return Ok(true);
+            }
+            visibility = HistoryVisibility::Shared;
         }
         Ok(match visibility {
             HistoryVisibility::WorldReadable => true,
@@ -134,6 +172,11 @@ impl Core {
         }
         if event.pdu.is_state() || event.pdu.sender().server_name() == server {
             return Ok(true);
+        }
+        if let Some(room) = self.find_room(event.pdu.room_id())?
+            && self.servers_within(&mut room.lock(), std::iter::once(server))?.is_empty()
+        {
+            return Ok(false);
         }
         let before = self.load_state_group(event.record.state_before)?;
         let visibility = self.history_visibility_in(&before)?;

@@ -123,7 +123,7 @@ impl Core {
             }
         }
         // Whoever was joined all the time since the last answer may see all that lies between.
-        if stayed || self.reader_can_see(reader, event)? {
+        if (stayed && self.policy_lets_reader_read(reader, event)?) || self.reader_can_see(reader, event)? {
             return Ok(true);
         }
         // The current state is every member's to know, whenever it was set.

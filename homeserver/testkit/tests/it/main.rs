@@ -21,6 +21,8 @@ mod past;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod policy_changes;
+#[cfg(test)]
 mod policy_server;
 #[cfg(test)]
 mod wire;

@@ -14,15 +14,15 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const LIFE_MS: u64 = 90 * DAY_MS;
 
 /// Two trusts in one ward, and a register that names a third.
-struct Wards {
-    net: Arc<TestNet>,
-    governance: Governance,
-    north: TestServer,
-    south: TestServer,
-    bot: Person,
-    nurse: Person,
-    matron: Person,
-    room: OwnedRoomId,
+pub(crate) struct Wards {
+    pub(crate) net: Arc<TestNet>,
+    pub(crate) governance: Governance,
+    pub(crate) north: TestServer,
+    pub(crate) south: TestServer,
+    pub(crate) bot: Person,
+    pub(crate) nurse: Person,
+    pub(crate) matron: Person,
+    pub(crate) room: OwnedRoomId,
 }
 
 async fn server(net: &Arc<TestNet>, governance: &Governance, code: &str, name: &str) -> TestServer {
@@ -30,7 +30,7 @@ async fn server(net: &Arc<TestNet>, governance: &Governance, code: &str, name: &
 }
 
 impl Wards {
-    async fn new(life_ms: u64) -> Self {
+    pub(crate) async fn new(life_ms: u64) -> Self {
         let net = TestNet::new();
         let mut governance = Governance::of(&[
             ("N", "north.example"),
@@ -58,11 +58,11 @@ impl Wards {
         wards
     }
 
-    fn path(&self, what: &str) -> String {
+    pub(crate) fn path(&self, what: &str) -> String {
         format!("/v3/rooms/{}/{what}", part(self.room.as_str()))
     }
 
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         self.net.settle(&[&self.north, &self.south]).await;
     }
 
@@ -76,7 +76,7 @@ impl Wards {
         tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("the event does not arrive");
     }
 
-    async fn say(&self, who: &Person, text: &str) -> OwnedEventId {
+    pub(crate) async fn say(&self, who: &Person, text: &str) -> OwnedEventId {
         let path = self.path(&format!("send/m.room.encrypted/{}", part(text)));
         let sent = who.put(&path, Governance::ciphertext(text)).await;
         sent["event_id"].as_str().unwrap().try_into().unwrap()
@@ -106,7 +106,7 @@ impl Wards {
     }
 
     /// Nothing that a user or a server can read on this server holds the text, or knows the event.
-    async fn nobody_sees(&self, reader: &Person, event: &OwnedEventId, text: &str) {
+    pub(crate) async fn nobody_sees(&self, reader: &Person, event: &OwnedEventId, text: &str) {
         let event_id = part(event.as_str());
         let filter = part(r#"{"room":{"timeline":{"limit":1000}}}"#);
         let search = json!({"search_categories": {"room_events": {"search_term": text}}});

@@ -88,6 +88,7 @@ impl Core {
             stale,
             context,
             after_gap,
+            policy_moved,
         } = staged;
         let position = committed.position(position_index);
         let mut event = StoredEvent::clone(&event);
@@ -132,6 +133,9 @@ impl Core {
         self.notifier.wake_users(
             joined.iter().chain(affected.iter()).filter(|user| self.is_local_user(user)).map(|user| &**user),
         );
+        if policy_moved {
+            self.governance.follow();
+        }
         if !affected.is_empty() {
             self.membership_changed(&room, &affected).await;
         }

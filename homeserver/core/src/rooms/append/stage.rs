@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use matron_policy::ROOM_POLICY_TYPE;
 use matron_room::{Membership, Pdu};
 use matron_storage::{Batch, Key, SlotForm, StreamPos, Table};
 use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
@@ -42,6 +43,8 @@ pub(crate) struct Staged {
     pub(super) context: crate::push::RoomContext,
     /// Whether history before it is missing here.
     pub(super) after_gap: bool,
+    /// Whether the room's policy changed.
+    pub(super) policy_moved: bool,
 }
 
 impl Staged {
@@ -74,6 +77,8 @@ struct Movement {
     group_after: GroupId,
     /// Whether more than memberships changed.
     beyond_membership: bool,
+    /// Whether the room's policy changed.
+    policy: bool,
     /// Users whose membership changed.
     affected: Vec<OwnedUserId>,
     /// The servers that had someone joined before, if memberships changed.
@@ -129,7 +134,7 @@ impl Core {
         let head = Head { extremities, group: GroupHex(movement.group_after.0) };
         let head_bytes = to_json(&head)?;
         write_head(&mut batch, room, inner, &head_bytes)?;
-        let destinations = self.destinations(inner, &pdu, &movement, federate, also_to);
+        let destinations = self.destinations(inner, &pdu, &movement, federate, also_to)?;
         for destination in &destinations {
             self.write_outbox_event(&mut batch, destination, pdu.event_id(), position_index)?;
         }
@@ -162,6 +167,7 @@ impl Core {
             stale,
             context: self.push_context(inner)?,
             after_gap: place == Place::AfterGap,
+            policy_moved: movement.policy,
         };
         Ok((batch, staged))
     }
@@ -180,6 +186,7 @@ impl Core {
         let mut movement = Movement {
             group_after: GroupId(inner.head.group.0),
             beyond_membership: false,
+            policy: false,
             affected: Vec::new(),
             servers_before: BTreeSet::new(),
             servers_moved: BTreeSet::new(),
@@ -190,6 +197,10 @@ impl Core {
         for (key, id) in &changes {
             if &*key.kind != "m.room.member" {
                 movement.beyond_membership = true;
+                if &*key.kind == ROOM_POLICY_TYPE && key.key.is_empty() {
+                    movement.policy = true;
+                    self.write_moved_policy(batch, pdu);
+                }
                 continue;
             }
             let Ok(user) = OwnedUserId::try_from(&*key.key) else { continue };
@@ -248,22 +259,29 @@ impl Core {
     /// The servers that must hear of the event.
     fn destinations(
         &self,
-        inner: &Inner,
+        inner: &mut Inner,
         pdu: &Pdu,
         movement: &Movement,
         federate: bool,
         also_to: BTreeSet<OwnedServerName>,
-    ) -> BTreeSet<OwnedServerName> {
+    ) -> Result<BTreeSet<OwnedServerName>, Error> {
         let mut destinations = also_to;
         if federate {
-            destinations.extend(movement.servers_before.iter().cloned());
-            destinations.extend(inner.servers.keys().cloned());
+            let servers: BTreeSet<OwnedServerName> =
+                movement.servers_before.iter().chain(inner.servers.keys()).cloned().collect();
+            if pdu.is_state() {
+                // Also for those whom policy has no place for any more: by the state they learn that they are out.
+                destinations.extend(servers);
+            } else {
+                let within = self.servers_within(inner, servers.iter().map(|server| &**server))?;
+                destinations.extend(within.into_iter().map(ToOwned::to_owned));
+            }
             if pdu.membership().is_some_and(|membership| membership != "invite") {
                 destinations.extend(movement.servers_moved.iter().cloned());
             }
         }
         destinations.remove(&self.server_name);
-        destinations
+        Ok(destinations)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use matron_room::HistoryVisibility;
 use matron_storage::Order;
 use ruma::{OwnedUserId, RoomId, UserId};
 use serde::Serialize;
@@ -157,9 +156,7 @@ impl Core {
     pub(crate) fn sight_of(&self, user: &UserId, room_id: &RoomId) -> Result<Gap, Error> {
         let refused = || Error::forbidden("you are not in this room");
         let room = self.find_room(room_id)?.ok_or_else(refused)?;
-        if room.lock().joined.contains(user)
-            || self.history_visibility_in(&room.current())? == HistoryVisibility::WorldReadable
-        {
+        if room.lock().joined.contains(user) || self.is_open_to_the_world(&room)? {
             return Ok(Gap::END);
         }
         // INVARIANT: this also decides who may look: those who left see up to their leaving.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_room::{HistoryVisibility, Membership};
+use matron_room::Membership;
 use ruma::{OwnedEventId, RoomId, UserId};
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ impl Core {
         if room.lock().joined.contains(user) {
             return Ok(current);
         }
-        if self.history_visibility_in(&current)? == HistoryVisibility::WorldReadable {
+        if self.is_open_to_the_world(&room)? {
             return Ok(current);
         }
         let standing = self.standing(user, room_id)?.filter(|standing| !standing.forgotten);
