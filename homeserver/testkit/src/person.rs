@@ -33,10 +33,11 @@ pub fn part(text: &str) -> String {
 }
 
 impl Person {
-    pub(crate) async fn register(router: Router, name: &str) -> Self {
+    pub(crate) async fn log_in(router: Router, name: &str, password: &str) -> Self {
         let mut person = Self { id: String::new(), device: String::new(), token: String::new(), router };
-        let body = json!({ "username": name, "password": "a long password", "auth": { "type": "m.login.dummy" } });
-        let answer = person.post("/v3/register", body).await;
+        let identifier = json!({ "type": "m.id.user", "user": name });
+        let body = json!({ "type": "m.login.password", "identifier": identifier, "password": password });
+        let answer = person.post("/v3/login", body).await;
         let text = |name: &str| answer[name].as_str().unwrap().to_owned();
         (person.id, person.device, person.token) = (text("user_id"), text("device_id"), text("access_token"));
         person

@@ -121,7 +121,7 @@ impl Core {
         let guest = self.upgrading_guest(&request).await?;
         let user = match (&guest, &request.username) {
             (Some(guest), _) => guest.clone(),
-            (None, Some(name)) => self.free_user_id(name, None)?,
+            (None, Some(name)) => self.name_for_anyone(name)?,
             (None, None) => self.local_user(&fresh_name(12))?,
         };
         let challenge = Challenge { user: None, operation: "POST /register", flows };
@@ -177,7 +177,7 @@ impl Core {
         if mode == RegistrationMode::Closed {
             return Err(Error::forbidden("registration is closed; ask the operator for an account"));
         }
-        let user = self.free_user_id(name, None)?;
+        let user = self.name_for_anyone(name)?;
         let mut batch = Batch::new();
         if mode == RegistrationMode::Token {
             let token = token.map(str::trim).filter(|token| !token.is_empty());
@@ -254,7 +254,17 @@ impl Core {
     /// # Errors
     /// `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`.
     pub fn check_username_available(&self, name: &str) -> Result<(), Error> {
-        self.free_user_id(name, None).map(drop)
+        self.name_for_anyone(name).map(drop)
+    }
+
+    /// As [`Core::free_user_id`], for somebody who chooses the name: one that the register or the configuration gives
+    /// a part in governing rooms, or that stands for a machine, is the operator's to give.
+    pub(crate) fn name_for_anyone(&self, name: &str) -> Result<OwnedUserId, Error> {
+        let user = self.free_user_id(name, None)?;
+        if self.is_named_by_policy(&user) {
+            return Err(Error::Exclusive("this name has a part in the federation; the operator gives it".into()));
+        }
+        Ok(user)
     }
 
     /// The user id of a name that is well-formed, free, and reserved by nobody else.

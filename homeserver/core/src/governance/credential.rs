@@ -119,6 +119,13 @@ impl Core {
         requester.is_admin || self.is_governance_user(&requester.user_id)
     }
 
+    /// Whether configuration or register give this local user a part: one who governs rooms, or a machine.
+    pub(crate) fn is_named_by_policy(&self, user: &UserId) -> bool {
+        let rules = self.rules();
+        let is_service = rules.register.as_ref().is_some_and(|register| register.is_service(user.as_str()));
+        is_service || self.is_governance_user(user)
+    }
+
     /// Whether configuration or register make this local user one who governs rooms.
     pub(crate) fn is_governance_user(&self, user: &UserId) -> bool {
         let rules = self.rules();

@@ -1,12 +1,12 @@
 //! Who reads: what policy takes from those who look at a room, whatever the room's own state says.
 
-use matron_policy::{Action, Context, Outcome, Request, Resource, decide_with};
+use matron_policy::{Action, Request, decide_with};
 use ruma::{RoomId, ServerName, UserId};
 
 use super::facts::{POLICY_KEY, is_ordinary};
 use crate::{
     Core, Error,
-    rooms::{StateMap, room::Inner},
+    rooms::{Room, StateMap, room::Inner},
 };
 
 impl Core {
@@ -37,6 +37,26 @@ impl Core {
         Ok(servers.filter(|server| self.is_local(server) || rules.has_within(layer, server)).collect())
     }
 
+    /// Whether policy lets somebody who is not in the room know of it: who could join it, as far as policy goes. Nobody else learns
+    /// what a bounded room is called, or that it is there.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn policy_lets_preview(&self, user: Option<&UserId>, room: &Room) -> Result<bool, Error> {
+        let rules = self.rules();
+        let mut inner = room.lock();
+        if is_ordinary(&rules, &inner) {
+            return Ok(true);
+        }
+        let Some(user) = user else { return Ok(false) };
+        let in_force = self.in_force(&rules, &mut inner)?;
+        let now_ms = self.now_ms();
+        let person = self.stored_facts(&rules, user, now_ms)?;
+        let request = Request::in_room(self.principal(&rules, user), Action::Join, room.id().as_str());
+        let facts = self.facts(&rules, &in_force, person, &request.action, now_ms);
+        Ok(decide_with(&request, &facts, &in_force.policy).is_permit())
+    }
+
     /// Whether policy lets the user read what is said in the room. Most do not ask: only `unverified_may_read = false`
     /// takes it from members without a current credential.
     ///
@@ -53,13 +73,8 @@ impl Core {
         if in_force.policy.layer().unverified_may_read != Some(false) {
             return Ok(true);
         }
-        let request = Request {
-            principal: self.principal(&rules, user),
-            action: Action::Read,
-            resource: Resource::Room(room_id.as_str().to_owned()),
-            context: Context::default(),
-        };
+        let request = Request::in_room(self.principal(&rules, user), Action::Read, room_id.as_str());
         let facts = self.facts_in_room(&rules, &mut inner, &in_force, user, &request.action, None)?;
-        Ok(matches!(decide_with(&request, &facts, &in_force.policy).outcome(), Outcome::Permit(_)))
+        Ok(decide_with(&request, &facts, &in_force.policy).is_permit())
     }
 }

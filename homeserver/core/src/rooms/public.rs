@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 use matron_room::{HistoryVisibility, JoinRule};
 use matron_storage::{Batch, Key, KeyReader, Table};
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,6 +32,9 @@ pub struct PublicRoomsRequest {
     pub third_party_instance_id: Option<String>,
     /// Whose rooms; for clients only.
     pub server: Option<OwnedServerName>,
+    /// The user who looks, if one of ours: rooms with a policy are listed for those alone whom it would let in.
+    #[serde(skip)]
+    pub viewer: Option<OwnedUserId>,
 }
 
 /// Which rooms.
@@ -179,6 +182,9 @@ impl Core {
             let room_id = KeyReader::new(&key).text().and_then(|room| OwnedRoomId::try_from(room).ok());
             let (true, Some(room_id)) = (wanted, room_id) else { continue };
             let Some(room) = self.find_room(&room_id)? else { continue };
+            if !self.policy_lets_preview(request.viewer.as_deref(), &room)? {
+                continue;
+            }
             let shown = self.room_as_shown(&room)?;
             if shown.num_joined_members > 0 && matches(&request.filter, &shown) {
                 rooms.push(shown);

@@ -405,3 +405,39 @@ async fn what_has_expired_is_gone_on_both_servers() {
         assert!(server.core.load_event(&said).unwrap().unwrap().content_gone);
     }
 }
+
+#[tokio::test]
+async fn nobody_outside_learns_what_a_bounded_room_is_called() {
+    let wards = Wards::new(LIFE_MS).await;
+    wards.bot.put(&wards.path("state/m.room.name"), json!({"name": "Secret ward"})).await;
+    wards.bot.put(&wards.path("state/m.room.join_rules"), json!({"join_rule": "knock"})).await;
+    let room = part(wards.room.as_str());
+    wards.bot.put(&format!("/v3/directory/list/room/{room}"), json!({"visibility": "public"})).await;
+    let outsider = wards.net.adversary("stranger.example");
+    for path in [format!("hierarchy/{room}"), "publicRooms".to_owned()] {
+        let path = format!("/_matrix/federation/v1/{path}");
+        let (_, answer) = outsider.ask(&wards.north.name, Method::Get, &path, None).await;
+        assert!(!answer.to_string().contains("Secret ward"), "{path}: {answer}");
+    }
+    // A colleague without a credential could not come in either; one with a credential may ask to.
+    let (stranger, colleague) = (wards.north.person("dan").await, wards.north.person("carol").await);
+    wards.governance.verify(&wards.north, "N", &colleague.user()).await;
+    for (person, knows) in [(&stranger, false), (&colleague, true)] {
+        for path in
+            [format!("/v1/room_summary/{room}"), format!("/v1/rooms/{room}/hierarchy"), "/v3/publicRooms".to_owned()]
+        {
+            let (_, answer) = person.send("GET", &path, &Value::Null).await;
+            assert_eq!(answer.to_string().contains("Secret ward"), knows, "{path} for {}: {answer}", person.id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_to_which_the_register_gives_a_part_is_not_for_anyone() {
+    let wards = Wards::new(LIFE_MS).await;
+    let body = json!({"username": "bot", "password": "a long password", "auth": {"type": "m.login.dummy"}});
+    let (status, answer) = wards.matron.send("POST", "/v3/register", &body).await;
+    assert_eq!((status, answer["errcode"].as_str()), (400, Some("M_EXCLUSIVE")), "{answer}");
+    let (status, answer) = wards.matron.send("GET", "/v3/register/available?username=bot", &Value::Null).await;
+    assert_eq!((status, answer["errcode"].as_str()), (400, Some("M_EXCLUSIVE")), "{answer}");
+}

@@ -39,6 +39,7 @@ pub(super) async fn get(
         limit: page.limit,
         since: page.since,
         server: page.server,
+        viewer: requester.map(|requester| requester.user_id),
         ..PublicRoomsRequest::default()
     };
     Ok(Json(core.public_rooms(request).await?))
@@ -47,10 +48,11 @@ pub(super) async fn get(
 /// Answers a page of what the filter lets through.
 pub(super) async fn post(
     State(core): State<Arc<Core>>,
-    Auth(_): Auth,
+    Auth(requester): Auth,
     Query(query): Query<Server>,
     JsonOrEmpty(mut request): JsonOrEmpty<PublicRoomsRequest>,
 ) -> Answer {
     request.server = query.server;
+    request.viewer = Some(requester.user_id);
     Ok(Json(core.public_rooms(request).await?))
 }

@@ -122,6 +122,9 @@ impl Core {
         }
         let (rules, members) = {
             let mut inner = room.lock();
+            if self.servers_within(&mut inner, std::iter::once(server))?.is_empty() {
+                return Ok(false);
+            }
             let rules: Option<JoinRules> = inner.state_content(self, "m.room.join_rules", "")?;
             (rules, inner.current.clone())
         };

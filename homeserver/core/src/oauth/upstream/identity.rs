@@ -72,7 +72,7 @@ impl Core {
         if !upstream.create_accounts {
             return Err(Error::forbidden("you have no account here; ask the operator of this server for one"));
         }
-        let user = self.free_user_id(&facts.localpart, None)?;
+        let user = self.name_for_anyone(&facts.localpart)?;
         let account = Account { created_ms: self.now_ms(), identities: vec![identity], ..Account::default() };
         self.insert_account(&user, &account, batch).await?;
         if let Some(name) = facts.display_name {

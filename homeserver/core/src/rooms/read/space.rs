@@ -157,6 +157,9 @@ impl Core {
             Membership::Ban => return Ok(false),
             Membership::Leave => {}
         }
+        if !self.policy_lets_preview(user, room)? {
+            return Ok(false);
+        }
         if self.room_as_shown(room)?.world_readable {
             return Ok(true);
         }
