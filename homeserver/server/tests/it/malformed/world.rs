@@ -166,8 +166,8 @@ impl<'a> Caller<'a> {
         assert_eq!(sent.status, 200, "{}", sent.body);
         self.event = sent.json()["event_id"].as_str().unwrap().to_owned();
         let since = server.get("/_matrix/client/v3/sync?timeout=0", Some(&self.token));
-        assert_eq!(since.status, 200, "{}", since.body);
-        self.since = since.json()["next_batch"].as_str().unwrap().to_owned();
+        // Why it fails, if it does, was said of the endpoint before.
+        self.since = since.json()["next_batch"].as_str().unwrap_or_default().to_owned();
         self.pdu = Value::Null;
     }
 
@@ -326,6 +326,10 @@ impl<'a> Caller<'a> {
         let page = server.get(&page, Some(&self.world.keeper));
         let filter = escape(&json!({"room": {"rooms": [&self.room]}}).to_string());
         let sync = server.get(&format!("/_matrix/client/v3/sync?timeout=0&filter={filter}"), Some(&self.world.keeper));
+        let own = server.get("/_matrix/client/v3/sync?timeout=0", Some(&self.token));
+        if own.status >= 500 {
+            return Some(format!("{}: the one who asked cannot sync any more: {own:?}", endpoint.name()));
+        }
         let has = |text: &str| text.contains(id.as_str().unwrap());
         (!has(&page.body) || !has(&sync.body))
             .then(|| format!("{}: the room is not read any more: {page:?} {sync:?}", endpoint.name()))
