@@ -23,7 +23,8 @@ use self::{
 };
 use crate::{
     routes::{Endpoint, endpoints},
-    wire::escape,
+    support::Home,
+    wire::{Wire, escape, request},
 };
 
 /// What a good request to each endpoint looks like; endpoints that are not in it are tried with empty ones.
@@ -95,6 +96,30 @@ fn nonsense_makes_no_endpoint_fail() {
     let mut faults = faults.into_inner().unwrap();
     faults.extend(world.last_faults());
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n\n"));
+}
+
+#[test]
+fn account_data_that_nobody_can_read_is_refused_and_syncs_go_on() {
+    let home = Home::new();
+    let mut server = home.start();
+    let token = server.register("amira", "a long password");
+    let room = escape(&server.create_room(&token));
+    let mut wire = Wire::new(&server.address);
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    for content in [r#"{"a": 1e400}"#, r#"{"a": "\ud800"}"#, r#"{"\udc00": 1}"#, deep.as_str()] {
+        for place in ["", &format!("/rooms/{room}")] {
+            let path = format!("/_matrix/client/v3/user/%40amira%3Amatron.test{place}/account_data/x.y");
+            let bearer = format!("Bearer {token}");
+            let answer = wire.exchange(&request("PUT", &path, Some(&bearer), Some(content.as_bytes()))).unwrap();
+            assert_eq!((answer.status, answer.fault()), (400, None), "{content:.40}");
+        }
+    }
+    for path in ["/_matrix/client/v3/sync?timeout=0", "/_matrix/client/v3/initialSync"] {
+        assert_eq!(server.get(path, Some(&token)).status, 200, "{path}");
+    }
+    server.stop();
+    let log = server.rest_of_log();
+    assert!(!log.contains("panicked"), "{log}");
 }
 
 #[derive(Clone, Debug, Default)]
