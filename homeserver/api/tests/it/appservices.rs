@@ -105,12 +105,19 @@ async fn it_receives_what_concerns_it_in_order_and_again_until_it_answers() {
 async fn protocols_and_lookups_are_passed_on() {
     let server = server();
     let alice = server.user("alice").await;
+    let instances = json!([{ "desc": "one", "network_id": "ward-3", "fields": {} }]);
     server.outside.will_answer([
-        Ok(json!({ "user_fields": ["ward"], "instances": [{ "desc": "one" }] })),
+        Ok(json!({
+            "user_fields": ["ward"],
+            "location_fields": [],
+            "icon": "mxc://us.example/hl7",
+            "field_types": {},
+            "instances": instances,
+        })),
         Ok(json!([{ "protocol": "hl7", "userid": "@lab_x:us.example", "fields": {} }])),
     ]);
     let protocols = server.get(&alice.token, "/v3/thirdparty/protocols").await.ok();
-    assert_eq!(protocols["hl7"]["instances"], json!([{ "desc": "one" }]));
+    assert_eq!(protocols["hl7"]["instances"][0]["desc"], "one");
     // Believed for a while.
     server.get(&alice.token, "/v3/thirdparty/protocol/hl7").await.ok();
     server.get(&alice.token, "/v3/thirdparty/protocol/x25").await.refused(404, "M_NOT_FOUND");

@@ -195,11 +195,15 @@ impl Server {
         self.clock.0.fetch_add(ms, Ordering::SeqCst);
     }
 
+    /// The answer, which is as the specification says.
     pub(crate) async fn raw(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let json = serde_json::from_slice(&bytes).ok();
+        matron_conformance::hold(method.as_str(), &path, parts.status.as_u16(), json.as_ref());
+        let body = json.unwrap_or(Value::Null);
         Answer { status: parts.status, headers: parts.headers, body }
     }
 

@@ -71,7 +71,9 @@ impl Core {
         }
         let mut devices = Map::new();
         for device in self.devices(user)? {
-            let connection = json!({ "ip": device.last_seen_ip, "last_seen": device.last_seen_ts });
+            let mut connection = serde_json::Map::new();
+            connection.extend(device.last_seen_ip.map(|ip| ("ip".to_owned(), json!(ip))));
+            connection.extend(device.last_seen_ts.map(|ts| ("last_seen".to_owned(), json!(ts))));
             devices.insert(device.device_id.to_string(), json!({ "sessions": [{ "connections": [connection] }] }));
         }
         Ok(json!({ "user_id": user, "devices": devices }))

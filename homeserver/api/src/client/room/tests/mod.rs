@@ -116,10 +116,14 @@ impl Client {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let answer = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let request = request.body(body).unwrap();
+        let (method, path) = (request.method().clone(), request.uri().to_string());
+        let answer = self.router.clone().oneshot(request).await.unwrap();
         let status = answer.status();
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap())
+        let body: Value = serde_json::from_slice(&bytes).unwrap();
+        matron_conformance::hold(method.as_str(), &path, status.as_u16(), Some(&body));
+        (status, body)
     }
 
     pub(super) async fn ok(&self, method: Method, path: &str, body: Value) -> Value {
