@@ -47,6 +47,9 @@ pub(crate) enum Command {
         #[arg(long = "peer")]
         peers: Vec<String>,
     },
+    /// The key ring, without which nothing that was said can be read.
+    #[command(subcommand)]
+    Keyring(KeyringCommand),
     /// Write a consistent copy of the data to a new directory.
     Backup(BackupArguments),
     /// Put a backup into an empty data directory.
@@ -54,6 +57,13 @@ pub(crate) enum Command {
     /// Two trusts on this machine share a clinical room, step by step.
     #[cfg(feature = "demo")]
     Demo(DemoArguments),
+}
+
+/// `matron keyring …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyringCommand {
+    /// Begin an empty key ring where the old one is lost for good; what it sealed stays unreadable.
+    New,
 }
 
 /// `matron federation …`

@@ -15,7 +15,7 @@ use matron_core::{
 };
 use matron_room::SigningKey;
 use matron_storage::{
-    Store, StoreError,
+    Store, StoreError, StreamPos,
     engine::EngineKind,
     keyring::{KeyRing, KeyRingError, MasterKey, MasterKeyError},
 };
@@ -42,6 +42,19 @@ pub(crate) enum DataError {
     /// There is data, but its key is gone.
     #[error("{} is missing, but there is data that needs it: put the key back", path.display())]
     KeyGone { path: PathBuf },
+    /// A server has run here, and its key ring is gone.
+    #[error(
+        "the key ring {} is missing, and without it nothing that was said can be read: put it back (backups hold it only \
+         if they were made `--with-key-ring`); if it is lost for good, `matron keyring new` begins an empty one",
+        path.display()
+    )]
+    KeyRingGone { path: PathBuf },
+    /// There is a key ring where a new one was asked for.
+    #[error("the key ring {} is there; nothing was changed", path.display())]
+    KeyRingThere { path: PathBuf },
+    /// No server has run here: its first start makes what it needs.
+    #[error("no server has run in {}; the first start makes its key ring", path.display())]
+    NothingHere { path: PathBuf },
     /// A server has run here, and a part of it is gone.
     #[error("{} is missing, but {} says that a server has run here: put it back, or start in an empty directory", path.display(), server.display())]
     Gone { path: PathBuf, server: PathBuf },
@@ -113,7 +126,12 @@ pub(crate) fn open(config: &Config) -> Result<Arc<Core>, DataError> {
     // An engine may write while it opens: whoever has the wrong keys does not come so far. A new directory that holds
     // somebody else's store is not given keys.
     let (store, (key_ring, signing_key)) = if new_here {
-        (open_store()?, open_keys()?)
+        let store = open_store()?;
+        // A first start that was cut off has written nothing yet.
+        if store.position() > StreamPos::default() {
+            return Err(DataError::Gone { path: layout.server_name(), server: layout.store() });
+        }
+        (store, open_keys()?)
     } else {
         let keys = open_keys()?;
         (open_store()?, keys)
@@ -150,7 +168,29 @@ fn check_whole(config: &Config, layout: &Layout<'_>) -> Result<(), DataError> {
             return Err(DataError::Gone { path, server: layout.server_name() });
         }
     }
+    if is_kept && !layout.key_ring().exists() {
+        return Err(DataError::KeyRingGone { path: layout.key_ring() });
+    }
     Ok(())
+}
+
+/// An empty key ring is in the data directory of a server that has lost its own; a lost master key is made with it.
+///
+/// # Errors
+/// [`DataError`], also where there is a key ring or never was a server; nothing was changed then.
+pub(crate) fn new_key_ring(config: &Config) -> Result<PathBuf, DataError> {
+    let layout = Layout(&config.server.data_dir);
+    if check_server_name(&layout, &server_name(config)?)? {
+        return Err(DataError::NothingHere { path: layout.0.to_owned() });
+    }
+    let path = layout.key_ring();
+    if path.exists() {
+        return Err(DataError::KeyRingThere { path });
+    }
+    match KeyRing::open(&path, master_key(config, false)?) {
+        Ok(_made) => Ok(path),
+        Err(source) => Err(DataError::KeyRing { path, source }),
+    }
 }
 
 /// The application services that the configuration names, none of them twice.

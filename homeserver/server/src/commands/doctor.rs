@@ -132,6 +132,10 @@ fn keys(findings: &mut Findings, config: &Config) {
     if config.server.master_key.command.is_none() {
         files.push(("master key", config.server.master_key_path()));
     }
+    // Whether a server has run here: then what is missing is lost, and not still to be made.
+    let layout = Layout(&config.server.data_dir);
+    let has_run = layout.server_name().exists();
+    files.push(("key ring", layout.key_ring()));
     for (what, path) in files {
         match fs::metadata(&path) {
             Ok(file) if file.mode() & 0o077 != 0 => findings.add(
@@ -140,6 +144,7 @@ fn keys(findings: &mut Findings, config: &Config) {
                 format!("{} can be read by others (mode {:04o}): chmod 600", path.display(), file.mode() & 0o7777),
             ),
             Ok(_) => findings.add(Grade::Good, what, format!("{}", path.display())),
+            Err(_) if has_run => findings.add(Grade::Bad, what, format!("{} is missing: put it back", path.display())),
             Err(_) => findings.add(Grade::Note, what, format!("{} is made at the first start", path.display())),
         }
     }

@@ -7,6 +7,7 @@ mod credential;
 mod doctor;
 mod federation;
 mod keyfile;
+mod keyring;
 mod policy;
 mod register;
 mod restore;
@@ -42,6 +43,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command, &Config::load(file)?),
         Command::Federation(command) => federation::run(command, &Config::load(file)?),
         Command::Doctor { peers } => doctor::run(&peers, file),
+        Command::Keyring(command) => keyring::run(&command, &Config::load(file)?),
         Command::Backup(arguments) => backup::run(&arguments, &Config::load(file)?),
         Command::Restore { directory } => restore::run(&directory, &Config::load(file)?),
         #[cfg(feature = "demo")]

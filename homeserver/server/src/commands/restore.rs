@@ -42,7 +42,9 @@ pub(super) fn run(from: &Path, config: &Config) -> Result<(), Failure> {
     data::write_new(&layout.server_name(), 0o600, manifest.server_name.as_bytes())?;
     say(format!("The backup of {} is in {}.", manifest.server_name, target.display()));
     if !layout.key_ring().exists() {
-        say("There is no key ring: put the one of the lost server into the data directory, or content stays sealed.");
+        say(
+            "There is no key ring: put the one of the lost server into the data directory, or begin an empty one with `matron keyring new`; what the lost one sealed stays unreadable then.",
+        );
     }
     if config.server.master_key.command.is_none() && !config.server.master_key_path().exists() {
         say(format!("Put the master key into {} before the first start.", config.server.master_key_path().display()));

@@ -330,7 +330,7 @@ fn database(home: &Home) -> PathBuf {
 #[test]
 fn a_server_that_lost_its_store_or_signing_key_does_not_begin_anew() {
     let home = used_home("sqlite");
-    for part in ["store", "signing.key"] {
+    for part in ["store", "signing.key", "keyring", "master.key", "server_name"] {
         let (path, away) = (home.data().join(part), home.path().join("away"));
         std::fs::rename(&path, &away).unwrap();
         let said = refusal(&home);
@@ -339,6 +339,49 @@ fn a_server_that_lost_its_store_or_signing_key_does_not_begin_anew() {
         std::fs::rename(&away, &path).unwrap();
     }
     home.start();
+}
+
+#[test]
+fn a_lost_key_ring_is_made_anew_only_when_the_operator_says_so() {
+    for engine in ["sqlite", "sled"] {
+        let home = used_home(engine);
+        let new_ring = || {
+            let output = home.matron(&["keyring", "new"]);
+            (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+        };
+        let before = snapshot(&home.data());
+        let (made, said) = new_ring();
+        assert!(!made && said.contains("keyring") && said.contains("nothing was changed"), "{said}");
+        assert!(snapshot(&home.data()) == before, "{engine}: what is there was changed");
+
+        let ring = home.data().join("keyring");
+        std::fs::remove_file(&ring).unwrap();
+        let before = snapshot(&home.data());
+        let said = refusal(&home);
+        assert!(said.contains("keyring") && said.contains("missing") && said.contains("matron keyring new"), "{said}");
+        assert!(snapshot(&home.data()) == before, "{engine}: a refused start changed something");
+        let said = String::from_utf8(home.matron(&["doctor"]).stdout).unwrap();
+        assert!(said.lines().any(|line| line.starts_with("BAD") && line.contains("keyring")), "{said}");
+        assert!(snapshot(&home.data()).keys().eq(before.keys()), "{engine}: the doctor made something");
+
+        let (made, said) = new_ring();
+        assert!(made && ring.exists(), "{said}");
+        // What was sealed is gone and breaks nothing; what is said from now on can be read.
+        let mut server = home.start();
+        let log_in = json!({
+            "type": "m.login.password", "identifier": {"type": "m.id.user", "user": "amira"}, "password": "a long password",
+        });
+        let reply = server.post("/_matrix/client/v3/login", None, &log_in);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let token = reply.json()["access_token"].as_str().unwrap().to_owned();
+        assert_eq!(server.get("/_matrix/client/v3/sync?timeout=0", Some(&token)).status, 200);
+        server.create_room(&token);
+        assert!(server.stop().success());
+        assert!(!server.rest_of_log().contains("panicked"));
+    }
+    let fresh = Home::new();
+    let output = fresh.matron(&["keyring", "new"]);
+    assert!(!output.status.success() && !fresh.data().exists(), "there was no server to begin with");
 }
 
 #[test]
