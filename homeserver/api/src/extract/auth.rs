@@ -7,12 +7,13 @@ use http::{header::AUTHORIZATION, request::Parts};
 use matron_core::{Error, Requester, accounts::Masquerade, appservices::Appservice};
 use ruma::{OwnedDeviceId, OwnedUserId};
 
+use super::guest;
 use crate::{ApiError, AppState, middleware::rate_limit};
 
 /// Whoever the access token belongs to; an application service's `?user_id=` and `?device_id=` are honoured.
 ///
 /// Refusals: `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`, `M_USER_LOCKED`, `M_FORBIDDEN` for a user outside the
-/// application service's namespaces, `M_LIMIT_EXCEEDED`.
+/// application service's namespaces, `M_GUEST_ACCESS_FORBIDDEN` for what guests may not call, `M_LIMIT_EXCEEDED`.
 #[derive(Clone, Debug)]
 pub struct Auth(pub Requester);
 
@@ -45,7 +46,11 @@ impl FromRequestParts<AppState> for Auth {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let OptionalAuth(requester) = OptionalAuth::from_request_parts(parts, state).await?;
-        requester.map(Self).ok_or_else(|| Error::MissingToken.into())
+        let requester = requester.ok_or(Error::MissingToken)?;
+        if requester.is_guest && !guest::is_open(parts) {
+            return Err(Error::GuestForbidden.into());
+        }
+        Ok(Self(requester))
     }
 }
 

@@ -78,7 +78,7 @@ pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Res
 }
 
 /// Nothing, if the text is nested as deep as is allowed at most.
-fn refuse_deep(bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn refuse_deep(bytes: &[u8]) -> Result<(), Error> {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         match (in_text, byte) {

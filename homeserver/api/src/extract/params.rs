@@ -40,13 +40,21 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &AppState) -> Result<Self, ApiError> {
-        let query = parts.uri.query().unwrap_or_default();
-        serde_html_form::from_str(query).map(Self).map_err(|error| {
-            let message = error.to_string();
-            match missing_field(&message) {
-                Some(field) => Error::MissingParam(format!("the parameter `{field}` is missing").into()).into(),
-                None => Error::invalid("a query parameter has a value that is not allowed").into(),
-            }
-        })
+        Ok(parse_query(parts).map(Self)?)
     }
+}
+
+/// What the query says.
+///
+/// # Errors
+/// `M_MISSING_PARAM` naming the parameter, `M_INVALID_PARAM`.
+pub(super) fn parse_query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Error> {
+    let query = parts.uri.query().unwrap_or_default();
+    serde_html_form::from_str(query).map_err(|error| {
+        let message = error.to_string();
+        match missing_field(&message) {
+            Some(field) => Error::MissingParam(format!("the parameter `{field}` is missing").into()),
+            None => Error::invalid("a query parameter has a value that is not allowed"),
+        }
+    })
 }

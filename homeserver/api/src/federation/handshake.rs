@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Answer, AppState, Empty,
-    extract::{PathArgs, Peer, PeerJson, Query},
+    extract::{PathArgs, Peer, PeerJson, PeerQuery},
 };
 
 /// The largest event in a handshake, bytes; the event itself is bounded by its format.
@@ -52,10 +52,9 @@ struct Versions {
 async fn make_join(
     State(core): State<Arc<Core>>,
     PathArgs((room, user)): PathArgs<(OwnedRoomId, OwnedUserId)>,
-    Query(versions): Query<Versions>,
-    peer: Peer,
+    asked: PeerQuery<Versions>,
 ) -> Answer<RoomTemplate> {
-    Ok(Json(core.make_join(&peer.server, &room, &user, &versions.ver)?))
+    Ok(Json(core.make_join(&asked.server, &room, &user, &asked.query.ver)?))
 }
 
 async fn make_leave(
@@ -69,10 +68,9 @@ async fn make_leave(
 async fn make_knock(
     State(core): State<Arc<Core>>,
     PathArgs((room, user)): PathArgs<(OwnedRoomId, OwnedUserId)>,
-    Query(versions): Query<Versions>,
-    peer: Peer,
+    asked: PeerQuery<Versions>,
 ) -> Answer<RoomTemplate> {
-    Ok(Json(core.make_knock(&peer.server, &room, &user, &versions.ver)?))
+    Ok(Json(core.make_knock(&asked.server, &room, &user, &asked.query.ver)?))
 }
 
 async fn send_join(State(core): State<Arc<Core>>, PathArgs((room, event)): Place, join: Event) -> Answer<JoinAnswer> {

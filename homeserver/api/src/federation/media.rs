@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{
     ApiError, AppState,
     client::serve,
-    extract::{PathArgs, Peer, Query},
+    extract::{PathArgs, PeerQuery},
 };
 
 /// The routes of this area.
@@ -47,8 +47,7 @@ pub(super) struct Size {
 pub(super) async fn download(
     State(core): State<Arc<Core>>,
     PathArgs(id): PathArgs<String>,
-    Query(wait): Query<Wait>,
-    _peer: Peer,
+    PeerQuery { query: wait, .. }: PeerQuery<Wait>,
 ) -> Result<Response, ApiError> {
     serve::federation(core.federation_download(&id, wait.timeout_ms).await?).await
 }
@@ -60,8 +59,7 @@ pub(super) async fn download(
 pub(super) async fn thumbnail(
     State(core): State<Arc<Core>>,
     PathArgs(id): PathArgs<String>,
-    Query(size): Query<Size>,
-    _peer: Peer,
+    PeerQuery { query: size, .. }: PeerQuery<Size>,
 ) -> Result<Response, ApiError> {
     let request = ThumbnailRequest { width: size.width, height: size.height, method: size.method };
     serve::federation(core.federation_thumbnail(&id, request, size.timeout_ms).await?).await

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     Answer, AppState,
-    extract::{Peer, PeerJson, Query},
+    extract::{PeerJson, PeerQuery},
 };
 
 /// The routes of this file.
@@ -30,7 +30,7 @@ struct Page {
     third_party_instance_id: Option<String>,
 }
 
-async fn page(State(core): State<Arc<Core>>, Query(page): Query<Page>, _peer: Peer) -> Answer<PublicRooms> {
+async fn page(State(core): State<Arc<Core>>, PeerQuery { query: page, .. }: PeerQuery<Page>) -> Answer<PublicRooms> {
     let request = PublicRoomsRequest {
         limit: page.limit,
         since: page.since,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Answer, AppState,
-    extract::{PathArgs, Peer, Query},
+    extract::{PathArgs, Peer, PeerQuery},
 };
 
 /// The routes of this file.
@@ -34,13 +34,14 @@ struct Profile {
     field: Option<String>,
 }
 
-async fn directory(State(core): State<Arc<Core>>, Query(query): Query<Alias>, _peer: Peer) -> Answer {
-    let target = core.serve_directory(&query.room_alias).await?;
+async fn directory(State(core): State<Arc<Core>>, asked: PeerQuery<Alias>) -> Answer {
+    let target = core.serve_directory(&asked.query.room_alias).await?;
     Ok(Json(json!({"room_id": target.room_id, "servers": target.servers})))
 }
 
-async fn profile(State(core): State<Arc<Core>>, Query(query): Query<Profile>, _peer: Peer) -> Answer {
-    Ok(Json(Value::Object(core.serve_profile(&query.user_id, query.field.as_deref()).await?)))
+async fn profile(State(core): State<Arc<Core>>, asked: PeerQuery<Profile>) -> Answer {
+    let Profile { user_id, field } = &asked.query;
+    Ok(Json(Value::Object(core.serve_profile(user_id, field.as_deref()).await?)))
 }
 
 async fn unknown(PathArgs(_kind): PathArgs<String>, _peer: Peer) -> Answer {

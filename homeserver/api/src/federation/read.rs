@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     Answer, AppState,
-    extract::{PathArgs, Peer, PeerJson, Query},
+    extract::{PathArgs, Peer, PeerJson, PeerQuery},
 };
 
 /// The routes of this file.
@@ -98,31 +98,28 @@ async fn event_auth(
 async fn state(
     State(core): State<Arc<Core>>,
     PathArgs(room): PathArgs<OwnedRoomId>,
-    Query(at): Query<At>,
-    peer: Peer,
+    at: PeerQuery<At>,
 ) -> Answer<RoomState> {
-    reading(core, move |core| core.serve_state(&peer.server, &room, &at.event_id)).await
+    reading(core, move |core| core.serve_state(&at.server, &room, &at.query.event_id)).await
 }
 
 async fn state_ids(
     State(core): State<Arc<Core>>,
     PathArgs(room): PathArgs<OwnedRoomId>,
-    Query(at): Query<At>,
-    peer: Peer,
+    at: PeerQuery<At>,
 ) -> Answer<RoomStateIds> {
-    reading(core, move |core| core.serve_state_ids(&peer.server, &room, &at.event_id)).await
+    reading(core, move |core| core.serve_state_ids(&at.server, &room, &at.query.event_id)).await
 }
 
 async fn backfill(
     State(core): State<Arc<Core>>,
     PathArgs(room): PathArgs<OwnedRoomId>,
-    Query(from): Query<From>,
-    peer: Peer,
+    PeerQuery { server, query: from }: PeerQuery<From>,
 ) -> Answer<Backfill> {
     if from.v.is_empty() {
         return Err(Error::MissingParam("the parameter `v` is missing".into()).into());
     }
-    reading(core, move |core| core.serve_backfill(&peer.server, &room, &from.v, from.limit)).await
+    reading(core, move |core| core.serve_backfill(&server, &room, &from.v, from.limit)).await
 }
 
 async fn missing_events(
@@ -136,21 +133,19 @@ async fn missing_events(
 async fn timestamp_to_event(
     State(core): State<Arc<Core>>,
     PathArgs(room): PathArgs<OwnedRoomId>,
-    Query(near): Query<Near>,
-    peer: Peer,
+    PeerQuery { server, query: near }: PeerQuery<Near>,
 ) -> Answer<NearestEvent> {
     let direction = match near.dir {
         Dir::Forward => Direction::Forward,
         Dir::Backward => Direction::Backward,
     };
-    reading(core, move |core| core.serve_timestamp_to_event(&peer.server, &room, near.ts, direction)).await
+    reading(core, move |core| core.serve_timestamp_to_event(&server, &room, near.ts, direction)).await
 }
 
 async fn hierarchy(
     State(core): State<Arc<Core>>,
     PathArgs(room): PathArgs<OwnedRoomId>,
-    Query(children): Query<Children>,
-    peer: Peer,
+    children: PeerQuery<Children>,
 ) -> Answer<Hierarchy> {
-    reading(core, move |core| core.serve_hierarchy(&peer.server, &room, children.suggested_only)).await
+    reading(core, move |core| core.serve_hierarchy(&children.server, &room, children.query.suggested_only)).await
 }

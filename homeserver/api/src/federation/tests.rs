@@ -6,6 +6,7 @@ use axum::{Router, body::Body, routing::put};
 use futures_util::future::BoxFuture;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
+use matron_core::settings::RateLimit;
 use matron_core::{
     Core, Parts, Settings,
     federation::keys::x_matrix::{SignedRequest, sign_request},
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
-    AppState, RateLimiter,
+    AppState, ClientAddress, RateLimiter,
     extract::{Peer, PeerJson},
     middleware,
 };
@@ -81,6 +82,10 @@ async fn whoami(peer: Peer) -> String {
 }
 
 fn router() -> (tempfile::TempDir, Router) {
+    router_with(None)
+}
+
+fn router_with(limit: Option<RateLimit>) -> (tempfile::TempDir, Router) {
     let directory = tempfile::tempdir().unwrap();
     let core = Core::new(Parts {
         settings: Settings { rate_limit: None, ..Settings::default() },
@@ -94,7 +99,7 @@ fn router() -> (tempfile::TempDir, Router) {
         appservices: Vec::new(),
     })
     .unwrap();
-    let state = AppState { core, limiter: Arc::new(RateLimiter::new(None)) };
+    let state = AppState { core, limiter: Arc::new(RateLimiter::new(limit)) };
     let routes = super::routes().route("/test/{part}", put(receive).get(whoami));
     (directory, middleware::wrap(routes, state))
 }
@@ -157,6 +162,68 @@ async fn what_was_not_signed_is_refused() {
         let (status, text) = send(&router, request).await;
         assert_eq!((status, errcode(&text).as_str()), (StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"));
     }
+}
+
+#[tokio::test]
+async fn what_is_nested_too_deep_to_be_read_does_not_cost_its_neighbours() {
+    let (_directory, router) = router();
+    let deep = (0..300).fold(json!(1), |inner, _| json!([inner]));
+    let content = json!({"pdus": [deep, {"a": 1}]});
+    let request = SignedRequest {
+        method: "PUT",
+        uri: "/test/a",
+        origin: name("peer.example"),
+        destination: Some(name("us.example")),
+        content: Some(&content),
+    };
+    let authorization = sign_request(&request, &key(1));
+    let put =
+        |body: String| Request::put("/test/a").header("Authorization", &authorization).body(Body::from(body)).unwrap();
+    let (status, text) = send(&router, put(content.to_string())).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert!(text.ends_with(r#"{"a":1}"#), "{text}");
+    // Only the very text that was signed.
+    let (status, _) = send(&router, put(content.to_string().replace("{\"a\":1}", "{\"a\":2}"))).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let (status, text) = send(&router, put(format!("{}x", content.to_string().trim_end_matches('}')))).await;
+    assert_eq!((status, errcode(&text).as_str()), (StatusCode::BAD_REQUEST, "M_NOT_JSON"));
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_unsigned_requests_and_known_servers_do_not_pay_for_others() {
+    let (_directory, router) = router_with(Some(RateLimit { per_second: 0.001, burst: 3 }));
+    let from = |address: &str, mut request: Request<Body>| {
+        request.extensions_mut().insert(ClientAddress(address.parse().unwrap()));
+        let router = router.clone();
+        async move {
+            let (status, text) = send(&router, request).await;
+            (status.as_u16(), if status == StatusCode::OK { text } else { errcode(&text) })
+        }
+    };
+    let good = || signed("GET", "/test/a", None, "");
+    let stranger = || {
+        let text = format!("X-Matrix origin=\"nobody.example\",key=\"ed25519:k\",sig=\"{}\"", "A".repeat(86));
+        Request::get("/test/a").header("Authorization", text).body(Body::empty()).unwrap()
+    };
+    let told = |status: u16, what: &str| (status, what.to_owned());
+    // Whoever signs is never counted.
+    for _ in 0..10 {
+        assert_eq!(from("192.0.2.1", good()).await, told(200, "peer.example"));
+    }
+    let mut forged = good();
+    *forged.uri_mut() = "/test/b".parse().unwrap();
+    let unsigned = Request::get("/test/a").body(Body::empty()).unwrap();
+    for request in [forged, unsigned, stranger()] {
+        assert_eq!(from("192.0.2.1", request).await, told(401, "M_UNAUTHORIZED"));
+    }
+    let mut forged = good();
+    *forged.uri_mut() = "/test/b".parse().unwrap();
+    for request in [stranger(), forged] {
+        assert_eq!(from("192.0.2.1", request).await, told(429, "M_LIMIT_EXCEEDED"));
+    }
+    // As behind a proxy that hides who asks.
+    assert_eq!(from("192.0.2.1", good()).await, told(200, "peer.example"));
+    assert_eq!(from("192.0.2.2", stranger()).await, told(401, "M_UNAUTHORIZED"));
 }
 
 #[tokio::test]

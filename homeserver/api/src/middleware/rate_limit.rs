@@ -37,6 +37,19 @@ impl RateLimiter {
     /// # Errors
     /// `M_LIMIT_EXCEEDED` with the time after which there are enough.
     pub fn take(&self, key: &str, cost: f64, now_ms: u64) -> Result<(), Error> {
+        self.draw(key, cost, cost, now_ms)
+    }
+
+    /// Looks whether the bucket of `key` holds so many tokens, and takes none.
+    ///
+    /// # Errors
+    /// As [`RateLimiter::take`].
+    pub fn look(&self, key: &str, cost: f64, now_ms: u64) -> Result<(), Error> {
+        self.draw(key, cost, 0.0, now_ms)
+    }
+
+    /// Takes `taken` tokens from the bucket of `key` if it holds `wanted`.
+    fn draw(&self, key: &str, wanted: f64, taken: f64, now_ms: u64) -> Result<(), Error> {
         let Some(limit) = self.limit else { return Ok(()) };
         let full = f64::from(limit.burst.max(1));
         let per_ms = limit.per_second.max(0.001) / 1000.0;
@@ -52,18 +65,18 @@ impl RateLimiter {
             }
         }
         let tokens = buckets.get(key).map_or(full, refill);
-        let left = tokens - cost;
-        if left < 0.0 {
+        let short = wanted - tokens;
+        if short > 0.0 {
             buckets.insert(key.to_owned(), Bucket { tokens, at_ms: now_ms });
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "positive, and clamped to an hour"
             )]
-            let retry_after_ms = (-left / per_ms).ceil().clamp(1.0, 3_600_000.0) as u64;
+            let retry_after_ms = (short / per_ms).ceil().clamp(1.0, 3_600_000.0) as u64;
             return Err(Error::LimitExceeded { retry_after_ms });
         }
-        buckets.insert(key.to_owned(), Bucket { tokens: left, at_ms: now_ms });
+        buckets.insert(key.to_owned(), Bucket { tokens: tokens - taken, at_ms: now_ms });
         Ok(())
     }
 }
@@ -89,6 +102,27 @@ pub fn check_address(parts: &Parts, state: &AppState) -> Result<(), Error> {
 pub fn check_address_for(parts: &Parts, state: &AppState, cost: f64) -> Result<(), Error> {
     let key = address_of(parts).map_or_else(|| "address unknown".to_owned(), |address| format!("address {address}"));
     state.limiter.take(&key, cost, state.core.now_ms())
+}
+
+/// The bucket of what came from this address as another server's and was not signed.
+fn failures(parts: &Parts) -> String {
+    address_of(parts).map_or_else(|| "unsigned unknown".to_owned(), |address| format!("unsigned {address}"))
+}
+
+/// Looks whether requests of unknown servers are still listened to from this address.
+///
+/// # Errors
+/// `M_LIMIT_EXCEEDED`.
+pub fn check_failures(parts: &Parts, state: &AppState) -> Result<(), Error> {
+    state.limiter.look(&failures(parts), 1.0, state.core.now_ms())
+}
+
+/// Counts a request that no server signed against its address.
+///
+/// # Errors
+/// `M_LIMIT_EXCEEDED`.
+pub fn count_failure(parts: &Parts, state: &AppState) -> Result<(), Error> {
+    state.limiter.take(&failures(parts), 1.0, state.core.now_ms())
 }
 
 /// Counts a request against its user; application services that are not limited are not counted.

@@ -77,9 +77,7 @@ async fn whoever_does_not_sign_is_told_nothing_by_other_servers_endpoints() {
     let mut open = Vec::new();
     for endpoint in SPECIFICATION.endpoints.iter().filter(|endpoint| endpoint.auth == Auth::Signed) {
         let answer = ask(&server, endpoint).await;
-        // A request without what its query must hold is refused as such first.
-        let refused = answer.status == 401 || answer.body["errcode"] == "M_MISSING_PARAM";
-        if endpoint.api == "federation" && !refused {
+        if endpoint.api == "federation" && answer.status != 401 {
             open.push(format!("{} {}: {} {}", endpoint.method, endpoint.path, answer.status, answer.body));
         }
     }

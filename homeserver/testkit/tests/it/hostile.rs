@@ -297,6 +297,31 @@ async fn sizes_depths_and_repetitions_are_bounded() {
     siege.goes_on("after the deepest event").await;
 }
 
+#[tokio::test]
+async fn what_is_malformed_in_a_transaction_does_not_cost_the_rest() {
+    let siege = Siege::new("11").await;
+    let (evil, foothold) = (&siege.evil, &siege.foothold);
+    let message = foothold.message("among junk").seal(evil.key(), evil.name());
+    let mut bent = wire(&foothold.message("bent").seal(evil.key(), evil.name()));
+    bent["prev_events"] = json!("not a list");
+    let junk = [json!(7), json!([]), Value::Null, json!({}), json!({"edu_type": 5}), json!({"content": []})];
+    let pdus: Vec<Value> = junk.iter().cloned().chain([bent, wire(&message)]).collect();
+    let typing = json!({"edu_type": "m.typing", "content": {
+        "room_id": siege.room, "user_id": foothold.user, "typing": true,
+    }});
+    let edus: Vec<Value> = junk.iter().cloned().chain([typing]).collect();
+    let since = siege.alice.now().await;
+    let (status, answer) = evil.transact(&siege.north.name, pdus, edus).await;
+    assert_eq!((status, &answer["pdus"][message.event_id().as_str()]), (200, &json!({})), "{answer}");
+    assert_eq!(siege.north.status(message.event_id()), Some(Status::Accepted));
+    let path = format!("/rooms/join/{}/ephemeral/events/0/content/user_ids/0", siege.room);
+    siege
+        .alice
+        .sync_until(&since, |answer| answer.pointer(&path).filter(|user| **user == json!(foothold.user)).map(|_| ()))
+        .await;
+    siege.goes_on("after the junk").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_events_that_lead_nowhere_keeps_nobody_from_speaking() {
     let siege = Siege::new("11").await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ruma::OwnedServerName;
 use serde_json::Value;
 
-use super::x_matrix::{HeaderError, SignedRequest, XMatrix, request_verifies};
+use super::x_matrix::{HeaderError, SignedRequest, XMatrix, canonical_content, signing_text_around};
 use crate::{Core, Error};
 
 impl Core {
@@ -25,6 +25,21 @@ impl Core {
         method: &str,
         uri: &str,
         content: Option<&Value>,
+    ) -> Result<OwnedServerName, Error> {
+        let content = content.map(canonical_content);
+        self.verify_x_matrix_text(header, method, uri, content.as_deref()).await
+    }
+
+    /// As [`Core::verify_x_matrix`], with the body in its canonical form.
+    ///
+    /// # Errors
+    /// As [`Core::verify_x_matrix`].
+    pub async fn verify_x_matrix_text(
+        &self,
+        header: &str,
+        method: &str,
+        uri: &str,
+        content: Option<&str>,
     ) -> Result<OwnedServerName, Error> {
         if !self.settings.federation {
             return Err(Error::forbidden("this server does not federate"));
@@ -52,12 +67,22 @@ impl Core {
             uri,
             origin: &x_matrix.origin,
             destination: x_matrix.destination.as_deref(),
-            content,
+            content: None,
         };
-        if !request_verifies(&request, key, &x_matrix.signature) {
+        if !key.verifies(signing_text_around(&request, content).as_bytes(), &x_matrix.signature) {
             return Err(unauthorized("the signature of the request is wrong"));
         }
         self.heard_from_peer(&x_matrix.origin);
         Ok(x_matrix.origin)
+    }
+
+    /// Whether the key that this header names is known already: verifying it asks nobody.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn knows_signing_key(&self, header: &str) -> Result<bool, Error> {
+        let Ok(x_matrix) = XMatrix::parse(header) else { return Ok(false) };
+        let known = self.find_known_keys(&x_matrix.origin)?;
+        Ok(known.is_some_and(|known| known.find(&x_matrix.key_id, Some(self.now_ms())).is_some()))
     }
 }

@@ -62,12 +62,25 @@ pub fn request_verifies(request: &SignedRequest<'_>, key: &VerifyKey, signature:
     key.verifies(signing_text(request).as_bytes(), signature)
 }
 
+/// The canonical form of a request's body.
+#[must_use]
+pub fn canonical_content(content: &Value) -> String {
+    let mut text = String::new();
+    write_canonical(&mut text, content);
+    text
+}
+
 /// The canonical JSON that is signed.
 fn signing_text(request: &SignedRequest<'_>) -> String {
+    signing_text_around(request, request.content.map(canonical_content).as_deref())
+}
+
+/// As [`signing_text`], around a body in its canonical form, whatever the request's own says.
+pub(super) fn signing_text_around(request: &SignedRequest<'_>, content: Option<&str>) -> String {
     let mut text = String::from("{");
-    if let Some(content) = request.content {
+    if let Some(content) = content {
         text.push_str("\"content\":");
-        write_canonical(&mut text, content);
+        text.push_str(content);
         text.push(',');
     }
     if let Some(destination) = request.destination {

@@ -43,19 +43,19 @@ pub struct Transaction {
     /// The events.
     #[serde(default)]
     pub pdus: Vec<Box<RawValue>>,
-    /// The ephemeral units.
+    /// The ephemeral units. One that has another form is ignored alone.
     #[serde(default)]
-    pub edus: Vec<Edu>,
+    pub edus: Vec<Box<RawValue>>,
 }
 
 /// An ephemeral unit.
 #[derive(Debug, Deserialize)]
-pub struct Edu {
+struct Edu {
     /// What it is.
-    pub edu_type: String,
+    edu_type: String,
     /// What it says.
     #[serde(default)]
-    pub content: Value,
+    content: Value,
 }
 
 #[derive(Deserialize)]
@@ -99,7 +99,11 @@ impl Core {
         for result in futures_util::future::join_all(rooms).await {
             results.extend(result?);
         }
-        for edu in transaction.edus {
+        for raw in transaction.edus {
+            let Ok(edu) = serde_json::from_str::<Edu>(raw.get()) else {
+                tracing::debug!(peer.name = %origin, "an ephemeral unit of another form is ignored");
+                continue;
+            };
             if let Err(error) = self.receive_edu(origin, &edu.edu_type, edu.content).await {
                 tracing::debug!(peer.name = %origin, edu.kind = %edu.edu_type, %error, "an ephemeral unit is ignored");
             }
