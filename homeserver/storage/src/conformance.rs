@@ -88,6 +88,7 @@ macro_rules! conformance_suite {
             empty_keys_and_values_are_values,
             tables_do_not_share_keys,
             large_values_come_back_whole,
+            large_values_go_without_a_rest,
             positions_are_contiguous_and_outlive_the_process,
             refused_batches_take_no_positions,
             slots_hold_the_positions_of_their_batch,

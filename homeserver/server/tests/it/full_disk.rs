@@ -130,6 +130,12 @@ impl Writer {
         answer
     }
 
+    /// Writes until there is no room.
+    fn send_until_refused(&mut self) -> Answer {
+        let mut answers = (0..4_000).map(|_| self.send(20_000));
+        answers.find(|answer| answer.status != 200).expect("the disk never became full")
+    }
+
     /// Everything acknowledged can be read.
     fn assert_whole(&mut self) {
         for id in self.sent.clone() {
@@ -140,31 +146,29 @@ impl Writer {
     }
 }
 
-fn fills_and_recovers(engine: &str, megabytes: u32, left: u64) {
-    let home = Home::new();
-    let mut disk = Disk::new(&home, megabytes);
+/// A server whose data is on the disk, and somebody who has written there.
+fn start(home: &Home, engine: &str) -> (Server, Writer) {
     home.configure(json!({
         "data_dir": home.path().join("disk/data"),
         "storage": {"engine": engine},
         "logging": {"level": "info"},
     }));
-    let mut server = home.start_ignoring_file_limits();
+    let server = home.start_ignoring_file_limits();
     let token = server.register("amira", "a long password");
     let room = escape(&server.create_room(&token));
     let mut writer =
         Writer { wire: Wire::new(&server.address), bearer: format!("Bearer {token}"), room, sent: Vec::new() };
     assert_eq!(writer.send(10).status, 200);
+    (server, writer)
+}
+
+fn fills_and_recovers(engine: &str, megabytes: u32, left: u64) {
+    let home = Home::new();
+    let mut disk = Disk::new(&home, megabytes);
+    let (mut server, mut writer) = start(&home, engine);
     disk.fill(&home, &server, left);
 
-    let mut refused = None;
-    for _ in 0..4_000 {
-        let answer = writer.send(20_000);
-        if answer.status != 200 {
-            refused = Some(answer);
-            break;
-        }
-    }
-    let refused = refused.expect("the disk never became full");
+    let refused = writer.send_until_refused();
     assert!(disk.is_refusal(&refused), "{refused:?}");
     // Other writes meet the full disk too, and none of them breaks anything.
     for (method, path, body) in [
@@ -213,4 +217,30 @@ fn sqlite_stops_writing_on_a_full_disk_loses_nothing_and_goes_on() {
 #[test]
 fn sled_stops_writing_on_a_full_disk_loses_nothing_and_goes_on() {
     fills_and_recovers("sled", 96, 34_000_000);
+}
+
+#[test]
+fn sled_that_could_not_write_stops_and_has_everything_after_a_restart() {
+    // Its reserve keeps it from a full disk. This is a disk that fails all the same.
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("disk")).unwrap();
+    let mut disk = Disk::Limited { largest_file: 0 };
+    let (mut server, mut writer) = start(&home, "sled");
+    disk.fill(&home, &server, 0);
+    let refused = writer.send_until_refused();
+    assert!(disk.is_refusal(&refused), "{refused:?}");
+    // Nobody reads on from what may never have reached the disk: whoever supervises the server is told.
+    for (method, path) in [("GET", "/_matrix/client/v3/sync?timeout=0"), ("POST", "/_matrix/client/v3/createRoom")] {
+        let answer = writer.call(method, path, Some(b"{}"));
+        assert!(answer.status >= 500 && answer.json()["errcode"].is_string(), "{path}: {answer:?}");
+    }
+    assert_eq!(writer.call("GET", "/health", None).status, 503);
+    server.stop();
+    let log = server.rest_of_log();
+    assert!(!log.contains("panicked"), "{log}");
+    let server = home.start();
+    writer.wire = Wire::new(&server.address);
+    writer.assert_whole();
+    assert_eq!(writer.send(100).status, 200);
+    drop(server);
 }

@@ -1,7 +1,7 @@
 //! Keys: their order, their ranges, their pages.
 
 use super::{Subject, all, commit, key};
-use crate::{Key, KeyRange, MAX_PAGE, Order, Table, tables::CATALOGUE};
+use crate::{Key, KeyRange, MAX_PAGE, Order, Store, Table, tables::CATALOGUE};
 
 /// Unsigned bytes, shorter first.
 pub fn scans_go_in_byte_order_both_ways(subject: &Subject) {
@@ -102,13 +102,13 @@ pub fn tables_do_not_share_keys(subject: &Subject) {
     }
 }
 
-/// Up to 256 KiB, in every kind of table, alone and many in one batch.
+/// Of any size, in every kind of table, alone and many in one batch.
 pub fn large_values_come_back_whole(subject: &Subject) {
     let store = subject.start();
     let value = |seed: u64, length: u64| -> Vec<u8> {
         (0..length).map(|at| u8::try_from(at.wrapping_mul(seed * 2 + 7) % 253).unwrap()).collect()
     };
-    let sizes = [1000, 4096, 65_535, 131_072, 262_144];
+    let sizes = [1000, 4096, 65_535, 131_072, 262_144, 262_145, 524_288, 3_000_001];
     for table in [Table::Misc, Table::EventPdu] {
         commit(&*store, |batch| {
             (0..).zip(sizes).for_each(|(seed, size)| _ = batch.put(table, key(seed), value(seed, size)));
@@ -127,4 +127,43 @@ pub fn large_values_come_back_whole(subject: &Subject) {
             assert!(store.get(table, &key(seed)).unwrap().unwrap() == value(seed, size));
         }
     }
+}
+
+/// A large value is replaced, compared, scanned and deleted like any other, and nothing of it shows under other keys.
+pub fn large_values_go_without_a_rest(subject: &Subject) {
+    let store = subject.start();
+    let (large, other) = (vec![1; 1_000_000], vec![2; 262_144]);
+    // One key is the beginning of another, and both have much behind them.
+    let keys: [&[u8]; 3] = [b"a", b"a\0\0\0\0", b"b"];
+    let values = |store: &dyn Store| -> Vec<Vec<u8>> { all(store, Table::Misc).into_iter().map(|row| row.1).collect() };
+    commit(&*store, |batch| keys.iter().for_each(|key| _ = batch.put(Table::Misc, *key, large.clone()))).unwrap();
+    assert!(values(&*store) == vec![large.clone(); 3]);
+    let many = store.get_many(Table::Misc, &[b"a", b"b", b"c"]).unwrap();
+    assert!(many == [Some(large.clone()), Some(large.clone()), None]);
+    // What only begins alike is something else.
+    let swap = |from: &[u8], to: &[u8]| {
+        commit(&*store, |batch| {
+            batch.expect_equals(Table::Misc, "a", from);
+            batch.put(Table::Misc, "a", to);
+        })
+    };
+    swap(large.get(..999_999).unwrap(), b"no").unwrap_err();
+    // As long as one row, then long again, then short: no rest of before comes back.
+    swap(&large, &other).unwrap();
+    assert!(values(&*store) == [other.clone(), large.clone(), large.clone()]);
+    let longer = vec![3; 600_000];
+    swap(&other, &longer).unwrap();
+    swap(&longer, b"short").unwrap();
+    swap(b"short", &other).unwrap();
+    assert!(values(&*store) == [other.clone(), large.clone(), large.clone()]);
+    commit(&*store, |batch| _ = batch.delete_range(Table::Misc, KeyRange::between("a\0", "c"))).unwrap();
+    commit(&*store, |batch| keys.iter().for_each(|key| _ = batch.put(Table::Misc, *key, other.clone()))).unwrap();
+    let store = if subject.lasts {
+        store.close();
+        drop(store);
+        subject.start()
+    } else {
+        store
+    };
+    assert!(values(&*store) == vec![other; 3]);
 }

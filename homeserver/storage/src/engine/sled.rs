@@ -3,7 +3,7 @@
 //! Everything lives in one tree, so that one sled batch covers all tables: a byte for the table, then the key.
 //!
 //! Limits, which an operator who chooses it accepts:
-//! - Values are at most 256 KiB.
+//! - A value of more than 256 KiB takes several rows ([`large`]).
 //! - Deleted bytes stay in the raw file until sled reuses their segment, and the file does not shrink;
 //!   [`Store::maintain`] cannot help, only backup and restore write it anew. Content is safe all the same: it is
 //!   sealed, and its key is destroyed elsewhere.
@@ -12,6 +12,7 @@
 //! - A failed write poisons sled, so commits are refused as [`StoreError::Full`] while the file system has less
 //!   than a reserve left.
 
+mod large;
 mod write;
 
 use std::{fmt, fs::File, io, ops::Bound, path::Path, sync::Arc, thread::sleep, time::Duration};
@@ -29,12 +30,10 @@ use crate::{
     tables::CATALOGUE,
 };
 
-/// The largest value, in bytes.
-pub const MAX_VALUE_BYTES: usize = 256 * 1024;
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// What must be free on the disk for a commit to be tried.
 const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
-/// The byte before the store's own keys; tables begin at 1.
+/// The byte before the store's own keys; tables begin at 1 and end before 255.
 const META: u8 = 0;
 const META_POSITION: &[u8] = b"\0position";
 const META_TABLE: &[u8] = b"\0table/";
@@ -123,6 +122,11 @@ fn open_tree(path: &Path) -> Result<sled::Db, StoreError> {
     }
 }
 
+/// The value under this key of the tree.
+fn find(db: &sled::Db, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    db.get(key).map_err(store_error)?.map(|value| large::whole(db, key, &value)).transpose()
+}
+
 fn is_locked(error: &io::Error) -> bool {
     // sled 0.34 wraps the lock's error in one of its own kind.
     error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
@@ -194,14 +198,13 @@ impl Store for SledStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let tree = self.tree.read();
         let db = tree.as_ref().ok_or(StoreError::Closed)?;
-        Ok(db.get(self.tables.key(table, key)).map_err(store_error)?.map(|value| value.to_vec()))
+        find(db, &self.tables.key(table, key))
     }
 
     fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let tree = self.tree.read();
         let db = tree.as_ref().ok_or(StoreError::Closed)?;
-        let get = |key: &&[u8]| Ok(db.get(self.tables.key(table, key))?.map(|value| value.to_vec()));
-        keys.iter().map(|key| get(key).map_err(store_error)).collect()
+        keys.iter().map(|key| find(db, &self.tables.key(table, key))).collect()
     }
 
     fn scan(&self, table: Table, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
@@ -217,7 +220,7 @@ impl Store for SledStore {
             };
             let Some(row) = row else { break };
             let (key, value) = row.map_err(store_error)?;
-            rows.push((key.get(1..).unwrap_or_default().to_vec(), value.to_vec()));
+            rows.push((key.get(1..).unwrap_or_default().to_vec(), large::whole(db, &key, &value)?));
         }
         Ok(rows)
     }

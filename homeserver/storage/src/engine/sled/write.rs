@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, path::Path, sync::Arc};
 
 use parking_lot::RwLock;
 
-use super::{FreeBytes, MAX_VALUE_BYTES, META_POSITION, RESERVE_BYTES, Tables, store_error};
+use super::{FreeBytes, META_POSITION, RESERVE_BYTES, Tables, find, large::Rests, store_error};
 use crate::{
     Batch, CommitError, Committed, Expect, Op, StoreError, StreamPos,
     engine::{
@@ -23,6 +23,7 @@ pub(super) struct SledWriter {
     db: sled::Db,
     visible: Arc<RwLock<Option<sled::Db>>>,
     tables: Tables,
+    rests: Rests,
     /// sled's own flush stops at the page cache; these two reach the disk.
     file: File,
     blobs: File,
@@ -40,7 +41,8 @@ impl SledWriter {
         free: FreeBytes,
     ) -> Result<Self, StoreError> {
         let (file, blobs) = (File::open(path.join("db"))?, File::open(path.join("blobs"))?);
-        Ok(Self { db, visible, tables, file, blobs, free, failed: false })
+        let rests = Rests::load(&db)?;
+        Ok(Self { db, rests, visible, tables, file, blobs, free, failed: false })
     }
 
     /// Everything applied is on the disk.
@@ -83,9 +85,6 @@ impl SledWriter {
         let mut changes = Changes::new();
         for op in &batch.ops {
             match op {
-                Op::Put { value, .. } if value.len() > MAX_VALUE_BYTES => {
-                    return Err(StoreError::Engine(format!("a value is larger than {MAX_VALUE_BYTES} bytes")).into());
-                }
                 Op::Put { table, key, value, .. } => {
                     changes.insert(self.tables.key(*table, key), Some(value.clone()));
                 }
@@ -111,7 +110,7 @@ impl SledWriter {
         if let Some(change) = group.get(key) {
             return Ok(change.as_deref() == wanted);
         }
-        Ok(self.db.get(key).map_err(store_error)?.as_deref() == wanted)
+        Ok(find(&self.db, key)?.as_deref() == wanted)
     }
 
     fn check_room(&self, group: &Changes) -> Result<(), StoreError> {
@@ -122,14 +121,11 @@ impl SledWriter {
         if (self.free)()? < needed { Err(StoreError::Full) } else { Ok(()) }
     }
 
-    fn write(&self, group: Changes, position: StreamPos) -> Result<(), StoreError> {
+    fn write(&mut self, group: Changes, position: StreamPos) -> Result<(), StoreError> {
         self.check_room(&group)?;
         let mut batch = sled::Batch::default();
         for (key, value) in group {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
+            self.rests.put(&self.db, &mut batch, key, value)?;
         }
         batch.insert(META_POSITION, &position.0.to_be_bytes());
         {
