@@ -226,3 +226,26 @@ async fn operators_lock_and_suspend_and_others_may_not() {
     let path = format!("/v3/profile/{}/displayname", alice.id);
     server.put(&alice.token, &path, json!({ "displayname": "x" })).await.refused(403, "M_USER_SUSPENDED");
 }
+
+#[tokio::test]
+async fn a_suspended_user_redacts_nothing_but_their_own() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = server.room(&[&alice, &bob]).await;
+    let (own, others) = (server.say(&alice, &room, "mine").await, server.say(&bob, &room, "not mine").await);
+    let redact = |event: &str| {
+        let path = format!("/v3/rooms/{room}/redact/{event}/{}", event.trim_start_matches('$'));
+        let (server, alice) = (&server, &alice);
+        async move { server.put(&alice.token, &path, json!({})).await }
+    };
+    let root = server.user("root").await;
+    server.core.set_admin(&ruma::UserId::parse(&*root.id).unwrap(), true).await.unwrap();
+    let suspend = format!("/v1/admin/suspend/{}", alice.id);
+    server.put(&root.token, &suspend, json!({ "suspended": true })).await.ok();
+    redact(&others).await.refused(403, "M_USER_SUSPENDED");
+    redact(&own).await.ok();
+    let by_send = format!("/v3/rooms/{room}/send/m.room.redaction/1");
+    server.put(&alice.token, &by_send, json!({ "redacts": others })).await.refused(403, "M_USER_SUSPENDED");
+    server.put(&root.token, &suspend, json!({ "suspended": false })).await.ok();
+    redact(&others).await.ok();
+}

@@ -140,8 +140,10 @@ impl Core {
                 if !self.is_local_user(user) || !appservice.is_interested_in_user(user) {
                     return Err(Error::forbidden("the application service may not act as this user"));
                 }
-                if !self.account_exists(user)? {
-                    return Err(Error::forbidden("the application service has not registered this user"));
+                match self.account(user)? {
+                    Some(account) if account.locked => return Err(Error::UserLocked),
+                    Some(account) if !account.deactivated => {}
+                    _ => return Err(Error::forbidden("the application service has not registered this user")),
                 }
                 user.clone()
             }
@@ -191,7 +193,13 @@ impl Core {
     /// # Errors
     /// `M_USER_SUSPENDED`; [`Error::Store`].
     pub fn check_not_suspended(&self, requester: &Requester) -> Result<(), Error> {
-        match self.account(&requester.user_id)? {
+        self.check_may_speak(&requester.user_id)
+    }
+
+    /// As [`Core::check_not_suspended`], for somebody in whose name something is done; locked accounts may not either.
+    pub(crate) fn check_may_speak(&self, user: &UserId) -> Result<(), Error> {
+        match self.account(user)? {
+            Some(account) if account.locked => Err(Error::UserLocked),
             Some(account) if account.suspended => Err(Error::UserSuspended),
             _ => Ok(()),
         }

@@ -84,7 +84,10 @@ impl Core {
             Err(PeerError::Status { status, .. }) if (400..500).contains(&status) && status != 429 => {
                 Ok(Delivery::Done)
             }
-            Err(_) => Ok(Delivery::Failed),
+            Err(error) => {
+                tracing::debug!(app.id = %pusher.app_id, %error, "a push gateway did not take a notification");
+                Ok(Delivery::Failed)
+            }
         }
     }
 

@@ -294,6 +294,8 @@ impl Core {
             self.delayed.schedule.lock().remove(id);
             return Err(unknown());
         };
+        // Who was suspended meanwhile does not go on speaking.
+        self.check_may_speak(user)?;
         let content = self.open_delayed(id, &row)?;
         let content = if self.is_overtaken(user, &row)? { None } else { content };
         if let Some(content) = content {

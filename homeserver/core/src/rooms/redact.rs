@@ -84,7 +84,8 @@ impl Core {
     /// The redaction is in the room, and what it names has lost its content.
     ///
     /// # Errors
-    /// [`Error::InvalidParam`] for a target that is not in the room, [`Error::Forbidden`] without the power to redact it; as [`Core::send_event`].
+    /// [`Error::InvalidParam`] for a target that is not in the room, [`Error::Forbidden`] without the power to redact it;
+    /// [`Error::UserSuspended`] for another's event; as [`Core::send_event`].
     pub async fn redact_event(self: &std::sync::Arc<Self>, new: super::send::NewEvent) -> Result<OwnedEventId, Error> {
         let Some(target) = &new.redacts else { return Err(Error::MissingParam("what to redact is missing".into())) };
         let room = self.open_room(&new.room_id)?;
@@ -95,6 +96,8 @@ impl Core {
         })?;
         // SPEC: Client-Server API, "Redactions": one's own events need no power beyond sending redactions.
         if target.pdu.sender() != new.sender {
+            // SPEC: v1.19 Client-Server API, "Account suspension".
+            self.check_may_speak(&new.sender)?;
             let levels = room.lock().power_levels(self)?;
             if !levels.user(&new.sender).reaches(levels.redact()) {
                 return Err(Error::forbidden("you may not redact this event"));

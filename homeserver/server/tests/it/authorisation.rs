@@ -15,7 +15,7 @@ use crate::{
 const UNTRIED: &[&str] = &[];
 
 /// Endpoints without a token, and why. `…` stands for what comes before the last parts of the path.
-const OPEN_TO_ALL: &[(&str, &str)] = &[
+pub(crate) const OPEN_TO_ALL: &[(&str, &str)] = &[
     ("GET …/client/versions", "says what the server speaks"),
     ("GET …/matrix/client", "discovery"),
     ("GET …/matrix/server", "discovery"),
@@ -75,7 +75,7 @@ const OPEN_TO_ALL: &[(&str, &str)] = &[
 ];
 
 /// What is open below a path as a whole, and why.
-const OPEN_BELOW: &[(&str, &str)] = &[
+pub(crate) const OPEN_BELOW: &[(&str, &str)] = &[
     ("/account/", "pages for a browser, which prove themselves by a cookie and a form's own secret"),
     ("/oauth2/", "OAuth 2.0, which proves itself by client, code and token"),
     ("/_matrix/static/", "the log-in page itself"),
@@ -98,7 +98,7 @@ const OPEN_TO_STRANGERS: &[(&str, &str)] = &[
     ("POST …/keys/upload/{device_id}", "the stranger's own keys: the device is the token's, whatever the path says"),
 ];
 
-fn is_named(list: &[(&str, &str)], endpoint: &Endpoint) -> bool {
+pub(crate) fn is_named(list: &[(&str, &str)], endpoint: &Endpoint) -> bool {
     list.iter().any(|(name, _reason)| {
         let (method, end) = name.split_once(" …").unwrap();
         endpoint.method == method && endpoint.path.ends_with(end)
@@ -106,22 +106,29 @@ fn is_named(list: &[(&str, &str)], endpoint: &Endpoint) -> bool {
 }
 
 /// A private room, those who are in it, and those who are not.
-struct House {
-    server: Server,
+pub(crate) struct House {
+    pub(crate) server: Server,
     peer: Peer,
     samples: BTreeMap<String, Value>,
     places: BTreeMap<&'static str, String>,
-    owner: String,
-    _home: Home,
+    pub(crate) owner: String,
+    pub(crate) home: Home,
 }
 
-const PASSWORD: &str = "a long password";
+pub(crate) const PASSWORD: &str = "a long password";
 
 impl House {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
+        Self::open_with(json!({}))
+    }
+
+    /// As [`House::open`], with more in the configuration.
+    pub(crate) fn open_with(extra: Value) -> Self {
         let home = Home::new();
         let peer = Peer::start(&home);
-        home.configure(json!({"federation": peer.federation()}));
+        let mut configuration = json!({"federation": peer.federation()});
+        configuration.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap_or_default());
+        home.configure(configuration);
         let server = home.start();
         let owner = server.register("owner", PASSWORD);
         let room = server.create_room(&owner);
@@ -143,7 +150,7 @@ impl House {
         for (name, value) in &places {
             samples = samples.replace(name, value);
         }
-        Self { server, peer, samples: serde_json::from_str(&samples).unwrap(), places, owner, _home: home }
+        Self { server, peer, samples: serde_json::from_str(&samples).unwrap(), places, owner, home }
     }
 
     fn join(&self, name: &str) -> String {
@@ -164,7 +171,7 @@ impl House {
     }
 
     /// A good request to the endpoint, about the owner and the owner's room.
-    fn good_request(&self, endpoint: &Endpoint, authorization: Option<&str>) -> Vec<u8> {
+    pub(crate) fn good_request(&self, endpoint: &Endpoint, authorization: Option<&str>) -> Vec<u8> {
         let (target, body) = self.target(endpoint);
         let body = body.map(|body| body.to_string().into_bytes());
         request(endpoint.method, &target, authorization, body.as_deref())
@@ -217,16 +224,16 @@ impl House {
 }
 
 /// Whether the endpoint is reached by another server's signature.
-fn is_signed(endpoint: &Endpoint) -> bool {
+pub(crate) fn is_signed(endpoint: &Endpoint) -> bool {
     let is_of_servers = ["/_matrix/federation/", "/_matrix/policy/"].iter().any(|part| endpoint.path.starts_with(part));
     is_of_servers && !is_named(OPEN_TO_ALL, endpoint)
 }
 
-fn refused(answer: &Answer, status: u16, errcodes: &[&str]) -> bool {
+pub(crate) fn refused(answer: &Answer, status: u16, errcodes: &[&str]) -> bool {
     answer.status == status && answer.json()["errcode"].as_str().is_some_and(|errcode| errcodes.contains(&errcode))
 }
 
-fn shown(endpoint: &Endpoint, who: &str, answer: &Answer) -> String {
+pub(crate) fn shown(endpoint: &Endpoint, who: &str, answer: &Answer) -> String {
     format!("{} for {who}: {} {}", endpoint.name(), answer.status, String::from_utf8_lossy(&answer.body))
 }
 

@@ -23,6 +23,8 @@ mod redaction;
 mod routes;
 mod serve;
 mod service;
+mod ssrf;
+mod standing;
 mod support;
 mod tls;
 mod walk;

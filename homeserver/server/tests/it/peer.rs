@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +25,8 @@ pub(crate) struct Peer {
     key: SigningKey,
     address: SocketAddr,
     certificate: PathBuf,
+    /// Where it says that its files lie.
+    files: Arc<Mutex<Option<String>>>,
 }
 
 impl Peer {
@@ -48,17 +50,25 @@ impl Peer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let document = key_document(&key).to_string();
+        let files = Arc::new(Mutex::new(None::<String>));
+        let lies = Arc::clone(&files);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (tls, document) = (Arc::clone(&tls), document.clone());
+                let files = lies.lock().unwrap().clone();
                 thread::spawn(move || {
                     let _ = stream.set_read_timeout(Some(PATIENCE));
                     let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
-                    let _ = answer(&mut stream, &document);
+                    let _ = answer(&mut stream, &document, files.as_deref());
                 });
             }
         });
-        Self { key, address, certificate }
+        Self { key, address, certificate, files }
+    }
+
+    /// From now on it says of each of its files that it lies there.
+    pub(crate) fn sends_files_from(&self, url: &str) {
+        *self.files.lock().unwrap() = Some(url.to_owned());
     }
 
     /// What a server must have in its configuration to find this one.
@@ -115,7 +125,7 @@ fn key_document(key: &SigningKey) -> Value {
 }
 
 /// Answers one request: with the key, with success to what is sent, with 404 to what is asked.
-fn answer(stream: &mut impl ReadWrite, document: &str) -> std::io::Result<()> {
+fn answer(stream: &mut impl ReadWrite, document: &str, files: Option<&str>) -> std::io::Result<()> {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
     while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -125,7 +135,12 @@ fn answer(stream: &mut impl ReadWrite, document: &str) -> std::io::Result<()> {
         }
     }
     let head = String::from_utf8_lossy(&seen).into_owned();
-    let (status, body) = if head.starts_with("GET /_matrix/key/") {
+    let mut content_type = "application/json";
+    let (status, body) = if let Some(url) = files.filter(|_| head.starts_with("GET /_matrix/federation/v1/media/")) {
+        content_type = "multipart/mixed; boundary=b";
+        let json = "Content-Type: application/json\r\n\r\n{}";
+        ("200 OK", format!("--b\r\n{json}\r\n--b\r\nLocation: {url}\r\n\r\n\r\n--b--\r\n"))
+    } else if head.starts_with("GET /_matrix/key/") {
         ("200 OK", document.to_owned())
     } else if head.starts_with("PUT ") {
         ("200 OK", "{}".to_owned())
@@ -135,7 +150,7 @@ fn answer(stream: &mut impl ReadWrite, document: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )?;
     stream.flush()
 }

@@ -31,7 +31,6 @@ pub(super) async fn put(
     PathArgs(alias): PathArgs<OwnedRoomAliasId>,
     JsonBody(target): JsonBody<Target>,
 ) -> Answer<Empty> {
-    core.check_not_guest(&requester)?;
     match core.add_alias(&requester, &alias, &target.room_id).await {
         Ok(()) => empty(),
         // SPEC: v1.19 Client-Server API, this endpoint: a taken alias is a conflict.
@@ -48,7 +47,6 @@ pub(super) async fn delete(
     Auth(requester): Auth,
     PathArgs(alias): PathArgs<OwnedRoomAliasId>,
 ) -> Answer<Empty> {
-    core.check_not_guest(&requester)?;
     core.delete_alias(&requester, &alias).await?;
     empty()
 }

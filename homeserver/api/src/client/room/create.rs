@@ -20,7 +20,6 @@ pub(crate) async fn post(
     Auth(requester): Auth,
     JsonBody(body): JsonBody<CreateRoom>,
 ) -> Answer {
-    core.check_not_guest(&requester)?;
     core.check_not_suspended(&requester)?;
     let room_id = core.create_room(&requester.user_id, body).await?;
     Ok(Json(json!({"room_id": room_id})))

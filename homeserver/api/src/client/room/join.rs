@@ -61,7 +61,6 @@ pub(crate) async fn post_knock(
     Query(via): Query<Via>,
     JsonOrEmpty(body): JsonOrEmpty<Body>,
 ) -> Answer {
-    core.check_not_guest(&requester)?;
     core.check_not_suspended(&requester)?;
     let (room_id, options) = find(&core, room, via, body).await?;
     let room_id = core.knock(&requester.user_id, &room_id, options).await?;

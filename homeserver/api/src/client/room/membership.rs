@@ -75,7 +75,6 @@ pub(crate) async fn invite(
     PathArgs(room): PathArgs<OwnedRoomId>,
     JsonBody(body): JsonBody<Invite>,
 ) -> Answer<Empty> {
-    core.check_not_guest(&requester)?;
     core.check_not_suspended(&requester)?;
     let Some(user_id) = body.user_id else {
         return Err(if body.medium.is_some() {

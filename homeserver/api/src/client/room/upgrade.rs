@@ -31,7 +31,6 @@ pub(crate) async fn post(
     PathArgs(room): PathArgs<OwnedRoomId>,
     JsonBody(body): JsonBody<Body>,
 ) -> Answer {
-    core.check_not_guest(&requester)?;
     core.check_not_suspended(&requester)?;
     let replacement = core.upgrade_room(&requester, &room, &body.new_version, &body.additional_creators).await?;
     Ok(Json(json!({"replacement_room": replacement})))
