@@ -12,6 +12,7 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use matron_core::{
     Core, Error, Parts, Settings,
+    appservices::Registration,
     federation::keys::x_matrix::{SignedRequest, sign_request},
     ports::{
         Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse, SystemClock, http_method::Method,
@@ -29,6 +30,8 @@ use tower::ServiceExt as _;
 struct Wires {
     routers: Mutex<BTreeMap<OwnedServerName, Router>>,
     cut: Mutex<BTreeSet<OwnedServerName>>,
+    /// What application services were told.
+    told: Mutex<Vec<Value>>,
 }
 
 /// One server's end of the wires.
@@ -82,8 +85,16 @@ impl Federation for End {
         })
     }
 
-    fn outbound(&self, _request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
-        Box::pin(async { Err(PeerError::Timeout) })
+    fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        let answer = request.trusted.then(|| PeerResponse {
+            status: 200,
+            content_type: None,
+            content_disposition: None,
+            location: None,
+            body: "{}".into(),
+        });
+        self.wires.told.lock().unwrap().extend(request.body.filter(|_| request.trusted));
+        Box::pin(async { answer.ok_or(PeerError::Timeout) })
     }
 
     fn heard_from(&self, _server: &ServerName) {}
@@ -99,6 +110,16 @@ struct Trust {
 
 impl Trust {
     fn start(wires: &Arc<Wires>, name: &str, seed: u8, settings: Settings) -> Self {
+        Self::start_with(wires, name, seed, settings, Vec::new())
+    }
+
+    fn start_with(
+        wires: &Arc<Wires>,
+        name: &str,
+        seed: u8,
+        settings: Settings,
+        appservices: Vec<Registration>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let name: OwnedServerName = name.try_into().unwrap();
         let key = Arc::new(SigningKey::from_seed("k", &[seed; 32]).unwrap());
@@ -114,7 +135,7 @@ impl Trust {
             clock: Arc::new(SystemClock),
             federation: Arc::new(end()),
             media_dir: directory.path().join("media"),
-            appservices: Vec::new(),
+            appservices,
         })
         .unwrap();
         wires.routers.lock().unwrap().insert(name.clone(), crate::router(Arc::clone(&core)));
@@ -207,7 +228,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
             ticks.tick().await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(20), waiting).await.is_ok(), "never: {what}");
+    assert!(tokio::time::timeout(Duration::from_secs(60), waiting).await.is_ok(), "never: {what}");
 }
 
 fn shared() -> Value {
@@ -278,6 +299,49 @@ async fn an_invite_crosses_and_is_accepted_refused_and_taken_back() {
         let message = south.say(&ben, &room, "thank you").await;
         until("the north hears ben", || north.has(&message)).await;
     }
+}
+
+#[tokio::test]
+async fn an_application_service_hears_of_invites_to_rooms_that_its_server_is_not_in() {
+    let wires = Arc::new(Wires::default());
+    let north = Trust::start(&wires, "north.example", 1, open_settings());
+    let registration = "{id: lab, url: 'https://lab.example', as_token: a, hs_token: h, sender_localpart: bot, \
+                        namespaces: {users: [{exclusive: false, regex: '@lab_.*'}]}}";
+    let services = vec![Registration::parse(registration).unwrap()];
+    let south = Trust::start_with(&wires, "south.example", 2, open_settings(), services);
+    let anna = north.user("anna").await;
+    let (feed, ben) = (south.user("lab_feed").await, south.user("ben").await);
+    let events = || -> Vec<Value> {
+        let told = wires.told.lock().unwrap();
+        told.iter().flat_map(|body| body["events"].as_array().unwrap().clone()).collect()
+    };
+    let room = north.room(&anna, "private_chat", "12", shared()).await;
+    north.core.invite(&anna, &room, &ben, None, false).await.unwrap();
+    north.core.invite(&anna, &room, &feed, None, false).await.unwrap();
+    until("the service is told", || !events().is_empty()).await;
+    let invite = &events()[0];
+    assert_eq!(
+        (
+            &invite["type"],
+            &invite["state_key"],
+            &invite["room_id"],
+            &invite["sender"],
+            &invite["content"]["membership"]
+        ),
+        (&json!("m.room.member"), &json!(feed), &json!(room), &json!(anna), &json!("invite")),
+    );
+    let shown = invite["unsigned"]["invite_room_state"].as_array().unwrap();
+    assert!(shown.iter().any(|event| event["type"] == "m.room.create"), "{invite}");
+    north.core.kick(&anna, &room, &feed, None).await.unwrap();
+    until("the service is told that it was taken back", || events().len() > 1).await;
+    let end = &events()[1];
+    assert_eq!((&end["content"]["membership"], &end["sender"]), (&json!("leave"), &json!(anna)));
+    assert!(end["unsigned"]["invite_room_state"].is_null(), "{end}");
+    // Each once, and nothing of others.
+    let next = north.room(&anna, "private_chat", "10", shared()).await;
+    north.core.invite(&anna, &next, &feed, None, false).await.unwrap();
+    until("the service is told again", || events().len() > 2).await;
+    assert_eq!((events().len(), &events()[2]["room_id"]), (3, &json!(next)));
 }
 
 #[tokio::test]

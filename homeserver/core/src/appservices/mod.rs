@@ -7,6 +7,7 @@
 mod ask;
 mod ephemeral;
 mod interest;
+mod outside;
 mod ping;
 mod queue;
 mod registration;

@@ -58,6 +58,8 @@ struct Inner {
     ephemeral: VecDeque<Value>,
     /// Whose inboxes hold something.
     inboxes: BTreeSet<Inbox>,
+    /// Something may wait that is of no room of ours.
+    outside: bool,
 }
 
 /// A user's device.
@@ -72,6 +74,7 @@ impl Default for Inner {
             scanned: StreamPos(0),
             ephemeral: VecDeque::new(),
             inboxes: BTreeSet::new(),
+            outside: true,
         }
     }
 }
@@ -108,6 +111,16 @@ impl Queue {
     pub(super) fn add_inbox(&self, inbox: Inbox) {
         self.inner.lock().inboxes.insert(inbox);
         self.wake.notify_one();
+    }
+
+    pub(super) fn add_outside(&self) {
+        self.inner.lock().outside = true;
+        self.wake.notify_one();
+    }
+
+    /// Whether to look for what is of no room of ours; it is looked for once.
+    pub(super) fn takes_outside(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().outside)
     }
 
     /// Some of the inboxes that hold something; they are looked at once.
@@ -150,6 +163,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.events.clear();
         inner.behind = true;
+        inner.outside = true;
     }
 
     pub(super) fn next_ephemeral(&self) -> Vec<Value> {

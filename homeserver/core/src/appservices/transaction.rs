@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Appservice, queue::MAX_EVENTS};
+use super::{Appservice, outside::Outside, queue::MAX_EVENTS};
 use crate::{
     Core, Error,
     house::to_json,
@@ -115,7 +115,9 @@ impl Core {
             events.into_iter().map(|(_, event)| event).filter(|event| event.is_shown(self.now_ms())).collect();
         let ephemeral = queue.next_ephemeral();
         let (to_device, read) = self.read_inboxes(&queue.next_inboxes())?;
-        if events.is_empty() && ephemeral.is_empty() && to_device.is_empty() {
+        let outside = if queue.takes_outside() { self.read_outside(service)? } else { Outside::default() };
+        if events.is_empty() && outside.events.is_empty() && ephemeral.is_empty() && to_device.is_empty() {
+            self.acknowledge_outside(queue, outside).await?;
             let moved = upto.0 > cursor.position;
             if moved {
                 cursor.position = upto.0;
@@ -125,7 +127,7 @@ impl Core {
         }
         cursor.under_way = Some(upto.0);
         self.write_cursor(service, &cursor).await?;
-        let body = transaction_body(service, &events, &ephemeral, &to_device);
+        let body = transaction_body(service, &outside.events, &events, &ephemeral, &to_device);
         let mut pause = MIN_PAUSE;
         while !self.push_transaction(service, url, cursor.next_txn, &body).await {
             tracing::debug!(appservice = %service.registration.id, "an application service did not take a transaction");
@@ -139,6 +141,7 @@ impl Core {
         };
         self.write_cursor(service, &next).await?;
         self.acknowledge_inboxes(queue, read).await?;
+        self.acknowledge_outside(queue, outside).await?;
         Ok(true)
     }
 
@@ -178,10 +181,16 @@ impl Core {
     }
 }
 
-fn transaction_body(service: &Appservice, events: &[EventRef], ephemeral: &[Value], to_device: &[Value]) -> Value {
-    let events: Vec<_> = events.iter().map(|event| client_event(&event.pdu, &Unsigned::default())).collect();
+fn transaction_body(
+    service: &Appservice,
+    outside: &[Value],
+    events: &[EventRef],
+    ephemeral: &[Value],
+    to_device: &[Value],
+) -> Value {
+    let events = events.iter().map(|event| json!(client_event(&event.pdu, &Unsigned::default())));
     let mut body = Map::new();
-    body.insert("events".to_owned(), json!(events));
+    body.insert("events".to_owned(), outside.iter().cloned().chain(events).collect());
     if service.registration.receive_ephemeral {
         body.insert("ephemeral".to_owned(), json!(ephemeral));
         // MSC: 2409 before version 1.13.

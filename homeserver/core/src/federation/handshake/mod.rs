@@ -19,6 +19,7 @@ mod third_party;
 
 pub use accept::{JoinAnswer, KnockAnswer};
 pub use invite_in::{IncomingInvite, SignedInvite};
+pub(crate) use stripped::OutsideStanding;
 pub use template::RoomTemplate;
 pub use third_party::ThirdPartyExchange;
 

@@ -29,6 +29,14 @@ pub(super) struct StrippedRoom {
     pub event: Option<Box<RawValue>>,
 }
 
+/// How a user stands in a room that this server is not in.
+pub(crate) struct OutsideStanding {
+    /// The member event that says so.
+    pub(crate) event: Pdu,
+    /// What an invite told of the room.
+    pub(crate) shown: Vec<Box<RawValue>>,
+}
+
 impl Core {
     /// What is known of the room from the user's invite or knock.
     ///
@@ -56,12 +64,14 @@ impl Core {
             UserRoom { position: StreamPos(0), membership, event_id: None, sender: Some(sender), forgotten: false };
         self.write_standing(&mut batch, room, user, &standing, index)?;
         batch.put(Table::RoomStripped, Key::new().text(user).text(room), to_json(&stripped)?);
+        self.batch_for_services(&mut batch, user, room);
         // INVARIANT: announced before it is submitted, so that no sync steps over it.
         let guard = self.rooms.changes.begin(room, &[user.to_owned()]);
         let committed = self.commit(batch).await?;
         self.rooms.forget_user(user);
         guard.publish(committed.last());
         self.notifier.wake_user(user);
+        self.wake_services_of(user);
         Ok(())
     }
 
@@ -71,12 +81,20 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn outside_leave(&self, user: &UserId, room: &RoomId) -> Result<Option<Pdu>, Error> {
+        let standing = self.outside_standing(user, room)?.map(|standing| standing.event);
+        Ok(standing.filter(|event| matches!(event.membership_state(), Some(Membership::Leave | Membership::Ban))))
+    }
+
+    /// How the user stands in a room that this server is not in.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn outside_standing(&self, user: &UserId, room: &RoomId) -> Result<Option<OutsideStanding>, Error> {
         let Some(stripped) = self.load_stripped(user, room)? else { return Ok(None) };
         let Some(version) = RoomVersion::find(&stripped.room_version) else { return Ok(None) };
         let event = stripped.event.and_then(|raw| UncheckedPdu::parse(&raw, version).ok());
         // It was verified, or made here, before it was kept.
-        let event = event.map(UncheckedPdu::trust_own);
-        Ok(event.filter(|event| matches!(event.membership_state(), Some(Membership::Leave | Membership::Ban))))
+        Ok(event.map(|event| OutsideStanding { event: event.trust_own(), shown: stripped.invite_state }))
     }
 
     /// What an invite or knock told of the room is forgotten, because the user is in it.
