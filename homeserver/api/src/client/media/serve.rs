@@ -44,6 +44,7 @@ pub(crate) async fn file(core: &Core, file: MediaFile, headers: &HeaderMap) -> R
     let disposition = HeaderValue::from_str(&disposition).unwrap_or(HeaderValue::from_static("attachment"));
     let max_age_s = file.expires_ms.map_or(MAX_AGE_S, |end| (end.saturating_sub(core.now_ms()) / 1000).min(MAX_AGE_S));
     let mut response = match range {
+        Some(Wanted::Nothing) => return Ok(beyond_the_end(size_bytes)),
         Some(Wanted::Part(part)) => {
             let length = part.end.saturating_sub(part.start);
             let told = format!("bytes {}-{}/{size_bytes}", part.start, part.end.saturating_sub(1));
@@ -51,11 +52,6 @@ pub(crate) async fn file(core: &Core, file: MediaFile, headers: &HeaderMap) -> R
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
             set(&mut response, CONTENT_RANGE, &told);
-            response
-        }
-        Some(Wanted::Nothing) => {
-            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-            set(&mut response, CONTENT_RANGE, &format!("bytes */{size_bytes}"));
             response
         }
         Some(Wanted::Everything) | None => {
@@ -75,6 +71,18 @@ pub(crate) async fn file(core: &Core, file: MediaFile, headers: &HeaderMap) -> R
     // Whoever sits down at this browser next does not get from its cache what their own token does not open.
     response.headers_mut().append(VARY, HeaderValue::from_static("Authorization"));
     Ok(response)
+}
+
+/// The refusal of a part that the file does not have.
+fn beyond_the_end(size_bytes: u64) -> Response {
+    let refusal = Error::Custom {
+        status: StatusCode::RANGE_NOT_SATISFIABLE.as_u16(),
+        errcode: "M_INVALID_PARAM",
+        message: format!("the file has {size_bytes} bytes, and none of those that were asked for").into(),
+    };
+    let mut response = ApiError(refusal).into_response();
+    set(&mut response, CONTENT_RANGE, &format!("bytes */{size_bytes}"));
+    response
 }
 
 /// The answer with a file for another server.

@@ -122,6 +122,10 @@ async fn a_part_of_a_file_is_given_alone() {
     assert_eq!(body_of(answer).await, b"234");
     let answer = server.send(Method::GET, &path, &[(header::RANGE, "bytes=10-")], Body::empty()).await;
     assert_eq!(answer.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(header_of(&answer, "content-range"), "bytes */10");
+    assert_eq!(header_of(&answer, "content-type"), "application/json");
+    let refusal: Value = serde_json::from_slice(&body_of(answer).await).unwrap();
+    assert_eq!(refusal["errcode"], "M_INVALID_PARAM");
 }
 
 #[tokio::test]
