@@ -99,6 +99,42 @@ fn guard(response: &mut Response) {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 }
 
+/// The form of somebody who comes with a name and a password; `fields` and `button` are HTML.
+pub(super) struct EntryForm<'a> {
+    pub(super) action: &'static str,
+    pub(super) token: &'a str,
+    pub(super) next: &'a str,
+    pub(super) name: &'a str,
+    pub(super) fields: String,
+    pub(super) button: &'static str,
+}
+
+impl EntryForm<'_> {
+    pub(super) fn html(&self) -> String {
+        format!(
+            "<form method=\"post\" action=\"{action}\">{token}\
+             <input type=\"hidden\" name=\"next\" value=\"{next}\">\
+             <label for=\"username\">User name</label>\
+             <input id=\"username\" name=\"username\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" required>\
+             {fields}<button type=\"submit\">{button}</button></form>",
+            action = self.action,
+            token = form_token_field(self.token),
+            next = esc(self.next),
+            name = esc(self.name),
+            fields = self.fields,
+            button = self.button,
+        )
+    }
+}
+
+/// A field for a password, which browsers fill in as `autocomplete` says.
+pub(super) fn password_field(name: &str, label: &str, autocomplete: &str) -> String {
+    format!(
+        "<label for=\"{name}\">{label}</label>\
+         <input id=\"{name}\" name=\"{name}\" type=\"password\" autocomplete=\"{autocomplete}\" required>"
+    )
+}
+
 /// The browser goes there, with GET.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use matron_core::{Core, settings::RegistrationMode};
 use serde::Deserialize;
 
 use super::{
-    html::{Page, PageError, encoded, esc, form_token_field, go_to, safe_next},
+    html::{EntryForm, Page, PageError, encoded, esc, go_to, password_field, safe_next},
     visit::{Posted, Visit, check_served},
 };
 use crate::extract::Query;
@@ -63,10 +63,7 @@ pub(super) async fn log_in(
     check_served(&core)?;
     let next = safe_next(form.next.as_deref());
     match core.check_password(form.username.trim(), &form.password).await {
-        Ok(user) => {
-            let visitor = core.sign_in_browser(&visit.visitor, &user, true).await?;
-            Ok(visit.answer_as(&visitor, go_to(&next)?))
-        }
+        Ok(user) => visit.sign_in(&core, &user, &next).await,
         Err(error) => {
             let page = page(&core, &visit.visitor.form_token(), &next, form.username.trim(), false).refused(&error);
             Ok(visit.answer(page))
@@ -84,20 +81,16 @@ pub(super) async fn log_out(
 }
 
 fn page(core: &Arc<Core>, form_token: &str, next: &str, name: &str, again: bool) -> Page {
-    let mut body = format!(
-        "<p>Sign in to your account on <strong>{server}</strong>.</p>\
-         <form method=\"post\" action=\"/account/login\">{token}\
-         <input type=\"hidden\" name=\"next\" value=\"{next}\">\
-         <label for=\"username\">User name</label>\
-         <input id=\"username\" name=\"username\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" required>\
-         <label for=\"password\">Password</label>\
-         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>\
-         <button type=\"submit\">Sign in</button></form>",
-        server = esc(core.server_name.as_str()),
-        token = form_token_field(form_token),
-        next = esc(next),
-        name = esc(name),
-    );
+    let form = EntryForm {
+        action: "/account/login",
+        token: form_token,
+        next,
+        name,
+        fields: password_field("password", "Password", "current-password"),
+        button: "Sign in",
+    };
+    let server = esc(core.server_name.as_str());
+    let mut body = format!("<p>Sign in to your account on <strong>{server}</strong>.</p>{}", form.html());
     for upstream in &core.settings.oauth.upstreams {
         body.push_str(&format!(
             "<p><a class=\"button\" href=\"/account/upstream/{}?next={}{}\">Continue with {}</a></p>",

@@ -7,7 +7,7 @@ use matron_core::{Core, Error, settings::RegistrationMode};
 use serde::Deserialize;
 
 use super::{
-    html::{Page, PageError, encoded, esc, form_token_field, go_to, safe_next},
+    html::{EntryForm, Page, PageError, encoded, esc, password_field, safe_next},
     visit::{Posted, Visit, check_served},
 };
 use crate::extract::Query;
@@ -54,10 +54,7 @@ pub(super) async fn register(
         Err(Error::invalid("the two passwords are not the same"))
     };
     match made {
-        Ok(user) => {
-            let visitor = core.sign_in_browser(&visit.visitor, &user, true).await?;
-            Ok(visit.answer_as(&visitor, go_to(&next)?))
-        }
+        Ok(user) => visit.sign_in(&core, &user, &next).await,
         Err(error) => Ok(visit.answer(page(&core, &visit.visitor.form_token(), &next, name).refused(&error))),
     }
 }
@@ -75,21 +72,17 @@ fn page(core: &Arc<Core>, form_token: &str, next: &str, name: &str) -> Page {
     } else {
         ""
     };
-    let body = format!(
-        "<p>Your account will be on <strong>{server}</strong>.</p>\
-         <form method=\"post\" action=\"/account/register\">{guard}\
-         <input type=\"hidden\" name=\"next\" value=\"{next}\">\
-         <label for=\"username\">User name</label>\
-         <input id=\"username\" name=\"username\" value=\"{name}\" autocomplete=\"username\" autocapitalize=\"none\" required>\
-         <label for=\"password\">Password</label>\
-         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"new-password\" required>\
-         <label for=\"password_again\">Password again</label>\
-         <input id=\"password_again\" name=\"password_again\" type=\"password\" autocomplete=\"new-password\" required>\
-         {token}<button type=\"submit\">Create account</button></form>{to_login}",
-        server = esc(core.server_name.as_str()),
-        guard = form_token_field(form_token),
-        next = esc(next),
-        name = esc(name),
-    );
+    let passwords = password_field("password", "Password", "new-password")
+        + &password_field("password_again", "Password again", "new-password");
+    let form = EntryForm {
+        action: "/account/register",
+        token: form_token,
+        next,
+        name,
+        fields: passwords + token,
+        button: "Create account",
+    };
+    let server = esc(core.server_name.as_str());
+    let body = format!("<p>Your account will be on <strong>{server}</strong>.</p>{}{to_login}", form.html());
     Page::new("Create an account", body)
 }

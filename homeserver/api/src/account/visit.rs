@@ -11,6 +11,7 @@ use matron_core::{
     Core, Error,
     oauth::{Browser, Visitor},
 };
+use ruma::UserId;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::html::{PageError, encoded, go_to};
@@ -54,6 +55,12 @@ impl Visit {
             }
         }
         response
+    }
+
+    /// The answer to a browser at which this user proved who they are: it is signed in and goes on.
+    pub(super) async fn sign_in(&self, core: &Core, user: &UserId, next: &str) -> Result<Response, PageError> {
+        let visitor = core.sign_in_browser(&self.visitor, user, true).await?;
+        Ok(self.answer_as(&visitor, go_to(next)?))
     }
 
     /// Who is signed in, or the way to sign in and back here.

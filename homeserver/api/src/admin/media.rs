@@ -101,7 +101,7 @@ pub(super) async fn of_user(
 ) -> Answer {
     let mut files = core.media_of_user(&user)?;
     files.sort_by_key(|(_, meta)| std::cmp::Reverse(meta.created_ms));
-    let (from, limit) = (page.from.unwrap_or(0), page.limit.unwrap_or(100).min(1_000));
+    let (from, limit) = super::page(page.from, page.limit);
     let media: Vec<Value> = files
         .iter()
         .skip(from)
@@ -161,7 +161,8 @@ pub(super) async fn delete_of_user(
     Query(page): Query<Page>,
 ) -> Answer {
     let files = core.media_of_user(&user)?.into_iter().map(|(mxc, _)| mxc);
-    let files = files.skip(page.from.unwrap_or(0)).take(page.limit.unwrap_or(100).min(1_000)).collect();
+    let (from, limit) = super::page(page.from, page.limit);
+    let files = files.skip(from).take(limit).collect();
     delete_all(&core, files).await
 }
 

@@ -19,6 +19,14 @@ use serde_json::json;
 use self::auth::Admin;
 use crate::{Answer, AppState};
 
+/// The most rows in one answer.
+const MAX_LIMIT: usize = 1_000;
+
+/// From which row on, and how many.
+fn page(from: Option<usize>, limit: Option<usize>) -> (usize, usize) {
+    (from.unwrap_or(0), limit.unwrap_or(100).min(MAX_LIMIT))
+}
+
 /// The routes of this part.
 pub fn routes() -> Router<AppState> {
     Router::new()

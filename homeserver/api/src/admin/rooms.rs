@@ -11,14 +11,11 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::Admin;
+use super::{auth::Admin, page};
 use crate::{
     Answer,
     extract::{JsonBody, JsonOrEmpty, PathArgs, Query},
 };
-
-/// The most rooms in one answer.
-const MAX_LIMIT: usize = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct List {
@@ -70,7 +67,7 @@ pub(super) async fn list(State(core): State<Arc<Core>>, _admin: Admin, Query(que
     if query.search_term.as_deref() == Some("") {
         return Err(Error::invalid("`search_term` is empty").into());
     }
-    let (from, limit) = (query.from.unwrap_or(0), query.limit.unwrap_or(100).min(MAX_LIMIT));
+    let (from, limit) = page(query.from, query.limit);
     let reading = tokio::task::spawn_blocking(move || {
         core.list_rooms(query.search_term.as_deref(), order, backwards, from, limit)
     });

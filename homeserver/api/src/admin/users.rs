@@ -13,14 +13,11 @@ use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::Admin;
+use super::{MAX_LIMIT, auth::Admin, page};
 use crate::{
     Answer, ApiError, Empty, empty,
     extract::{JsonBody, JsonOrEmpty, PathArgs, Query},
 };
-
-/// The most users in one answer.
-const MAX_LIMIT: usize = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct List {
@@ -77,8 +74,7 @@ pub(super) struct Suspend {
 
 /// `GET /_synapse/admin/v2/users`.
 pub(super) async fn list(State(core): State<Arc<Core>>, _admin: Admin, Query(query): Query<List>) -> Answer {
-    let limit = query.limit.unwrap_or(100).min(MAX_LIMIT);
-    let from = query.from.unwrap_or(0);
+    let (from, limit) = page(query.from, query.limit);
     let mut found = Vec::new();
     let mut after: Option<OwnedUserId> = None;
     loop {

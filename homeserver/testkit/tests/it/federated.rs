@@ -1,9 +1,11 @@
 //! Two trusts: what their people see of each other beside messages.
 
+use std::sync::Arc;
+
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use matron_testkit::{Person, TestNet, part};
+use matron_testkit::{Person, TestNet, TestServer, part};
 
 fn has(list: &Value, wanted: &str) -> Option<()> {
     list.as_array()?.iter().any(|entry| entry == wanted).then_some(())
@@ -25,11 +27,17 @@ async fn keys_of(asker: &Person, person: &Person) -> Value {
     answer["device_keys"][&person.id].clone()
 }
 
-#[tokio::test]
-async fn new_devices_are_heard_of_and_their_keys_found_across_trusts() {
+/// Two servers, and somebody on each.
+async fn two_trusts() -> (Arc<TestNet>, TestServer, TestServer, Person, Person) {
     let network = TestNet::new();
     let (north, south) = (network.server("north.example"), network.server("south.example"));
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    (network, north, south, alice, bob)
+}
+
+#[tokio::test]
+async fn new_devices_are_heard_of_and_their_keys_found_across_trusts() {
+    let (_network, _north, south, alice, bob) = two_trusts().await;
     alice.room_with(&[&bob]).await;
     let since = alice.now().await;
     bob.post("/v3/keys/upload", json!({ "device_keys": device_keys(&bob, "first") })).await;
@@ -48,9 +56,7 @@ async fn new_devices_are_heard_of_and_their_keys_found_across_trusts() {
 
 #[tokio::test]
 async fn a_change_that_was_missed_is_made_up_for() {
-    let network = TestNet::new();
-    let (north, south) = (network.server("north.example"), network.server("south.example"));
-    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let (network, north, south, alice, bob) = two_trusts().await;
     alice.room_with(&[&bob]).await;
     let since = alice.now().await;
     bob.post("/v3/keys/upload", json!({ "device_keys": device_keys(&bob, "first") })).await;
@@ -68,9 +74,7 @@ async fn a_change_that_was_missed_is_made_up_for() {
 
 #[tokio::test]
 async fn one_time_keys_are_claimed_and_messages_reach_devices_across_trusts() {
-    let network = TestNet::new();
-    let (north, south) = (network.server("north.example"), network.server("south.example"));
-    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let (network, _north, south, alice, bob) = two_trusts().await;
     bob.post("/v3/keys/upload", json!({ "one_time_keys": { "signed_curve25519:1": { "key": "one" } } })).await;
     let claim = json!({ "one_time_keys": { &bob.id: { &bob.device: "signed_curve25519" } } });
     let claimed = alice.post("/v3/keys/claim", claim.clone()).await;
@@ -88,9 +92,7 @@ async fn one_time_keys_are_claimed_and_messages_reach_devices_across_trusts() {
 
 #[tokio::test]
 async fn typing_and_presence_are_seen_across_trusts() {
-    let network = TestNet::new();
-    let (north, south) = (network.server("north.example"), network.server("south.example"));
-    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let (_network, _north, _south, alice, bob) = two_trusts().await;
     let room = alice.room_with(&[&bob]).await;
     let since = alice.now().await;
     let typing = format!("/v3/rooms/{}/typing/{}", part(&room), part(&bob.id));
@@ -120,9 +122,7 @@ async fn typing_and_presence_are_seen_across_trusts() {
 
 #[tokio::test]
 async fn a_file_is_fetched_from_the_trust_that_has_it() {
-    let network = TestNet::new();
-    let (north, south) = (network.server("north.example"), network.server("south.example"));
-    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let (network, _north, south, alice, bob) = two_trusts().await;
     let content: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
     let answer = bob.raw("POST", "/_matrix/media/v3/upload?filename=a.bin", content.clone()).await;
     let answer: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
@@ -143,9 +143,7 @@ async fn a_file_is_fetched_from_the_trust_that_has_it() {
 
 #[tokio::test]
 async fn an_identity_and_its_signatures_are_seen_across_trusts() {
-    let network = TestNet::new();
-    let (north, south) = (network.server("north.example"), network.server("south.example"));
-    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let (_network, _north, _south, alice, bob) = two_trusts().await;
     alice.room_with(&[&bob]).await;
     keys_of(&alice, &bob).await;
     let since = alice.now().await;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use matron_room::{Membership, Unsigned, sync_event};
 use matron_storage::{Order, StreamPos};
 use ruma::OwnedUserId;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::{
     answer::{SlidingAnswer, SlidingRoom},
@@ -16,13 +16,37 @@ use super::{
 use crate::{
     Core, Error,
     accounts::EventFilter,
-    rooms::{EventRef, Room, StateKey, StateMap, UserRoom, state_map::difference, visibility::Reader},
+    rooms::{Room, StateKey, StateMap, UserRoom, state_map::difference, visibility::Reader},
     sync::timeline::{Window, timeline_of},
 };
 
 const MEMBER: &str = "m.room.member";
 /// How many lazily told members of a room are remembered; beyond, some are told twice.
 const MAX_MEMBERS: usize = 5_000;
+
+/// What is to be told of a room, and how much of it was told before.
+struct Case<'a> {
+    wanted: &'a Wanted,
+    standing: &'a UserRoom,
+    known: Option<&'a SentRoom>,
+    /// Up to where it was told; `None`: nothing of it was.
+    from: Option<StreamPos>,
+}
+
+impl Case<'_> {
+    /// Whether the client has heard how the user stands in the room.
+    fn is_told(&self) -> bool {
+        self.from.is_some_and(|from| self.standing.position <= from)
+    }
+
+    fn is_dm(&self) -> Option<bool> {
+        self.wanted.listed.as_ref().map(|listed| listed.is_dm)
+    }
+
+    fn bump(&self) -> Option<u64> {
+        self.wanted.listed.as_ref().map(|listed| listed.bump)
+    }
+}
 
 /// A joined room between two positions.
 struct Stretch<'a> {
@@ -66,10 +90,12 @@ impl Core {
         };
         let known = build.known.rooms.get(&wanted.id).map(|sent| &**sent);
         let mut sent = known.cloned().unwrap_or_default();
+        let from = known.zip(build.since).and_then(|(known, since)| known.room.up_to(since));
+        let case = Case { wanted, standing, known, from };
         let told = match membership {
-            Membership::Join => self.tell_joined(build, wanted, standing, known, &mut sent)?,
-            Membership::Invite | Membership::Knock => self.tell_stripped(build, wanted, standing, known)?,
-            Membership::Leave | Membership::Ban => self.tell_left(build, wanted, standing, known)?,
+            Membership::Join => self.tell_joined(build, &case, &mut sent)?,
+            Membership::Invite | Membership::Knock => self.tell_stripped(build, &case)?,
+            Membership::Leave | Membership::Ban => self.tell_left(build, &case)?,
         };
         if let Some(room) = told {
             answer.rooms.insert(wanted.id.clone(), room);
@@ -80,30 +106,33 @@ impl Core {
         }
         sent.room = Told::Live;
         sent.config = Arc::clone(&wanted.config);
-        sent.is_dm = wanted.listed.as_ref().is_some_and(|listed| listed.is_dm);
+        sent.is_dm = case.is_dm().unwrap_or_default();
         next.rooms.insert(wanted.id.clone(), Arc::new(sent));
         Ok(())
+    }
+
+    /// Up to where the room was told, and its state there, if the user was in it: what is told now goes on from there.
+    fn joined_before(&self, build: &Build<'_>, case: &Case<'_>) -> Result<Option<(StreamPos, StateMap)>, Error> {
+        let Some(from) = case.from else { return Ok(None) };
+        let then = self.state_as_of(&case.wanted.id, from)?;
+        let was_joined = match case.standing.membership {
+            Membership::Join if case.is_told() => true,
+            _ => self.membership_in(&then, build.user())? == Membership::Join,
+        };
+        Ok(was_joined.then_some((from, then)))
     }
 
     fn tell_joined(
         self: &Arc<Self>,
         build: &Build<'_>,
-        wanted: &Wanted,
-        standing: &UserRoom,
-        known: Option<&SentRoom>,
+        case: &Case<'_>,
         sent: &mut SentRoom,
     ) -> Result<Option<SlidingRoom>, Error> {
+        let Case { wanted, known, .. } = *case;
         let Some(room) = self.find_room(&wanted.id)? else { return Ok(None) };
-        let from = known.zip(build.since).and_then(|(known, since)| known.room.up_to(since));
-        let then = from.map(|from| self.state_as_of(room.id(), from)).transpose()?;
-        let unmoved = from.is_some_and(|from| standing.position <= from);
-        let was_joined = match &then {
-            Some(then) => unmoved || self.membership_in(then, build.user())? == Membership::Join,
-            None => false,
-        };
+        let unmoved = case.is_told();
         // A room that is new to the client is told from its beginning.
-        let after = from.filter(|_| was_joined);
-        let then = then.filter(|_| was_joined);
+        let (after, then) = self.joined_before(build, case)?.unzip();
         let expanded =
             after.is_some() && known.is_some_and(|known| known.config.timeline_limit < wanted.config.timeline_limit);
         let limit = usize::try_from(wanted.config.timeline_limit).unwrap_or(usize::MAX);
@@ -124,7 +153,7 @@ impl Core {
         self.add_timeline(build, &stretch, &mut told)?;
         self.add_state(build, &room, &stretch, sent, &mut told)?;
         let counts = self.unread_counts(build.user(), room.id(), false)?.0;
-        let is_dm = wanted.listed.as_ref().is_some_and(|listed| listed.is_dm);
+        let is_dm = case.is_dm().unwrap_or_default();
         let moved = told.initial || sent.counts != counts || sent.is_dm != is_dm;
         sent.counts = counts;
         if told.initial || known.is_some_and(|known| known.is_dm != is_dm) {
@@ -136,7 +165,7 @@ impl Core {
         }
         told.notification_count = Some(counts.notification_count);
         told.highlight_count = Some(counts.highlight_count);
-        told.bump_stamp = wanted.listed.as_ref().map(|listed| listed.bump);
+        told.bump_stamp = case.bump();
         Ok(Some(told))
     }
 
@@ -166,11 +195,7 @@ impl Core {
         let changed: Option<BTreeSet<StateKey>> =
             stretch.then.as_ref().map(|then| difference(then, end).into_iter().map(|(key, _)| key).collect());
         let wanted = wanted_state(stretch, changed.as_ref(), sent);
-        for key in &wanted {
-            if let Some(event) = end.get(key).map(|id| self.load_event(id)).transpose()?.flatten() {
-                told.required_state.push(self.told_state(build, &event)?);
-            }
-        }
+        self.add_pieces(build, end, &wanted, told)?;
         let is_new = |kind: &str| changed.as_ref().is_none_or(|changed| changed.contains(&StateKey::new(kind, "")));
         if is_new("m.room.name") {
             told.name = self.state_text(end, "m.room.name", "name")?.filter(|name| !name.is_empty());
@@ -191,8 +216,21 @@ impl Core {
         Ok(())
     }
 
-    fn told_state(&self, build: &Build<'_>, event: &EventRef) -> Result<Box<RawValue>, Error> {
-        self.client_event_for(event, build.user(), build.requester.device_id.as_deref(), false)
+    /// The pieces of the state with these keys are told.
+    fn add_pieces<'a>(
+        &self,
+        build: &Build<'_>,
+        state: &StateMap,
+        keys: impl IntoIterator<Item = &'a StateKey>,
+        told: &mut SlidingRoom,
+    ) -> Result<(), Error> {
+        let device = build.requester.device_id.as_deref();
+        for key in keys {
+            if let Some(event) = state.get(key).map(|id| self.load_event(id)).transpose()?.flatten() {
+                told.required_state.push(self.client_event_for(&event, build.user(), device, false)?);
+            }
+        }
+        Ok(())
     }
 
     /// A text in the content of a piece of state with an empty key.
@@ -203,16 +241,10 @@ impl Core {
     }
 
     /// An invite or a knock, once.
-    fn tell_stripped(
-        self: &Arc<Self>,
-        build: &Build<'_>,
-        wanted: &Wanted,
-        standing: &UserRoom,
-        known: Option<&SentRoom>,
-    ) -> Result<Option<SlidingRoom>, Error> {
-        let from = known.zip(build.since).and_then(|(known, since)| known.room.up_to(since));
+    fn tell_stripped(self: &Arc<Self>, build: &Build<'_>, case: &Case<'_>) -> Result<Option<SlidingRoom>, Error> {
+        let Case { wanted, standing, .. } = *case;
         let ignored = standing.sender.as_ref().is_some_and(|sender| build.ignored.contains(sender));
-        if from.is_some_and(|from| standing.position <= from) || ignored {
+        if case.is_told() || ignored {
             return Ok(None);
         }
         let knock = standing.membership == Membership::Knock;
@@ -227,7 +259,7 @@ impl Core {
             initial: true,
             name: text("m.room.name", "name"),
             avatar: text("m.room.avatar", "url").map(Some),
-            is_dm: wanted.listed.as_ref().map(|listed| listed.is_dm),
+            is_dm: case.is_dm(),
             bump_stamp: Some(standing.position.0),
             invite_state: Some(events),
             ..SlidingRoom::default()
@@ -235,20 +267,13 @@ impl Core {
     }
 
     /// A room that the user left or was put out of, up to then.
-    fn tell_left(
-        self: &Arc<Self>,
-        build: &Build<'_>,
-        wanted: &Wanted,
-        standing: &UserRoom,
-        known: Option<&SentRoom>,
-    ) -> Result<Option<SlidingRoom>, Error> {
-        let from = known.zip(build.since).and_then(|(known, since)| known.room.up_to(since));
-        if from.is_some_and(|from| standing.position <= from) {
+    fn tell_left(self: &Arc<Self>, build: &Build<'_>, case: &Case<'_>) -> Result<Option<SlidingRoom>, Error> {
+        if case.is_told() {
             return Ok(None);
         }
+        let Case { wanted, standing, .. } = *case;
         let user = build.user();
-        let mut told = SlidingRoom { is_dm: wanted.listed.as_ref().map(|it| it.is_dm), ..SlidingRoom::default() };
-        told.bump_stamp = wanted.listed.as_ref().map(|listed| listed.bump);
+        let mut told = SlidingRoom { is_dm: case.is_dm(), bump_stamp: case.bump(), ..SlidingRoom::default() };
         let at = timeline_of(standing.position);
         let row = self.timeline_rows(&wanted.id, at.saturating_sub(1), at.saturating_add(1), Order::Ascending, 1)?;
         if row.is_empty() {
@@ -258,12 +283,7 @@ impl Core {
             told.required_state.push(sync_event(&leave, &Unsigned::default()));
             return Ok(Some(told));
         }
-        let then = from.map(|from| self.state_as_of(&wanted.id, from)).transpose()?;
-        let was_joined = match &then {
-            Some(then) => self.membership_in(then, user)? == Membership::Join,
-            None => false,
-        };
-        let after = from.filter(|_| was_joined);
+        let (after, then) = self.joined_before(build, case)?.unzip();
         told.initial = after.is_none();
         let limit = usize::try_from(wanted.config.timeline_limit.max(1)).unwrap_or(usize::MAX);
         let window = self.window(&wanted.id, after, standing.position, limit, |event| {
@@ -271,7 +291,7 @@ impl Core {
                 && (Some(event.id()) == standing.event_id.as_deref() || self.can_see_event(user, event)?))
         })?;
         let own = StateKey::new(MEMBER, user.as_str());
-        let keys: Vec<StateKey> = match then.filter(|_| was_joined) {
+        let keys: Vec<StateKey> = match then {
             Some(then) => difference(&then, &window.state_at_end)
                 .into_iter()
                 .map(|(key, _)| key)
@@ -285,11 +305,7 @@ impl Core {
             }
             None => vec![own],
         };
-        for key in &keys {
-            if let Some(event) = window.state_at_end.get(key).map(|id| self.load_event(id)).transpose()?.flatten() {
-                told.required_state.push(self.told_state(build, &event)?);
-            }
-        }
+        self.add_pieces(build, &window.state_at_end, &keys, &mut told)?;
         let stretch = Stretch { after, then: None, window, config: &wanted.config };
         self.add_timeline(build, &stretch, &mut told)?;
         Ok(Some(told))
