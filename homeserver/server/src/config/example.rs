@@ -154,7 +154,7 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ("turn.guests", "Guests get credentials too.", None),
     (
         "rate_limit",
-        "Limits per user, or per address before log-in. `rate_limit = false` instead of this section: no limits.",
+        "Limits per user, or per address before log-in and for what servers did not sign. `rate_limit = false` instead of this section: no limits.",
         None,
     ),
     ("rate_limit.per_second", "Requests per second, sustained.", None),
