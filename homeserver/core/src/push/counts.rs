@@ -134,6 +134,14 @@ impl CountCache {
         }
     }
 
+    /// All counts of a room: what it holds changed.
+    pub(super) fn forget_room(&mut self, room: &RoomId) {
+        self.generation = self.generation.wrapping_add(1);
+        if let Some(users) = self.known.pop(room) {
+            self.size = self.size.saturating_sub(users.len());
+        }
+    }
+
     /// All counts of a user: their rules changed.
     pub(super) fn forget_user(&mut self, user: &UserId) {
         self.generation = self.generation.wrapping_add(1);
@@ -245,7 +253,8 @@ impl Core {
         let ignored = self.ignored_users(user)?;
         let now_ms = self.now_ms();
         for event in self.unread_events(room, read.floor())? {
-            if event.record.timeline > ceiling || !event.is_shown(now_ms) {
+            // What expired or was redacted notifies nobody.
+            if event.record.timeline > ceiling || !event.is_shown(now_ms) || event.is_emptied() {
                 continue;
             }
             if *event.pdu.sender() == *user || ignored.contains(event.pdu.sender()) {

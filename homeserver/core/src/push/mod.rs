@@ -82,6 +82,11 @@ impl State {
         self.counts.lock().forget_user(user);
     }
 
+    /// Everybody's counts in the room are counted anew the next time.
+    pub(crate) fn forget_room_counts(&self, room: &RoomId) {
+        self.counts.lock().forget_room(room);
+    }
+
     /// The user's counts in the room are counted anew the next time.
     pub(crate) fn forget_counts(&self, user: &UserId, room: &OwnedRoomId) {
         self.counts.lock().forget(user, room);

@@ -70,7 +70,7 @@ impl Core {
             let context = self.push_context(&mut open.lock())?;
             let read = self.read_positions(user, &room)?;
             for event in self.newest_events(&room, before)? {
-                if !self.reader_can_see(&mut reader, &event)? {
+                if event.is_emptied() || !self.reader_can_see(&mut reader, &event)? {
                     continue;
                 }
                 let Some(actions) = self.actions_for(user, &rules, &context, &event)? else { continue };

@@ -6,6 +6,7 @@
 //! bucket's key destroyed ([`keys`]), so that backups and stale pages die too.
 //!
 //! - [`life`]: how long content lives. [`expire`]: what has reached its end. [`due`]: what waits for its redaction.
+//! - [`shorten`]: what is there already when a lifetime is set or becomes shorter.
 //! - [`files`]: files that die with the event that shows them. [`worker`]: the rounds, on time.
 
 mod due;
@@ -15,6 +16,7 @@ mod keys;
 mod life;
 mod purge;
 mod redact;
+mod shorten;
 #[cfg(test)]
 mod tests;
 mod worker;

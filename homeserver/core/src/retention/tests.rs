@@ -174,3 +174,58 @@ async fn nothing_is_left_in_the_index_after_the_last_round() {
     }
     assert_eq!(core.retention_round().await.unwrap().next_ms, None);
 }
+
+#[tokio::test]
+async fn a_lifetime_that_is_set_or_shortened_holds_for_what_is_there() {
+    let mut ward = Ward::new(&["@bot:us.example"]).await;
+    let core = std::sync::Arc::clone(&ward.world.core);
+    let sent_ms = core.now_ms();
+    let limited = (ward.room.clone(), ward.say(text()).await);
+    // More than one page, in a room that had no lifetime at all.
+    ward.room = ward.world.room(&[&ward.bot, &ward.nurse]).await;
+    let mut all = vec![limited];
+    for _ in 0..450 {
+        all.push((ward.room.clone(), ward.say(text()).await));
+    }
+    assert_eq!(core.retention_round().await.unwrap().expired, 0);
+    assert!(core.load_event(&all[1].1).unwrap().unwrap().record.bucket >= super::WITHOUT_END);
+    for room in [&all[0].0, &ward.room] {
+        let content = json!({"max_lifetime": 3_000});
+        let retention = NewEvent::state(room.clone(), ward.bot.clone(), "m.room.retention", "", content);
+        core.send_event(retention).await.unwrap();
+    }
+    core.retention_round().await.unwrap();
+    for (_, id) in &all {
+        let event = core.load_event(id).unwrap().unwrap();
+        assert_eq!(event.record.expires_ms, sent_ms + 3_000);
+        assert!(event.record.bucket < sent_ms + 4_100 && event.pdu.content_str().contains("\"x\""));
+    }
+    ward.world.advance_ms(3_000 + GRACE_MS);
+    core.retention_round().await.unwrap();
+    for (_, id) in &all {
+        assert!(!ward.has_content(id), "the content is still there");
+    }
+    assert!(core.scan_all(Table::EventExpiry, &Key::new()).unwrap().is_empty());
+    // A longer life brings nothing back, and gives nothing a later end.
+    let content = json!({"max_lifetime": 60_000});
+    let retention = NewEvent::state(ward.room.clone(), ward.bot.clone(), "m.room.retention", "", content);
+    core.send_event(retention).await.unwrap();
+    assert_eq!(core.retention_round().await.unwrap().next_ms, None);
+}
+
+#[tokio::test]
+async fn what_has_died_is_not_unread() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    let said = ward.say(text()).await;
+    let edit = json!({"msgtype": "m.text", "body": "* y", "m.new_content": text(),
+        "m.relates_to": {"rel_type": "m.replace", "event_id": said}});
+    ward.say(edit).await;
+    assert_eq!(core.count_unread(&ward.bot, &ward.room).unwrap().total().notification_count, 1);
+    ward.world.advance_ms(LIFETIME_MS + GRACE_MS);
+    core.retention_round().await.unwrap();
+    core.retention_round().await.unwrap();
+    assert!(ward.is_redacted(&said) || !ward.has_content(&said));
+    assert_eq!(core.count_unread(&ward.bot, &ward.room).unwrap().total().notification_count, 0);
+    assert!(core.notifications(&ward.bot, None, 10, false).unwrap().notifications.is_empty());
+}

@@ -27,6 +27,9 @@ pub struct Round {
 impl Core {
     /// Lets content die on time until `stop` turns true.
     pub async fn run_retention(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
+        if let Err(error) = self.follow_floor().await {
+            tracing::error!(%error, "rooms could not be marked for the deployment's shorter lifetime");
+        }
         loop {
             let round = match self.retention_round().await {
                 Ok(round) => round,
@@ -53,6 +56,7 @@ impl Core {
     /// [`Error::Store`]; what was done stays done, and the next round goes on.
     pub async fn retention_round(self: &Arc<Self>) -> Result<Round, Error> {
         let now_ms = self.now_ms();
+        let unjudged = self.shorten_lives().await?;
         let taken = self.take_expired(now_ms).await?;
         let mut purged = self.purge_all(taken.doomed, now_ms).await?;
         let waiting = self.look_at_waiting(now_ms)?;
@@ -67,7 +71,7 @@ impl Core {
         let rest = self.purge_all(doomed, now_ms).await?;
         purged.events = purged.events.saturating_add(rest.events);
         purged.media = purged.media.saturating_add(rest.media);
-        let more = taken.more || waiting.more;
+        let more = unjudged || taken.more || waiting.more;
         let idle = if more { 0 } else { self.destroy_idle_keys(now_ms).await? };
         if purged.events > 0 || idle > 0 {
             self.maintain_store().await?;

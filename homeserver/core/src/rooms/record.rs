@@ -179,6 +179,12 @@ impl StoredEvent {
         self.record.status == Status::Accepted && self.record.timeline != 0 && !self.is_expired(now_ms)
     }
 
+    /// Whether its content was taken: by a redaction, or by its end.
+    #[must_use]
+    pub fn is_emptied(&self) -> bool {
+        self.content_gone || self.record.redacted_by.is_some()
+    }
+
     /// Whether its content's life is over.
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {

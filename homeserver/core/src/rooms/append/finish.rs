@@ -89,6 +89,7 @@ impl Core {
             context,
             after_gap,
             policy_moved,
+            lifetime_moved,
         } = staged;
         let position = committed.position(position_index);
         let mut event = StoredEvent::clone(&event);
@@ -125,7 +126,11 @@ impl Core {
             self.appservices_interested(&event, &joined);
         }
         if !stale.is_empty() {
-            // What was redacted may be waiting for its purge.
+            // What was redacted notifies nobody any more.
+            self.push.forget_room_counts(room.id());
+        }
+        if !stale.is_empty() || lifetime_moved {
+            // What was redacted may be waiting for its purge, and what is there for its new end.
             self.wake_retention();
         }
         self.bind_files(&event).await;

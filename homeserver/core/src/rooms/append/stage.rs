@@ -45,6 +45,8 @@ pub(crate) struct Staged {
     pub(super) after_gap: bool,
     /// Whether the room's policy changed.
     pub(super) policy_moved: bool,
+    /// Whether that changed which says how long content lives.
+    pub(super) lifetime_moved: bool,
 }
 
 impl Staged {
@@ -79,6 +81,8 @@ struct Movement {
     beyond_membership: bool,
     /// Whether the room's policy changed.
     policy: bool,
+    /// Whether that changed which says how long content lives.
+    lifetime: bool,
     /// Users whose membership changed.
     affected: Vec<OwnedUserId>,
     /// The servers that had someone joined before, if memberships changed.
@@ -168,6 +172,7 @@ impl Core {
             context: self.push_context(inner)?,
             after_gap: place == Place::AfterGap,
             policy_moved: movement.policy,
+            lifetime_moved: movement.lifetime,
         };
         Ok((batch, staged))
     }
@@ -187,6 +192,7 @@ impl Core {
             group_after: GroupId(inner.head.group.0),
             beyond_membership: false,
             policy: false,
+            lifetime: false,
             affected: Vec::new(),
             servers_before: BTreeSet::new(),
             servers_moved: BTreeSet::new(),
@@ -200,6 +206,10 @@ impl Core {
                 if &*key.kind == ROOM_POLICY_TYPE && key.key.is_empty() {
                     movement.policy = true;
                     self.write_moved_policy(batch, pdu);
+                }
+                if matches!(&*key.kind, ROOM_POLICY_TYPE | "m.room.retention") && key.key.is_empty() {
+                    movement.lifetime = true;
+                    self.write_moved_lifetime(batch, pdu);
                 }
                 continue;
             }
