@@ -12,7 +12,11 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use super::{Caller, body::TimedBody, forwarded};
+use super::{
+    Caller,
+    body::{Left, TimedBody},
+    forwarded,
+};
 use crate::serve::stopped;
 
 /// The largest head of a request, bytes; filters of `/sync` may stand in its query.
@@ -65,10 +69,26 @@ async fn answer(
     peer: SocketAddr,
     router: Router,
     limits: Limits,
+    stop: watch::Receiver<bool>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let left = Left::default();
+    let client_waits = request.headers().contains_key(http::header::EXPECT);
+    let request = request.map(|body| Body::new(TimedBody::new(body, limits.body, left.clone())));
+    let mut response = routed(request, peer, router, limits, stop).await?;
+    if !left.is_done_with(client_waits).await {
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+async fn routed(
+    mut request: Request<Body>,
+    peer: SocketAddr,
+    router: Router,
+    limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let long_poll = is_long_poll(request.uri().path());
-    let mut request = request.map(|body| Body::new(TimedBody::new(body, limits.body)));
     let address = forwarded::client_address(&request, peer.ip(), limits.trust_forwarded_for);
     request.extensions_mut().insert(Caller { peer: peer.ip() });
     request.extensions_mut().insert(matron_api::ClientAddress(address));

@@ -70,6 +70,35 @@ fn a_signature_that_is_none_costs_no_body() {
 }
 
 #[test]
+fn an_answer_that_needs_no_body_leaves_the_connection_usable_or_says_that_it_ends() {
+    let home = Home::new();
+    let server = home.start();
+    let mut stream = connect(&server);
+    for _ in 0..20 {
+        // The head and the body in packets of their own; the answer does not need the body.
+        stream
+            .write_all(b"POST /_matrix/client/v3/createRoom HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer no\r\n")
+            .unwrap();
+        stream.write_all(b"Content-Length: 13\r\n\r\n").unwrap();
+        stream.write_all(b"{\"name\":\"ab\"}").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).unwrap();
+            assert_ne!(length, 0, "the connection ended: {}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&part[..length]);
+        }
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.starts_with("http/1.1 401 ") && !answer.contains("connection: close"), "{answer}");
+    }
+    // More than anyone reads in vain: the answer says that the connection ends.
+    let mut stream = connect(&server);
+    stream.write_all(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    let answer = rest(stream).to_lowercase();
+    assert!(answer.starts_with("http/1.1 404 ") && answer.contains("connection: close"), "{answer}");
+}
+
+#[test]
 fn a_chunked_body_is_read_to_its_limit_and_no_further() {
     let home = Home::new();
     home.configure(json!({"max_upload_bytes": 100_000}));
