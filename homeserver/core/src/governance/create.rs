@@ -6,15 +6,78 @@ use matron_policy::{
     Action, Context, EffectivePolicy, Fact, Facts, MEGOLM, Obligation, ROOM_POLICY_TYPE, Request, Resource,
 };
 use ruma::UserId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::permit::{Permit, Refusal};
+use super::{
+    facts::InForce,
+    permit::{Permit, Refusal},
+};
 use crate::{
     Core, Error,
     rooms::{Room, send::NewEvent},
 };
 
 impl Core {
+    /// Adds what policy obliges a new room to begin with and the client did not say: ordinary clients know nothing of
+    /// lifetimes. What the client did say stays, and is judged by [`Core::permit_create`].
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn add_obliged_state(
+        &self,
+        creator: &UserId,
+        create: &Value,
+        state: &mut Vec<NewEvent>,
+    ) -> Result<(), Error> {
+        let Some((asked, facts, in_force)) = self.question_of_creation(creator, None, create, state)? else {
+            return Ok(());
+        };
+        let verdict = matron_policy::decide_with(&asked, &facts, &in_force.policy);
+        for duty in verdict.obligations() {
+            match duty {
+                Obligation::Encrypt => add_absent(state, creator, "m.room.encryption", json!({"algorithm": MEGOLM})),
+                Obligation::SetLifetime { max_ms } => {
+                    add_absent(state, creator, "m.room.retention", json!({"max_lifetime": max_ms}));
+                }
+                Obligation::RotateKeys { every_ms } => {
+                    let encryption = state.iter_mut().find(|new| is_of(new, "m.room.encryption"));
+                    if let Some(Value::Object(content)) = encryption.map(|new| &mut new.content) {
+                        content.entry("rotation_period_ms").or_insert_with(|| json!(every_ms));
+                    }
+                }
+                Obligation::StayLocal | Obligation::Expire { .. } | Obligation::EraseRedacted { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is asked of policy about a new room; nothing, where there is no policy.
+    fn question_of_creation(
+        &self,
+        creator: &UserId,
+        room: Option<&Room>,
+        create: &Value,
+        state: &[NewEvent],
+    ) -> Result<Option<(Request, Facts, InForce)>, Error> {
+        let rules = self.rules();
+        if rules.ordinary && !state.iter().any(|new| is_of(new, ROOM_POLICY_TYPE)) {
+            return Ok(None);
+        }
+        let now_ms = self.now_ms();
+        let content_of = |kind: &str| state.iter().rfind(|new| is_of(new, kind)).map(|new| new.content.clone());
+        let in_force = self.in_force_of(&rules, |kind| Fact::from_option(content_of(kind)));
+        let federates = create.get("m.federate").and_then(Value::as_bool).unwrap_or(true);
+        let request = Request {
+            principal: self.principal(&rules, creator),
+            action: Action::CreateRoom { federates },
+            resource: room.map_or(Resource::Server, |room| Resource::Room(room.id().as_str().to_owned())),
+            context: Context { room_being_created: true },
+        };
+        let person = self.stored_facts(&rules, creator, now_ms)?;
+        let facts = self.facts(&rules, &in_force, person, &request.action, now_ms);
+        Ok(Some((request, facts, in_force)))
+    }
+
     /// Policy permits this user to create a room that begins with this create event and this state, piece by piece.
     ///
     /// # Errors
@@ -27,27 +90,16 @@ impl Core {
         state: &[NewEvent],
     ) -> Result<Permit<'a>, Refusal> {
         let rules = self.rules();
+        let Some((request, facts, in_force)) = self.question_of_creation(creator, Some(room), create, state)? else {
+            return Ok(Permit::silent(self));
+        };
         let by_kind: BTreeMap<&str, &Value> = state
             .iter()
             .filter(|new| new.state_key.as_deref() == Some(""))
             .map(|new| (new.kind.as_str(), &new.content))
             .collect();
-        if rules.ordinary && !by_kind.contains_key(ROOM_POLICY_TYPE) {
-            return Ok(Permit::silent(self));
-        }
-        let now_ms = self.now_ms();
-        let in_force =
-            self.in_force_of(&rules, |kind| Fact::from_option(by_kind.get(kind).map(|value| (*value).clone())));
         let federates = create.get("m.federate").and_then(Value::as_bool).unwrap_or(true);
-        let context = Context { room_being_created: true };
-        let request = Request {
-            principal: self.principal(&rules, creator),
-            action: Action::CreateRoom { federates },
-            resource: Resource::Room(room.id().as_str().to_owned()),
-            context,
-        };
-        let person = self.stored_facts(&rules, creator, now_ms)?;
-        let facts = self.facts(&rules, &in_force, person, &request.action, now_ms);
+        let context = request.context;
         let mut permit = self.judge(&request, &facts, &in_force.policy)?;
         for new in state {
             let asked = self.request_of(&rules, room, new, context)?;
@@ -61,6 +113,17 @@ impl Core {
             return Err(Error::forbidden(sentence).into());
         }
         Ok(permit)
+    }
+}
+
+fn is_of(new: &NewEvent, kind: &str) -> bool {
+    new.kind == kind && new.state_key.as_deref() == Some("")
+}
+
+fn add_absent(state: &mut Vec<NewEvent>, creator: &UserId, kind: &str, content: Value) {
+    let Some(room_id) = state.first().map(|first| first.room_id.clone()) else { return };
+    if !state.iter().any(|new| is_of(new, kind)) {
+        state.push(NewEvent::state(room_id, creator.to_owned(), kind, "", content));
     }
 }
 

@@ -222,25 +222,37 @@ async fn an_event_waits_while_the_register_has_expired() {
 }
 
 #[tokio::test]
-async fn a_floor_that_demands_encryption_refuses_a_room_without_it() {
-    let house = Governed::new(Some(json!({"encryption_required": true}))).await;
-    let request = || CreateRoom {
-        initial_state: vec![InitialState {
-            kind: "m.room.guest_access".to_owned(),
-            state_key: String::new(),
-            content: json!({"guest_access": "forbidden"}),
-        }],
-        ..CreateRoom::default()
+async fn a_room_begins_with_what_the_floor_demands_though_the_client_knows_nothing_of_it() {
+    let layer = json!({"encryption_required": true, "lifetime_required": true, "max_lifetime_ms": DAY_MS});
+    let house = Governed::new(Some(layer)).await;
+    let content_of = |room: &RoomId, kind: &str| -> Option<Value> {
+        house.core().open_room(room).unwrap().lock().state_content(house.core(), kind, "").unwrap()
     };
-    let refusal = house.core().create_room(&house.bot, request()).await.unwrap_err();
-    assert!(refusal.to_string().contains("m.room.encryption"), "{refusal}");
-    let mut encrypted = request();
-    encrypted.initial_state.push(InitialState {
-        kind: "m.room.encryption".to_owned(),
-        state_key: String::new(),
-        content: json!({"algorithm": MEGOLM}),
-    });
-    house.core().create_room(&house.bot, encrypted).await.unwrap();
+    for preset in ["private_chat", "trusted_private_chat"] {
+        let request = CreateRoom { preset: Some(preset.to_owned()), ..CreateRoom::default() };
+        let room = house.core().create_room(&house.bot, request).await.unwrap();
+        let encryption = content_of(&room, "m.room.encryption").unwrap();
+        assert_eq!(encryption["algorithm"], MEGOLM);
+        assert!(encryption["rotation_period_ms"].as_u64().is_none_or(|every_ms| every_ms <= DAY_MS), "{encryption}");
+        assert_eq!(content_of(&room, "m.room.retention").unwrap(), json!({"max_lifetime": DAY_MS}));
+        // No guest comes in, whatever the preset says elsewhere.
+        assert_eq!(content_of(&room, "m.room.guest_access"), None);
+    }
+    // What the client says itself stays, and is refused if it is not enough.
+    let asked = |kind: &str, content: Value| {
+        let given = InitialState { kind: kind.to_owned(), state_key: String::new(), content };
+        CreateRoom { initial_state: vec![given], ..CreateRoom::default() }
+    };
+    let shorter = asked("m.room.retention", json!({"max_lifetime": 1_000}));
+    let room = house.core().create_room(&house.bot, shorter).await.unwrap();
+    assert_eq!(content_of(&room, "m.room.retention").unwrap(), json!({"max_lifetime": 1_000}));
+    for (kind, content) in [
+        ("m.room.retention", json!({"max_lifetime": 2 * DAY_MS})),
+        ("m.room.encryption", json!({"algorithm": "m.none"})),
+        ("m.room.guest_access", json!({"guest_access": "can_join"})),
+    ] {
+        assert!(house.core().create_room(&house.bot, asked(kind, content)).await.is_err(), "{kind}");
+    }
 }
 
 #[tokio::test]

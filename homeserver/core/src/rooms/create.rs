@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use matron_policy::ROOM_POLICY_TYPE;
 use matron_room::{CreateNonce, DraftPdu, Membership, RoomVersion};
 use matron_storage::CommitError;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
@@ -103,7 +104,8 @@ impl Core {
             self.check_may_publish(creator)?;
         }
         let create = create_content(creator, version, &preset, &request)?;
-        let state = self.initial_state(creator, version, &preset, &request, alias.as_deref())?;
+        let mut state = self.initial_state(creator, version, &preset, &request, alias.as_deref())?;
+        self.add_obliged_state(creator, &create, &mut state)?;
         let room_id = self.found_and_open(creator, version, self.fresh_room_id(version)?, create, state).await?;
         if let Some(alias) = alias {
             self.set_alias(creator, &alias, &room_id).await?;
@@ -241,8 +243,10 @@ impl Core {
         }
         put("m.room.join_rules", json!({"join_rule": preset.join_rule}));
         put("m.room.history_visibility", json!({"history_visibility": "shared"}));
-        // Without one, guests are kept out.
-        if preset.guest_access != "forbidden" {
+        // Without one, guests are kept out; where policy has a say, whatever the preset.
+        let is_governed =
+            !self.rules().ordinary || request.initial_state.iter().any(|one| one.kind == ROOM_POLICY_TYPE);
+        if preset.guest_access != "forbidden" && !is_governed {
             put("m.room.guest_access", json!({"guest_access": preset.guest_access}));
         }
         for given in &request.initial_state {
