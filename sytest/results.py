@@ -6,7 +6,8 @@
   results.py areas results.tap       failures, grouped by the test files' folders (SYTEST_DIR is needed)
 
 results.txt holds one line for each test: `pass`, `fail` or `skip`, a tab and the name. expected.txt holds the names
-that a Matrix 1.18 server without room versions 1 to 5 passes: the goal.
+that a Matrix 1.18 server without room versions 1 to 5 passes: the goal. exceptions.txt says of each test that does not
+pass why.
 """
 import collections
 import os
@@ -49,6 +50,12 @@ def read_committed():
     return {name: outcome for outcome, name in (line.split("\t", 1) for line in lines)}
 
 
+def exceptions():
+    """Why a test does not pass, by name."""
+    lines = (HERE / "exceptions.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("\t", 1) for line in lines if line and not line.startswith("#"))
+
+
 def expected():
     return set((HERE / "expected.txt").read_text(encoding="utf-8").splitlines())
 
@@ -69,6 +76,11 @@ def compare(path):
         print(f"WORSE   {name}")
     for name in better[:MAX_SHOWN]:
         print(f"better  {name}")
+    known = exceptions()
+    for name in sorted(name for name, is_now in now.items() if is_now != "pass" and name not in known):
+        print(f"NO REASON in exceptions.txt  {name}")
+    for name in sorted(name for name in known if now.get(name) == "pass"):
+        print(f"passes, though exceptions.txt names it  {name}")
     if len(better) > MAX_SHOWN:
         print(f"better  and {len(better) - MAX_SHOWN} more")
     return 1 if worse else 0

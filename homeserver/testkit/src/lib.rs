@@ -3,7 +3,8 @@
 //! - [`TestNet`]: the network between the servers. The wire is the real one, from the signed request to the router of
 //!   `matron-api`; only sockets, TLS and discovery (which `matron-net` has tests of its own for) are left out. It loses,
 //!   delays, doubles and reorders requests as a [`Weather`] says, and falls apart and heals as the test says.
-//! - [`TestServer`]: one server, in memory, with its workers; [`Person`]: somebody with a client.
+//! - [`TestServer`]: one server, in memory, with its workers, which can be killed and start again on what it stored;
+//!   [`Person`]: somebody with a client.
 //! - [`FakeClock`]: the time, for all servers of a network; it moves when the test moves it.
 //! - [`Dice`]: choices that follow from a seed.
 //! - [`Draft`]: events, made by hand, right or wrong.
@@ -15,6 +16,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends here")]
 
 mod adversary;
+mod cable;
 mod clock;
 mod dice;
 mod events;

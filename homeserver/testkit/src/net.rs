@@ -104,8 +104,13 @@ impl TestNet {
     /// As [`TestNet::server`], with other settings.
     pub fn server_with(self: &Arc<Self>, name: &str, change: impl FnOnce(&mut Settings)) -> TestServer {
         let server = TestServer::start(self, name, change);
-        self.inner.lock().ends.insert(server.name.clone(), End::Server(server.router().clone()));
+        self.stands_at(&server);
         server
+    }
+
+    /// Who asks for the server's name reaches this one.
+    pub(crate) fn stands_at(&self, server: &TestServer) {
+        self.inner.lock().ends.insert(server.name.clone(), End::Server(server.router().clone()));
     }
 
     /// A server of this name that keeps no rule.

@@ -7,7 +7,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::net::PATIENCE;
+use crate::{TestServer, net::PATIENCE};
 
 /// Somebody logged in, who speaks the Client-Server API.
 #[derive(Clone)]
@@ -41,6 +41,11 @@ impl Person {
         let text = |name: &str| answer[name].as_str().unwrap().to_owned();
         (person.id, person.device, person.token) = (text("user_id"), text("device_id"), text("access_token"));
         person
+    }
+
+    /// The person's client speaks with the server as it is now, after a restart.
+    pub fn is_at(&mut self, server: &TestServer) {
+        self.router = server.router().clone();
     }
 
     /// The user id, typed.

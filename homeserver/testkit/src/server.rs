@@ -10,11 +10,11 @@ use matron_core::{
     settings::{Registration, RegistrationMode},
 };
 use matron_room::SigningKey;
-use matron_storage::{EngineKind, KeyRing, MasterKey};
+use matron_storage::{EngineKind, KeyRing, MasterKey, Store};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use tokio::sync::watch;
 
-use crate::{Person, TestNet, link::Link};
+use crate::{Person, TestNet, cable::Cable, link::Link};
 
 /// A whole server in memory, its workers included; they stop when it is dropped.
 pub struct TestServer {
@@ -24,7 +24,10 @@ pub struct TestServer {
     pub core: Arc<Core>,
     router: Router,
     stop: watch::Sender<bool>,
-    _directory: tempfile::TempDir,
+    cable: Arc<Cable>,
+    keyring: Arc<KeyRing>,
+    settings: Settings,
+    directory: tempfile::TempDir,
 }
 
 impl std::fmt::Debug for TestServer {
@@ -54,7 +57,6 @@ impl TestServer {
         let name: OwnedServerName = name.try_into().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let keyring = KeyRing::open(&directory.path().join("keyring"), MasterKey::from_bytes([1; 32])).unwrap();
-        let key = Arc::new(key_of(name.as_str()));
         let mut settings = Settings {
             insecure_fast_password_hash: true,
             registration: Registration { mode: RegistrationMode::Open, ..Registration::default() },
@@ -62,11 +64,26 @@ impl TestServer {
             ..Settings::default()
         };
         change(&mut settings);
+        let store = matron_storage::open(EngineKind::Memory, directory.path()).unwrap();
+        Self::on(net, name, store, Arc::new(keyring), settings, directory)
+    }
+
+    /// The server as it is when it has just started on what is stored.
+    fn on(
+        net: &Arc<TestNet>,
+        name: OwnedServerName,
+        store: Arc<dyn Store>,
+        keyring: Arc<KeyRing>,
+        settings: Settings,
+        directory: tempfile::TempDir,
+    ) -> Self {
+        let key = Arc::new(key_of(name.as_str()));
+        let cable = Cable::to(store);
         let core = Core::new(Parts {
-            settings,
+            settings: settings.clone(),
             server_name: name.clone(),
-            store: matron_storage::open(EngineKind::Memory, directory.path()).unwrap(),
-            keyring: Arc::new(keyring),
+            store: Arc::clone(&cable) as Arc<dyn Store>,
+            keyring: Arc::clone(&keyring),
             signing_key: Arc::clone(&key),
             clock: Arc::clone(net.clock()) as Arc<dyn Clock>,
             federation: Arc::new(Link { net: Arc::clone(net), name: name.clone(), key }),
@@ -78,7 +95,21 @@ impl TestServer {
         let (stop, stopped) = watch::channel(false);
         let working = Arc::clone(&core);
         tokio::spawn(async move { working.run_workers(stopped).await });
-        Self { name, core, router, stop, _directory: directory }
+        Self { name, core, router, stop, cable, keyring, settings, directory }
+    }
+
+    /// The server was killed, whatever it was doing, and has started again on what was on its disk.
+    ///
+    /// Its people go on with [`Person::is_at`].
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn restart(&mut self, net: &Arc<TestNet>) {
+        let _ = self.stop.send(true);
+        let store = self.cable.cut();
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        *self = Self::on(net, self.name.clone(), store, Arc::clone(&self.keyring), self.settings.clone(), directory);
+        net.stands_at(self);
     }
 
     pub(crate) fn router(&self) -> &Router {

@@ -74,6 +74,8 @@ impl Core {
             let mut connection = serde_json::Map::new();
             connection.extend(device.last_seen_ip.map(|ip| ("ip".to_owned(), json!(ip))));
             connection.extend(device.last_seen_ts.map(|ts| ("last_seen".to_owned(), json!(ts))));
+            // User agents are not kept; tools expect the key all the same.
+            connection.insert("user_agent".to_owned(), json!(""));
             devices.insert(device.device_id.to_string(), json!({ "sessions": [{ "connections": [connection] }] }));
         }
         Ok(json!({ "user_id": user, "devices": devices }))

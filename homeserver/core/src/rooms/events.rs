@@ -6,7 +6,7 @@ use matron_room::Pdu;
 use matron_storage::{Table, keyring::KeyRingError};
 use ruma::EventId;
 
-use super::record::{EventRef, Flag, Record, StoredEvent};
+use super::record::{EventRef, Flag, Record, Status, StoredEvent};
 use crate::{Core, Error};
 
 impl Core {
@@ -15,7 +15,11 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn load_event(&self, id: &EventId) -> Result<Option<EventRef>, Error> {
-        if let Some(event) = self.rooms.cached_event(id) {
+        if let Some(event) = self.rooms.cached_event(id)
+            // INVARIANT: of an event that is on its way into the timeline, memory may still hold what it was before, an
+            // outlier or held. A sync that saw its row and took it for that would step over it for good.
+            && (event.record.status == Status::Accepted || self.rooms.under_way(id).is_none())
+        {
             return Ok(Some(event));
         }
         let generation = self.rooms.generation();

@@ -1,7 +1,7 @@
 //! Random partitions: whatever happened while the network was apart, all servers end with the same room.
 //!
 //! `MATRON_SEEDS=200 cargo test -p matron-testkit --test it partition -- --nocapture` tries more seeds than the test command
-//! does; `MATRON_SEED=17` tries one.
+//! does, `MATRON_SEED=17` one; `any_partition_all` names those without restarts, `with_restarts` those with.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,7 @@ struct World {
     /// What the anchors said: nobody may miss it.
     anchored: BTreeSet<OwnedEventId>,
     serial: u64,
+    restarts: usize,
 }
 
 impl World {
@@ -71,7 +72,7 @@ impl World {
         for trust in &mut trusts {
             trust.since = trust.anchor.now().await;
         }
-        Self { seed, net, dice, room, trusts, sent: Vec::new(), anchored: BTreeSet::new(), serial: 0 }
+        Self { seed, net, dice, room, trusts, sent: Vec::new(), anchored: BTreeSet::new(), serial: 0, restarts: 0 }
     }
 
     fn servers(&self) -> Vec<&TestServer> {
@@ -187,6 +188,15 @@ impl World {
             _ => self.net.set_weather(Weather::default()),
         }
         self.net.clock().advance_ms(u64::try_from(self.dice.below(120_000)).unwrap());
+    }
+
+    /// One of the servers is killed and starts again.
+    fn restart(&mut self) {
+        let at = self.dice.below(self.trusts.len());
+        let trust = &mut self.trusts[at];
+        trust.server.restart(&self.net);
+        trust.anchor.is_at(&trust.server);
+        self.restarts += 1;
     }
 
     async fn hear(&mut self) {
@@ -305,9 +315,13 @@ fn told(server: &TestServer, id: &OwnedEventId) -> String {
     format!("{short} ({:?}, depth {}, by {}: {content})", event.record.status, pdu.depth(), pdu.sender())
 }
 
-async fn run(seed: u64) {
+/// Plays a seed; gives how many restarts it had. `restarts`: how likely one is in each step, in a hundred.
+async fn run(seed: u64, restarts: u32) -> usize {
     let mut world = World::new(seed).await;
     for step in 0..STEPS {
+        if restarts > 0 && world.dice.chance(restarts) {
+            world.restart();
+        }
         if world.dice.chance(12) {
             world.change_network();
         }
@@ -322,18 +336,33 @@ async fn run(seed: u64) {
     world.come_together().await;
     world.hear().await;
     world.check();
+    world.restarts
 }
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_any_partition_all_servers_hold_the_same_room() {
-    let (from, count) = number("MATRON_SEED").map_or((0, number("MATRON_SEEDS").unwrap_or(SEEDS)), |seed| (seed, 1));
+/// Plays the seeds that are asked for, or so many; gives how many restarts they had.
+async fn run_all(seeds: u64, restarts: u32) -> usize {
+    let (from, count) = number("MATRON_SEED").map_or((0, number("MATRON_SEEDS").unwrap_or(seeds)), |seed| (seed, 1));
+    let mut restarted = 0;
     for seed in from..from + count {
         let began = std::time::Instant::now();
-        run(seed).await;
+        restarted += run(seed, restarts).await;
         println!("seed {seed}: {} ms", began.elapsed().as_millis());
     }
+    restarted
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_any_partition_all_servers_hold_the_same_room() {
+    run_all(SEEDS, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "one of 200 seeds left a hole in the history: which gaps to ask for again was forgotten with a restart"]
+async fn after_any_partition_with_restarts_all_servers_hold_the_same_room() {
+    let restarted = run_all(SEEDS, 8).await;
+    println!("{restarted} restarts");
 }

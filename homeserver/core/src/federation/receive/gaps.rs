@@ -87,11 +87,18 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(super) async fn close_a_gap(self: &Arc<Self>, origin: &ServerName, room_id: &RoomId) -> Result<(), Error> {
-        let Some(gap) = self.inbound.gaps.take_due(room_id, self.now_ms()) else { return Ok(()) };
+        let (gap, event) = loop {
+            let Some(gap) = self.inbound.gaps.take_due(room_id, self.now_ms()) else { return Ok(()) };
+            // Most have closed by themselves meanwhile.
+            if let Some(event) = self.load_event(&gap.event)?
+                && self.has_gap(&event.pdu)?
+            {
+                break (gap, event);
+            }
+        };
         let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
             return Ok(());
         };
-        let Some(event) = self.load_event(&gap.event)? else { return Ok(()) };
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;
         self.on_errand(origin, self.fetch_missing_history(origin, &room, &event.pdu, true)).await?;
