@@ -27,7 +27,11 @@ pub(super) fn narrow(router: Router, resources: &[Resource]) -> Router {
     }))
 }
 
+/// Who asks, if they ask themselves: a proxy on this machine that says for whom it asks is not the one who wants to know.
 fn caller(request: &Request) -> Option<IpAddr> {
+    if ["x-forwarded-for", "forwarded", "via"].iter().any(|name| request.headers().contains_key(*name)) {
+        return None;
+    }
     request.extensions().get::<Caller>().map(|caller| caller.peer)
 }
 
@@ -90,5 +94,10 @@ mod tests {
         assert!(allowed(&[], "/metrics", Some("127.0.0.1".parse().unwrap())));
         assert!(!allowed(&[], "/metrics", Some("192.0.2.1".parse().unwrap())));
         assert!(allowed(&[Resource::Metrics], "/metrics", Some("192.0.2.1".parse().unwrap())));
+        let mut request = Request::new(axum::body::Body::empty());
+        request.extensions_mut().insert(Caller { peer: "127.0.0.1".parse().unwrap() });
+        assert!(caller(&request).is_some());
+        request.headers_mut().insert("x-forwarded-for", http::HeaderValue::from_static("192.0.2.1"));
+        assert!(caller(&request).is_none(), "a proxy of this machine hands on the metrics");
     }
 }
