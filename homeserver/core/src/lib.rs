@@ -11,6 +11,7 @@
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, to-device messages, device lists.
 //! - [`media`]: files, thumbnails, remote media.
 //! - [`push`]: push rules and notification counts.
+//! - [`threads`]: which of them a user follows.
 //! - [`presence`] and typing: what is never written to the room.
 //! - [`governance`]: facts for `matron-policy`, the register, credentials, evictions, the audit log.
 //! - [`retention`]: the expiry index and the death of content.
@@ -36,6 +37,7 @@ pub mod retention;
 pub mod rooms;
 pub mod settings;
 pub mod sync;
+pub mod threads;
 pub mod turn;
 
 mod house;

@@ -51,6 +51,9 @@ pub struct Settings {
     pub push_legacy_mentions: bool,
     /// Push gateways are told sender and content, unless the client asks for ids only; otherwise ids only.
     pub push_includes_content: bool,
+    /// Threads notify those who subscribed to them and nobody else, and clients are told so (MSC4306). Subscriptions are
+    /// kept in any case.
+    pub thread_subscriptions: bool,
     /// Media may be fetched at the deprecated paths, without an access token.
     pub unauthenticated_media: bool,
     /// The server fetches pages that people link to, and so learns what they talk about.
@@ -89,6 +92,7 @@ impl Default for Settings {
             oauth: OAuth::default(),
             key_notaries: Vec::new(),
             push_legacy_mentions: false,
+            thread_subscriptions: false,
             push_includes_content: false,
         }
     }
@@ -102,8 +106,23 @@ pub struct OAuth {
     pub enabled: bool,
     /// Clients may register URIs without TLS: for development only.
     pub insecure_client_uris: bool,
+    /// Devices that sign each other in by QR code find each other here (MSC4108, MSC4388).
+    pub qr_login: QrLogin,
     /// OpenID Connect providers that may sign people in.
     pub upstreams: Vec<Upstream>,
+}
+
+/// Who may open a channel over which one device signs another in by QR code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QrLogin {
+    /// There are none.
+    #[default]
+    Off,
+    /// Devices that are signed in (MSC4388).
+    Authenticated,
+    /// Anyone, for a short time and little data: a new device may show the code (MSC4108, MSC4388).
+    Open,
 }
 
 /// An OpenID Connect provider that may sign people in.

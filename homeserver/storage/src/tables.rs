@@ -151,6 +151,8 @@ pub enum Table {
     EventReport,
     /// `room_thread`: room_id,root event_id → JSON.
     RoomThread,
+    /// `thread_subscription`: user_id,room_id,root event_id → pos,JSON.
+    ThreadSubscription,
     /// `misc`: area,key → JSON.
     Misc,
 }
@@ -222,6 +224,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::AppserviceTxn, name: "appservice_txn", owner: "appservice", key: "appservice_id", value: "JSON cursor", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::EventReport, name: "event_report", owner: "moderation", key: "pos", value: "JSON", patient_data: "no", deletion: "operator" },
     TableInfo { table: Table::RoomThread, name: "room_thread", owner: "rooms", key: "room_id,root event_id", value: "JSON", patient_data: "no", deletion: "expiry" },
+    TableInfo { table: Table::ThreadSubscription, name: "thread_subscription", owner: "threads", key: "user_id,room_id,root event_id", value: "pos,JSON", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::Misc, name: "misc", owner: "any", key: "area,key", value: "JSON", patient_data: "no", deletion: "owner's rule" },
 ];
 

@@ -544,3 +544,47 @@ async fn the_event_nearest_to_a_time_is_found() {
     assert_eq!(south.ask(&north, near(0, "b")).await.unwrap_err().0, 404);
     assert_eq!(south.ask(&north, near(u64::MAX, "f")).await.unwrap_err().0, 404);
 }
+
+#[tokio::test]
+async fn an_invite_of_an_address_becomes_one_of_the_user_whose_it_is() {
+    let (wires, north, south) = two();
+    let anna = north.user("anna").await;
+    let (ben, bea) = (south.user("ben").await, south.user("bea").await);
+    let identity = SigningKey::from_seed("0", &[9; 32]).unwrap();
+    let public = identity.verify_key().to_base64();
+    let room = north.room(&anna, "private_chat", "12", shared()).await;
+    let invite = json!({
+        "display_name": "b...@south.example", "key_validity_url": "https://id.example/valid", "public_key": public,
+        "public_keys": [{"public_key": public}],
+    });
+    let new = |kind: &str, key: &str, content: Value| NewEvent::state(room.clone(), anna.clone(), kind, key, content);
+    north.core.send_event(new("m.room.third_party_invite", "token", invite)).await.unwrap();
+
+    let router = wires.routers.lock().unwrap().get(&south.core.server_name).cloned().unwrap();
+    let bind = |user: &UserId, signed_by: &SigningKey| {
+        let signature = signed_by.sign_bytes(format!(r#"{{"mxid":"{user}","token":"token"}}"#).as_bytes());
+        let signed = json!({
+            "mxid": user, "token": "token", "signatures": {"id.example": {"ed25519:0": signature}},
+        });
+        let invites = json!([{
+            "medium": "email", "address": "b@south.example", "mxid": user, "room_id": room, "sender": anna,
+            "signed": signed,
+        }]);
+        let body = json!({"medium": "email", "address": "b@south.example", "mxid": user, "invites": invites});
+        let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string())).unwrap();
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap().status().as_u16() }
+    };
+    // Whose signature is not the invite's gets nobody invited.
+    assert_eq!(bind(&bea, &SigningKey::from_seed("0", &[8; 32]).unwrap()).await, 200);
+    assert_eq!(south.standing(&bea, &room), None);
+    assert_eq!(bind(&ben, &identity).await, 200);
+    assert_eq!(south.standing(&ben, &room), Some(Membership::Invite));
+    let member = north.core.find_room(&room).unwrap().unwrap().current();
+    let member = member.get(&matron_core::rooms::StateKey::new("m.room.member", ben.as_str())).unwrap().clone();
+    let content = north.core.load_event(&member).unwrap().unwrap().pdu.content_value();
+    assert_eq!(content["third_party_invite"]["display_name"], "b...@south.example");
+    south.core.join_room(&ben, &room, JoinOptions::default()).await.unwrap();
+    assert_eq!(north.membership(&ben, &room), Membership::Join);
+    assert_eq!(bind(&anna, &identity).await, 400);
+}

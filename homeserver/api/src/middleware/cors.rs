@@ -30,7 +30,9 @@ pub(super) async fn allow(request: Request, next: Next) -> Response {
     );
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization, Date"),
+        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match"),
     );
+    // MSC: 4108: a page must see which version of a channel's data it got.
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("ETag"));
     response
 }

@@ -5,6 +5,7 @@
 mod device;
 mod metadata;
 mod register;
+mod rendezvous;
 mod revoke;
 mod token;
 
@@ -36,6 +37,7 @@ pub fn routes() -> Router<AppState> {
         .route("/oauth2/token", post(token::token))
         .route("/oauth2/revoke", post(revoke::revoke))
         .route("/oauth2/device", post(device::device))
+        .merge(rendezvous::routes())
 }
 
 /// A refusal in OAuth's form.

@@ -25,9 +25,13 @@ mod push;
 #[cfg(test)]
 mod register;
 #[cfg(test)]
+mod rendezvous;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod sso;
+#[cfg(test)]
+mod threads;
 #[cfg(test)]
 mod upstream;
 #[cfg(test)]

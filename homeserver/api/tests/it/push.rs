@@ -102,7 +102,6 @@ async fn unread_messages_are_counted_alike_warm_and_cold() {
     assert_eq!(counts().notification_count, 0);
     server.say(&bob, &room, "one").await;
     server.say(&bob, &room, "two").await;
-    server.say(&alice, &room, "my own").await;
     assert_eq!((counts().notification_count, counts().highlight_count), (2, 0));
     let mention = json!({ "msgtype": "m.text", "body": "x", "m.mentions": { "user_ids": [alice.id] } });
     server.put(&bob.token, &format!("/v3/rooms/{room}/send/m.room.message/m"), mention).await.ok();
@@ -218,4 +217,135 @@ async fn notifications_are_listed_newest_first() {
     assert_eq!(page["notifications"][0]["event"]["event_id"], one.as_str());
     assert_eq!(page["notifications"][0]["read"], false);
     server.get(&alice.token, "/v3/notifications?from=x").await.refused(400, "M_INVALID_PARAM");
+}
+
+fn in_thread(root: &str) -> Value {
+    json!({ "msgtype": "m.text", "body": "x", "m.relates_to": { "rel_type": "m.thread", "event_id": root } })
+}
+
+async fn send(server: &Server, user: &User, room: &str, content: Value) -> String {
+    let sent = server.post(&user.token, &format!("/v3/rooms/{room}/send/m.room.message"), content).await.ok();
+    sent["event_id"].as_str().unwrap().to_owned()
+}
+
+/// Outside threads, and in each: what `/sync` tells, from memory and counted anew.
+async fn unread(server: &Server, user: &User, room: &str) -> (u64, Value) {
+    let filter =
+        r#"{"room":{"timeline":{"unread_thread_notifications":true}}}"#.replace('{', "%7B").replace('}', "%7D");
+    let filter = filter.replace('"', "%22");
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let answer = server.get(&user.token, &format!("/v3/sync?timeout=0&filter={filter}")).await.ok();
+        let joined = &answer["rooms"]["join"][room];
+        let main = joined["unread_notifications"]["notification_count"].as_u64().unwrap();
+        let threads = joined["unread_thread_notifications"].as_object().cloned().unwrap_or_default();
+        let threads = threads.into_iter().map(|(root, counts)| (root, counts["notification_count"].clone()));
+        told.push((main, Value::Object(threads.collect())));
+        server.core.unread_changed(&ruma::UserId::parse(&*user.id).unwrap(), &ruma::RoomId::parse(room).unwrap());
+    }
+    assert_eq!(told[0], told[1], "warm and cold");
+    told.remove(0)
+}
+
+#[tokio::test]
+async fn whoever_speaks_has_read_what_was_said_there() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = server.room(&[&alice, &bob]).await;
+    let root = server.say(&bob, &room, "root").await;
+    send(&server, &bob, &room, in_thread(&root)).await;
+    assert_eq!(unread(&server, &alice, &room).await, (1, json!({ &root: 1 })));
+    server.say(&alice, &room, "in the room").await;
+    assert_eq!(unread(&server, &alice, &room).await, (0, json!({ &root: 1 })));
+    send(&server, &bob, &room, in_thread(&root)).await;
+    send(&server, &alice, &room, in_thread(&root)).await;
+    assert_eq!(unread(&server, &alice, &room).await, (0, json!({})));
+    send(&server, &bob, &room, in_thread(&root)).await;
+    server.say(&bob, &room, "later").await;
+    assert_eq!(unread(&server, &alice, &room).await, (1, json!({ &root: 1 })));
+    // A change of state is no word.
+    let name = json!({ "displayname": "Dr. A", "membership": "join" });
+    let path = format!("/v3/rooms/{room}/state/m.room.member/{}", alice.id);
+    server.put(&alice.token, &path, name).await.ok();
+    assert_eq!(unread(&server, &alice, &room).await, (1, json!({ &root: 1 })));
+    let page = server.get(&alice.token, "/v3/notifications").await.ok();
+    let read: Vec<bool> =
+        page["notifications"].as_array().unwrap().iter().map(|it| it["read"].as_bool().unwrap()).collect();
+    assert_eq!(read, [false, false, true, true, true]);
+}
+
+#[tokio::test]
+async fn receipts_count_for_their_thread_and_the_later_of_two_holds() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = server.room(&[&alice, &bob]).await;
+    let receipt = |kind: &'static str, event: String, thread: Option<String>| {
+        let path = format!("/v3/rooms/{room}/receipt/{kind}/{event}");
+        let body = thread.map_or_else(|| json!({}), |thread| json!({ "thread_id": thread }));
+        let (server, token) = (&server, &alice.token);
+        async move { server.post(token, &path, body).await }
+    };
+    let main = || Some("main".to_owned());
+    let one = server.say(&bob, &room, "one").await;
+    let two = server.say(&bob, &room, "two").await;
+    let answer = send(&server, &bob, &room, in_thread(&one)).await;
+    let three = server.say(&bob, &room, "three").await;
+    assert_eq!(unread(&server, &alice, &room).await, (3, json!({ &one: 1 })));
+    receipt("m.read.private", two.clone(), main()).await.ok();
+    assert_eq!(unread(&server, &alice, &room).await, (1, json!({ &one: 1 })));
+    // An earlier one of the other kind takes nothing back, nor does one for an event that nobody knows.
+    receipt("m.read", one.clone(), main()).await.ok();
+    receipt("m.read.private", "$unknown".to_owned(), main()).await.ok();
+    assert_eq!(unread(&server, &alice, &room).await, (1, json!({ &one: 1 })));
+    receipt("m.read", answer.clone(), Some(one.clone())).await.ok();
+    assert_eq!(unread(&server, &alice, &room).await, (1, json!({})));
+    send(&server, &bob, &room, in_thread(&one)).await;
+    receipt("m.read", three.clone(), None).await.ok();
+    assert_eq!(unread(&server, &alice, &room).await, (0, json!({ &one: 1 })));
+    receipt("m.read", two.clone(), Some(one.clone())).await.refused(400, "M_INVALID_PARAM");
+    receipt("m.read", answer, main()).await.refused(400, "M_INVALID_PARAM");
+    receipt("m.read", three.clone(), Some(String::new())).await.refused(400, "M_INVALID_PARAM");
+    receipt("m.fully_read", three, main()).await.refused(400, "M_INVALID_PARAM");
+
+    // What was read in private is nobody else's to know.
+    let seen = server.get(&bob.token, "/v3/sync?timeout=0").await.ok().to_string();
+    assert!(seen.contains("m.read") && !seen.contains("m.read.private"));
+}
+
+#[tokio::test]
+async fn nobody_is_notified_of_what_was_said_before_they_came() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let hidden = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } }]);
+    let body = json!({ "preset": "public_chat", "initial_state": hidden });
+    let made = server.post(&bob.token, "/v3/createRoom", body).await.ok();
+    let room = made["room_id"].as_str().unwrap();
+    server.say(&bob, room, "not for alice").await;
+    server.post(&alice.token, &format!("/v3/rooms/{room}/join"), json!({})).await.ok();
+    let later = server.say(&bob, room, "for alice").await;
+    let page = server.get(&alice.token, "/v3/notifications").await.ok();
+    assert!(!page.to_string().contains("not for alice"));
+    assert_eq!(page["notifications"][0]["event"]["event_id"], later.as_str());
+    assert_eq!(page["notifications"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_name_in_the_text_is_the_name_in_that_room() {
+    let server = Server::new();
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = server.room(&[&alice, &bob]).await;
+    let rule = json!({
+        "conditions": [{ "kind": "contains_display_name" }],
+        "actions": ["notify", { "set_tweak": "highlight" }],
+    });
+    server.put(&alice.token, "/v3/pushrules/global/override/name", rule).await.ok();
+    let name = json!({ "displayname": "Sister Agnes", "membership": "join" });
+    let path = format!("/v3/rooms/{room}/state/m.room.member/{}", alice.id);
+    server.put(&alice.token, &path, name).await.ok();
+    server.say(&bob, &room, "ask alice").await;
+    server.say(&bob, &room, "ask sister agnes!").await;
+    let page = server.get(&alice.token, "/v3/notifications?only=highlight").await.ok();
+    let bodies: Vec<&Value> =
+        page["notifications"].as_array().unwrap().iter().map(|it| &it["event"]["content"]["body"]).collect();
+    assert_eq!(bodies, [&json!("ask sister agnes!")]);
 }

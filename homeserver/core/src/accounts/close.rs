@@ -106,6 +106,7 @@ impl Core {
         for table in [
             Table::UserProfile,
             Table::UserAccountData,
+            Table::ThreadSubscription,
             Table::UserPusher,
             Table::UserFilter,
             Table::BackupVersion,

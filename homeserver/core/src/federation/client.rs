@@ -17,7 +17,7 @@ const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a resident server may take to accept a join and give the room.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long any other step may take.
-const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that holds one event and a few pieces of state, bytes.
 const MAX_SMALL_BYTES: usize = 4 * 1024 * 1024;
 

@@ -17,6 +17,12 @@ impl Core {
         }
     }
 
+    /// Where a client reaches something below `/_matrix/client/`.
+    #[must_use]
+    pub fn client_url(&self, path: &str) -> String {
+        format!("{}/_matrix/client/{path}", self.public_base())
+    }
+
     /// Passes where the OAuth 2.0 API is on.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod device_grant;
 mod error;
 mod metadata;
 mod redirect_uri;
+mod rendezvous;
 mod revoke;
 mod scope;
 mod sso;
@@ -22,6 +23,7 @@ pub use browser::{Browser, Visitor};
 pub use client::{Client, ClientMetadata, Registered};
 pub use device_grant::{DeviceAuthorization, DeviceWanted};
 pub use error::{OAuthError, Refusal};
+pub use rendezvous::{Channel, MAX_CHANNEL_BYTES};
 pub use scope::Scope;
 pub use sso::SsoTarget;
 pub use token::{TokenRequest, Tokens};
@@ -46,6 +48,8 @@ pub struct State {
     devices: Mutex<device_grant::Pending>,
     /// How many clients are registered, once counted.
     clients: Mutex<client::Count>,
+    /// Channels for signing in by QR code.
+    channels: Mutex<rendezvous::Channels>,
     /// See [`upstream`].
     upstream: upstream::State,
 }
@@ -56,6 +60,7 @@ impl Default for State {
             codes: Mutex::new(authorize::Codes::new(MAX_CODES)),
             devices: Mutex::default(),
             clients: Mutex::default(),
+            channels: Mutex::default(),
             upstream: upstream::State::default(),
         }
     }

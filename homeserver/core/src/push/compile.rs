@@ -36,6 +36,10 @@ pub(super) enum Condition {
     SenderMayNotify {
         key: String,
     },
+    // MSC: 4306.
+    Thread {
+        subscribed: bool,
+    },
     /// The event does not mark its mentions.
     NoMentions,
     /// Not known: never holds.
@@ -63,6 +67,7 @@ pub(super) struct CompiledRule {
 pub struct CompiledRules {
     pub(super) rules: Vec<CompiledRule>,
     pub(super) wants_display_name: bool,
+    pub(super) wants_thread: bool,
 }
 
 impl CompiledRules {
@@ -73,23 +78,25 @@ impl CompiledRules {
             .into_iter()
             .flat_map(|kind| rules.kind(kind).iter().filter(|rule| rule.enabled).map(move |rule| compile(kind, rule)))
             .collect();
-        let wants_display_name = rules
-            .iter()
-            .any(|rule| rule.conditions.iter().any(|condition| matches!(condition, Condition::DisplayName)));
-        Self { rules, wants_display_name }
+        let wants = |is: fn(&Condition) -> bool| rules.iter().any(|rule| rule.conditions.iter().any(is));
+        let wants_display_name = wants(|condition| matches!(condition, Condition::DisplayName));
+        let wants_thread = wants(|condition| matches!(condition, Condition::Thread { .. }));
+        Self { rules, wants_display_name, wants_thread }
     }
 }
 
 fn compile(kind: Kind, rule: &Rule) -> CompiledRule {
-    let property = |key: &str, pattern: Pattern| Condition::Match { path: vec![key.to_owned()], pattern };
+    let is = |key: &str| Condition::Is { path: vec![key.to_owned()], value: rule.rule_id.as_str().into() };
     let conditions = match kind {
-        Kind::Override | Kind::Underride => rule.conditions.iter().flatten().map(condition).collect(),
+        Kind::Override | Kind::PostContent | Kind::Underride => {
+            rule.conditions.iter().flatten().map(condition).collect()
+        }
         Kind::Content => vec![match &rule.pattern {
             Some(glob) => Condition::Match { path: split_path("content.body"), pattern: Pattern::words(glob) },
             None => Condition::Never,
         }],
-        Kind::Room => vec![property("room_id", Pattern::Literal(rule.rule_id.to_lowercase()))],
-        Kind::Sender => vec![property("sender", Pattern::Literal(rule.rule_id.to_lowercase()))],
+        Kind::Room => vec![is("room_id")],
+        Kind::Sender => vec![is("sender")],
     };
     let mut conditions: Vec<Condition> = conditions;
     if LEGACY.contains(&rule.rule_id.as_str()) {
@@ -100,7 +107,7 @@ fn compile(kind: Kind, rule: &Rule) -> CompiledRule {
 
 fn condition(value: &Value) -> Condition {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let scalar = || value.get("value").filter(|value| !value.is_array() && !value.is_object()).cloned();
+    let scalar = || value.get("value").filter(|value| is_scalar(value)).cloned();
     let compiled = match text("kind") {
         Some("event_match") => text("key").zip(text("pattern")).map(|(key, glob)| {
             let pattern = if key == "content.body" { Pattern::words(glob) } else { Pattern::whole(glob) };
@@ -117,9 +124,21 @@ fn condition(value: &Value) -> Condition {
         Some("sender_notification_permission") => {
             text("key").map(|key| Condition::SenderMayNotify { key: key.to_owned() })
         }
+        Some("io.element.msc4306.thread_subscription") => {
+            value.get("subscribed").and_then(Value::as_bool).map(|subscribed| Condition::Thread { subscribed })
+        }
         _ => None,
     };
     compiled.unwrap_or(Condition::Never)
+}
+
+/// Whether a property may be compared with this. SPEC: "event_property_is": the plain values of canonical JSON.
+fn is_scalar(value: &Value) -> bool {
+    match value {
+        Value::Array(_) | Value::Object(_) => false,
+        Value::Number(number) => number.as_i64().is_some_and(|number| ruma::Int::try_from(number).is_ok()),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
 }
 
 fn member_count(text: &str) -> Option<Condition> {
@@ -129,7 +148,8 @@ fn member_count(text: &str) -> Option<Condition> {
         .into_iter()
         .find_map(|(prefix, comparison)| Some((comparison, text.strip_prefix(prefix)?)))
         .unwrap_or((Equal, text));
-    Some(Condition::MemberCount { comparison, count: number.parse().ok()? })
+    let decimal = number.bytes().all(|byte| byte.is_ascii_digit());
+    Some(Condition::MemberCount { comparison, count: number.parse().ok().filter(|_| decimal)? })
 }
 
 /// SPEC: v1.19 appendices, "Dot-separated property paths": a backslash makes a dot or a backslash literal.
@@ -156,7 +176,7 @@ impl Core {
     pub fn push_rules(&self, user: &UserId) -> Result<Ruleset, Error> {
         let stored = self.find_account_data(user, None, PUSH_RULES)?;
         let stored = stored.and_then(|content| serde_json::from_str::<PushRules>(content.get()).ok());
-        Ok(super::defaults::with_defaults(user, self.settings.push_legacy_mentions, stored.unwrap_or_default().global))
+        Ok(super::defaults::with_defaults(user, &self.settings, stored.unwrap_or_default().global))
     }
 
     /// The content of the user's `m.push_rules`.

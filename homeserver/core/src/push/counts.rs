@@ -73,6 +73,10 @@ pub struct Counts {
     pub threads: BTreeMap<OwnedEventId, Unread>,
     /// Events up to this position were counted from the timeline.
     base: StreamPos,
+    /// The last event that was added since.
+    latest: StreamPos,
+    /// Where the user said something since, outside threads and by root: what was before it is read.
+    said: HashMap<Option<OwnedEventId>, StreamPos>,
 }
 
 impl Counts {
@@ -80,6 +84,33 @@ impl Counts {
     #[must_use]
     pub fn total(&self) -> Unread {
         self.threads.values().fold(self.main, |sum, thread| sum.plus(*thread))
+    }
+
+    /// Adds an event that came after the count was made. Events may be added in another order than they came in.
+    fn add_later(&mut self, position: StreamPos, thread: Option<OwnedEventId>, highlight: bool) {
+        if position <= self.base || self.said.get(&thread).is_some_and(|said| position < *said) {
+            return;
+        }
+        self.latest = self.latest.max(position);
+        add(self, thread, highlight);
+    }
+
+    /// The user said something in the thread, and has read what was before. `false`: what was counted may have come
+    /// after it, and must be counted anew.
+    fn read_to(&mut self, position: StreamPos, thread: Option<OwnedEventId>) -> bool {
+        if position <= self.base {
+            return true;
+        }
+        if position < self.latest || self.said.len() >= MAX_THREADS {
+            return false;
+        }
+        match &thread {
+            Some(root) => drop(self.threads.remove(root)),
+            None => self.main = Unread::default(),
+        }
+        let said = self.said.entry(thread).or_default();
+        *said = (*said).max(position);
+        true
     }
 }
 
@@ -156,6 +187,8 @@ impl CountCache {
 /// Up to where a user has read, in timeline order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Read {
+    /// Where the user joined.
+    pub(super) joined: u64,
     everything: u64,
     main: u64,
     threads: BTreeMap<String, u64>,
@@ -235,10 +268,32 @@ impl Core {
     ) -> Result<(), Error> {
         let thread = self.thread_of(event)?;
         let mut cache = self.push.counts.lock();
-        if let Some(counts) = cache.get(user, event.pdu.room_id())
-            && position > counts.base
+        if let Some(counts) = cache.get(user, event.pdu.room_id()) {
+            counts.add_later(position, thread, actions.highlight);
+        }
+        Ok(())
+    }
+
+    /// What the user said shows that they have read what was before it in the thread.
+    ///
+    /// SPEC: v1.19 Client-Server API, "Marking notifications as read": by a receipt, or by sending an event.
+    pub(super) fn count_own(&self, user: &UserId, event: &EventRef, position: StreamPos) -> Result<(), Error> {
+        let thread = self.thread_of(event)?;
+        let room = event.pdu.room_id().to_owned();
         {
-            add(counts, thread, actions.highlight);
+            let mut cache = self.push.counts.lock();
+            let Some(counts) = cache.get(user, &room) else { return Ok(()) };
+            let before = counts.total();
+            let done = counts.read_to(position, thread);
+            let after = counts.total();
+            if !done {
+                cache.forget(user, &room);
+            } else if before == after {
+                return Ok(());
+            }
+        }
+        for pusher in self.pushers_of(user)?.iter().filter(|pusher| pusher.enabled) {
+            self.push.jobs.add(Job { user: user.to_owned(), pusher: pusher.id(), news: News::Badge });
         }
         Ok(())
     }
@@ -252,16 +307,24 @@ impl Core {
         let rules = self.compiled_rules(user)?;
         let ignored = self.ignored_users(user)?;
         let now_ms = self.now_ms();
+        // Newest first: once the user said something, what comes next was read.
+        let mut said = HashSet::new();
         for event in self.unread_events(room, read.floor())? {
             // What expired or was redacted notifies nobody.
             if event.record.timeline > ceiling || !event.is_shown(now_ms) || event.is_emptied() {
                 continue;
             }
-            if *event.pdu.sender() == *user || ignored.contains(event.pdu.sender()) {
+            if *event.pdu.sender() == *user {
+                if !event.pdu.is_state() {
+                    said.insert(self.thread_of(&event)?);
+                }
+                continue;
+            }
+            if ignored.contains(event.pdu.sender()) {
                 continue;
             }
             let thread = self.thread_of(&event)?;
-            if read.covers(event.record.timeline, thread.as_deref()) {
+            if said.contains(&thread) || read.covers(event.record.timeline, thread.as_deref()) {
                 continue;
             }
             if let Some(actions) = self.actions_for(user, &rules, &context, &event)? {
@@ -279,7 +342,7 @@ impl Core {
         room: &RoomContext,
         event: &EventRef,
     ) -> Result<Option<Arc<Actions>>, Error> {
-        let context = self.user_context(user, room, rules)?;
+        let context = self.user_context(user, room, rules, event)?;
         let actions = evaluate(rules, user, &EventView::new(&event.pdu), &context);
         Ok(actions.filter(|actions| actions.notify))
     }
@@ -297,7 +360,8 @@ impl Core {
     pub(super) fn read_positions(&self, user: &UserId, room: &RoomId) -> Result<Read, Error> {
         let mut read = Read::default();
         if let Some(joined) = self.standing(user, room)?.and_then(|standing| standing.event_id) {
-            read.everything = self.joined_at(user, &joined)?;
+            read.joined = self.joined_at(user, &joined)?;
+            read.everything = read.joined;
         }
         for kind in ["m.read", "m.read.private"] {
             let prefix = Key::new().text(room).text(kind).text(user);

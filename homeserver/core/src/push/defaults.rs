@@ -6,6 +6,7 @@ use ruma::UserId;
 use serde_json::{Value, json};
 
 use super::rules::{Kind, Rule, Ruleset};
+use crate::Settings;
 
 /// The rule above all others, even the user's own.
 pub(super) const MASTER: &str = ".m.rule.master";
@@ -65,8 +66,20 @@ fn add_legacy(rules: &mut Ruleset, user: &UserId) {
     });
 }
 
-/// The default rules of a user; `legacy` adds those that look for mentions in the text.
-pub(super) fn default_rules(user: &UserId, legacy: bool) -> Ruleset {
+/// Threads that the user did not subscribe to are silent, those that they did are not, whatever the room's rule.
+// MSC: 4306.
+fn thread_rules() -> Vec<Rule> {
+    let condition =
+        |subscribed: bool| vec![json!({ "kind": "io.element.msc4306.thread_subscription", "subscribed": subscribed })];
+    let loud = vec![Value::from("notify"), sound("default")];
+    vec![
+        rule(".io.element.msc4306.rule.unsubscribed_thread", condition(false), vec![]),
+        rule(".io.element.msc4306.rule.subscribed_thread", condition(true), loud),
+    ]
+}
+
+/// The default rules of a user, with those that the operator chose beside the specification's.
+pub(super) fn default_rules(user: &UserId, settings: &Settings) -> Ruleset {
     let notify = || Value::from("notify");
     let overrides = vec![
         rule(MASTER, vec![], vec![]),
@@ -129,15 +142,18 @@ pub(super) fn default_rules(user: &UserId, legacy: bool) -> Ruleset {
         rule(".m.rule.encrypted", vec![event_match("type", "m.room.encrypted")], vec![notify()]),
     ];
     let mut rules = Ruleset { overrides, underrides, ..Ruleset::default() };
-    if legacy {
+    if settings.push_legacy_mentions {
         add_legacy(&mut rules, user);
+    }
+    if settings.thread_subscriptions {
+        rules.postcontent = thread_rules();
     }
     rules
 }
 
 /// The user's stored rules with today's default rules in their places; what the user changed of a default rule is kept.
-pub(super) fn with_defaults(user: &UserId, legacy: bool, mut stored: Ruleset) -> Ruleset {
-    let mut rules = default_rules(user, legacy);
+pub(super) fn with_defaults(user: &UserId, settings: &Settings, mut stored: Ruleset) -> Ruleset {
+    let mut rules = default_rules(user, settings);
     for kind in Kind::ALL {
         let (changed, own): (Vec<Rule>, Vec<Rule>) =
             std::mem::take(stored.kind_mut(kind)).into_iter().partition(|rule| rule.rule_id.starts_with('.'));

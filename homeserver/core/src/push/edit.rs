@@ -212,6 +212,7 @@ fn check_rule(kind: Kind, rule_id: &str, body: &RuleBody) -> Result<(), Error> {
         return Err(Error::invalid("the id of a push rule has no slash or backslash"));
     }
     match kind {
+        Kind::PostContent => return Err(Error::invalid("rules of this kind are the server's")),
         Kind::Content if body.pattern.is_none() => return Err(Error::MissingParam("`pattern` is missing".into())),
         Kind::Content if body.pattern.as_ref().is_some_and(|pattern| pattern.len() > 1024) => {
             return Err(Error::invalid("a pattern has at most 1024 bytes"));

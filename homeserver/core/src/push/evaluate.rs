@@ -78,8 +78,10 @@ pub struct Context {
     pub member_count: u64,
     /// Who may notify all.
     pub levels: Option<Arc<PowerLevels>>,
-    /// The user's name, for rules that look for it.
+    /// The user's name in the room, for rules that look for it.
     pub display_name: Option<String>,
+    /// Whether the user subscribed to the thread that the event is in, for rules that ask; `None`: it is in none.
+    pub subscribed: Option<bool>,
 }
 
 /// The actions of the first rule that matches; none for the user's own events.
@@ -120,6 +122,7 @@ fn holds(condition: &Condition, event: &EventView, context: &Context) -> bool {
         Condition::SenderMayNotify { key } => {
             context.levels.as_ref().is_some_and(|levels| levels.can_notify(&event.sender, key))
         }
+        Condition::Thread { subscribed } => context.subscribed == Some(*subscribed),
         Condition::NoMentions => event.value.get("content").is_none_or(|content| content.get("m.mentions").is_none()),
         Condition::Never => false,
     }
@@ -139,7 +142,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Actions, Context, EventView, evaluate};
-    use crate::push::{CompiledRules, Rule, Ruleset, defaults::default_rules};
+    use crate::{
+        Settings,
+        push::{CompiledRules, Rule, Ruleset, defaults::default_rules},
+    };
 
     fn event(mut value: Value) -> EventView {
         let sender: OwnedUserId = user_id!("@bob:us.example").to_owned();
@@ -171,7 +177,7 @@ mod tests {
 
     fn default_actions(event: &EventView, member_count: u64) -> Option<Actions> {
         let alice = user_id!("@alice:us.example");
-        let rules = CompiledRules::new(&default_rules(alice, false));
+        let rules = CompiledRules::new(&default_rules(alice, &Settings::default()));
         let context = Context { member_count, ..Context::default() };
         evaluate(&rules, alice, event, &context).map(|actions| (*actions).clone())
     }
@@ -197,7 +203,8 @@ mod tests {
         let alice = user_id!("@alice:us.example");
         let context = Context { display_name: Some("Dr. A".to_owned()), ..Context::default() };
         let is_loud = |legacy: bool, content: Value| {
-            let rules = CompiledRules::new(&default_rules(alice, legacy));
+            let settings = Settings { push_legacy_mentions: legacy, ..Settings::default() };
+            let rules = CompiledRules::new(&default_rules(alice, &settings));
             evaluate(&rules, alice, &message(content), &context).is_some_and(|actions| actions.highlight)
         };
         for body in ["ask Alice", "ask dr. a!"] {
@@ -234,7 +241,9 @@ mod tests {
         assert_eq!(rooms_of("<=2"), [1, 2]);
         assert_eq!(rooms_of(">2"), [3, 4]);
         assert_eq!(rooms_of(">=2"), [2, 3, 4]);
-        assert_eq!(rooms_of("two"), [0_u64; 0]);
+        for wrong in ["two", "", "==", "+2", "2.0", " 2", "=2"] {
+            assert_eq!(rooms_of(wrong), [0_u64; 0], "{wrong}");
+        }
     }
 
     #[test]
@@ -251,6 +260,61 @@ mod tests {
         assert!(holds(json!({ "kind": "event_property_contains", "key": "content.list", "value": "a" })));
         assert!(!holds(json!({ "kind": "event_property_contains", "key": "content.list", "value": [2] })));
         assert!(matches(&own(json!([])), &any, &Context::default()));
+    }
+
+    #[test]
+    fn values_are_compared_by_kind_and_only_if_canonical() {
+        let event = message(json!({ "one": 1, "large": 9_007_199_254_740_992_i64, "list": ["1", true, null] }));
+        let holds = |kind: &str, key: &str, value: Value| {
+            let condition = json!({ "kind": kind, "key": key, "value": value });
+            matches(&own(json!([condition])), &event, &Context::default())
+        };
+        assert!(holds("event_property_is", "content.one", json!(1)));
+        for other in [json!("1"), json!(true), json!(1.0), json!(null)] {
+            assert!(!holds("event_property_is", "content.one", other));
+        }
+        assert!(!holds("event_property_is", "content.large", json!(9_007_199_254_740_992_i64)));
+        assert!(!holds("event_property_is", "content", json!({})));
+        assert!(holds("event_property_contains", "content.list", json!(null)));
+        assert!(!holds("event_property_contains", "content.list", json!(1)));
+        assert!(!holds("event_property_contains", "content.one", json!(1)));
+    }
+
+    #[test]
+    fn rules_of_rooms_and_senders_are_of_these_alone() {
+        let rule =
+            |id: &str| vec![Rule { conditions: None, rule_id: id.to_owned(), ..own(json!([])).overrides.remove(0) }];
+        let event = message(json!({}));
+        let room = |id: &str| Ruleset { room: rule(id), ..Ruleset::default() };
+        let sender = |id: &str| Ruleset { sender: rule(id), ..Ruleset::default() };
+        assert!(matches(&room("!r:us.example"), &event, &Context::default()));
+        assert!(!matches(&room("!R:us.example"), &event, &Context::default()));
+        assert!(matches(&sender("@bob:us.example"), &event, &Context::default()));
+        assert!(!matches(&sender("@Bob:us.example"), &event, &Context::default()));
+        assert!(!matches(&sender("@*:us.example"), &event, &Context::default()));
+    }
+
+    #[test]
+    fn threads_notify_those_who_follow_them_where_the_operator_wants_it() {
+        let alice = user_id!("@alice:us.example");
+        let settings = Settings { thread_subscriptions: true, ..Settings::default() };
+        let mut rules = default_rules(alice, &settings);
+        let muted = Rule {
+            rule_id: "!r:us.example".to_owned(),
+            conditions: None,
+            actions: vec![],
+            ..own(json!([])).overrides.remove(0)
+        };
+        rules.room.push(muted);
+        let notifies = |subscribed: Option<bool>, content: Value| {
+            let context = Context { member_count: 3, subscribed, ..Context::default() };
+            let rules = CompiledRules::new(&rules);
+            evaluate(&rules, alice, &message(content), &context).is_some_and(|actions| actions.notify)
+        };
+        assert!(notifies(Some(true), json!({ "body": "x" })), "although the room is muted");
+        assert!(!notifies(Some(false), json!({ "body": "x" })));
+        assert!(notifies(Some(false), json!({ "body": "x", "m.mentions": { "user_ids": [alice] } })));
+        assert!(!notifies(None, json!({ "body": "x" })), "the room is muted");
     }
 
     #[test]

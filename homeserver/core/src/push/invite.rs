@@ -8,8 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    evaluate::{EventView, evaluate},
-    new_event::RoomContext,
+    evaluate::{Context, EventView, evaluate},
     worker::{Job, News},
 };
 use crate::{Core, Error};
@@ -44,7 +43,7 @@ impl Core {
             return Ok(());
         }
         let rules = self.compiled_rules(user)?;
-        let context = self.user_context(user, &RoomContext::default(), &rules)?;
+        let context = Context::default();
         let Some(actions) = evaluate(&rules, user, &EventView::new(event), &context) else { return Ok(()) };
         if !actions.notify {
             return Ok(());

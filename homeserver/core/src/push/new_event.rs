@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use matron_room::{Membership, PowerLevels};
 use matron_storage::StreamPos;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, RoomId, UserId};
 
 use super::{
     evaluate::{Context, EventView, evaluate},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Core, Error,
-    rooms::{record::EventRef, room::Inner},
+    rooms::{StateKey, record::EventRef, room::Inner},
 };
 
 /// What rules ask of a room, taken when the event was appended.
@@ -72,7 +72,9 @@ impl Core {
         let users = new.joined.iter().chain(invited).filter(|user| self.is_local_user(user));
         for user in users {
             if *user == *pdu.sender() {
-                // What the user said themselves shows that they have read what was before.
+                if counted.contains(user) && !pdu.is_state() {
+                    self.count_own(user, &new.event, new.position)?;
+                }
                 continue;
             }
             let is_counted = counted.contains(user);
@@ -85,7 +87,7 @@ impl Core {
             }
             let view = view.get_or_insert_with(|| EventView::new(pdu));
             let rules = self.compiled_rules(user)?;
-            let context = self.user_context(user, &new.context, &rules)?;
+            let context = self.user_context(user, &new.context, &rules, &new.event)?;
             let Some(actions) = evaluate(&rules, user, view, &context) else { continue };
             if !actions.notify {
                 continue;
@@ -104,14 +106,28 @@ impl Core {
         Ok(())
     }
 
-    /// The context of one user's evaluation.
+    /// The context of one user's evaluation of an event.
     pub(super) fn user_context(
         &self,
         user: &UserId,
         room: &RoomContext,
         rules: &super::CompiledRules,
+        event: &EventRef,
     ) -> Result<Context, Error> {
-        let display_name = if rules.wants_display_name { self.display_name(user)? } else { None };
-        Ok(Context { member_count: room.member_count, levels: room.levels.clone(), display_name })
+        let room_id = event.pdu.room_id();
+        let display_name = if rules.wants_display_name { self.name_in_room(user, room_id)? } else { None };
+        let thread = if rules.wants_thread { self.thread_of(event)? } else { None };
+        let subscribed = thread.map(|root| self.is_subscribed(user, room_id, &root)).transpose()?;
+        Ok(Context { member_count: room.member_count, levels: room.levels.clone(), display_name, subscribed })
+    }
+
+    /// SPEC: "contains_display_name": the name is the one that the user has in this room.
+    fn name_in_room(&self, user: &UserId, room: &RoomId) -> Result<Option<String>, Error> {
+        let Some(room) = self.find_room(room)? else { return Ok(None) };
+        let Some(id) = room.current().get(&StateKey::new("m.room.member", user.as_str())).cloned() else {
+            return Ok(None);
+        };
+        let content = self.load_event(&id)?.map(|event| event.pdu.content_value());
+        Ok(content.and_then(|content| content.get("displayname")?.as_str().map(str::to_owned)))
     }
 }

@@ -1,5 +1,7 @@
 //! `GET /notifications`: what notified the user, newest first, from the timelines as they are now.
 
+use std::collections::HashSet;
+
 use matron_room::client_event;
 use matron_storage::{Key, KeyRange, Order, Table};
 use ruma::{OwnedRoomId, UserId};
@@ -69,8 +71,29 @@ impl Core {
             let Some(open) = self.find_room(&room)? else { continue };
             let context = self.push_context(&mut open.lock())?;
             let read = self.read_positions(user, &room)?;
+            let ignored = self.ignored_users(user)?;
+            let own = |event: &EventRef| *event.pdu.sender() == *user && !event.pdu.is_state();
+            let mut said = HashSet::new();
+            if before != u64::MAX {
+                for event in self.newest_events(&room, u64::MAX)?.iter().filter(|event| own(event)) {
+                    if event.record.timeline >= before {
+                        said.insert(self.thread_of(event)?);
+                    }
+                }
+            }
             for event in self.newest_events(&room, before)? {
-                if event.is_emptied() || !self.reader_can_see(&mut reader, &event)? {
+                // Nobody was notified of what was said before they came, and may not be shown it.
+                if event.record.timeline <= read.joined {
+                    break;
+                }
+                if own(&event) {
+                    said.insert(self.thread_of(&event)?);
+                }
+                if event.is_emptied()
+                    || !event.is_shown(self.now_ms())
+                    || ignored.contains(event.pdu.sender())
+                    || !self.reader_can_see(&mut reader, &event)?
+                {
                     continue;
                 }
                 let Some(actions) = self.actions_for(user, &rules, &context, &event)? else { continue };
@@ -78,7 +101,7 @@ impl Core {
                     continue;
                 }
                 let thread = self.thread_of(&event)?;
-                let is_read = read.covers(event.record.timeline, thread.as_deref());
+                let is_read = said.contains(&thread) || read.covers(event.record.timeline, thread.as_deref());
                 found.push((event, actions, is_read));
             }
         }

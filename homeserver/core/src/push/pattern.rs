@@ -33,7 +33,7 @@ impl Pattern {
         if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
             return Self::Never;
         }
-        Self::compile(&format!("(?:^|[^A-Za-z0-9_])(?:{})(?:[^A-Za-z0-9_]|$)", translate(glob)))
+        Self::compile(&format!("(?:^|(?-i:[^A-Za-z0-9_]))(?:{})(?:(?-i:[^A-Za-z0-9_])|$)", translate(glob)))
     }
 
     fn compile(expression: &str) -> Self {
@@ -92,5 +92,10 @@ mod tests {
         assert!(Pattern::words("cake").matches("I like cake, too"));
         assert!(!Pattern::words("cake").matches("pancakes"));
         assert!(!Pattern::words("").matches("anything"));
+        assert!(Pattern::words("cake").matches("K\u{e4}se\u{e4}CAKE\u{e4}"), "only plain letters make words");
+        assert!(Pattern::words("cake").matches("one\ncake\ntwo"));
+        assert!(Pattern::words("cake*lie").matches("the cake is a\nlie."));
+        assert!(Pattern::words("c[a]ke").matches("a c[a]ke"), "only * and ? are wild");
+        assert!(Pattern::words("cake").matches("\u{17f}cake"), "a letter that folds to a plain one is none");
     }
 }

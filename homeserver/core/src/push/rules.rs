@@ -11,6 +11,9 @@ pub enum Kind {
     Override,
     /// A pattern in the body.
     Content,
+    /// Between the text and the room: the server's alone.
+    // MSC: 4306.
+    PostContent,
     /// All of a room.
     Room,
     /// All of a sender.
@@ -21,7 +24,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Override, Self::Content, Self::Room, Self::Sender, Self::Underride];
+    pub const ALL: [Self; 6] =
+        [Self::Override, Self::Content, Self::PostContent, Self::Room, Self::Sender, Self::Underride];
 
     /// The kind of this name.
     #[must_use]
@@ -29,6 +33,7 @@ impl Kind {
         Some(match name {
             "override" => Self::Override,
             "content" => Self::Content,
+            "postcontent" => Self::PostContent,
             "room" => Self::Room,
             "sender" => Self::Sender,
             "underride" => Self::Underride,
@@ -72,6 +77,9 @@ pub struct Ruleset {
     pub overrides: Vec<Rule>,
     /// Patterns in the body.
     pub content: Vec<Rule>,
+    /// Threads, where the operator wants that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub postcontent: Vec<Rule>,
     /// Rooms.
     pub room: Vec<Rule>,
     /// Senders.
@@ -94,6 +102,7 @@ impl Ruleset {
         match kind {
             Kind::Override => &self.overrides,
             Kind::Content => &self.content,
+            Kind::PostContent => &self.postcontent,
             Kind::Room => &self.room,
             Kind::Sender => &self.sender,
             Kind::Underride => &self.underrides,
@@ -105,6 +114,7 @@ impl Ruleset {
         match kind {
             Kind::Override => &mut self.overrides,
             Kind::Content => &mut self.content,
+            Kind::PostContent => &mut self.postcontent,
             Kind::Room => &mut self.room,
             Kind::Sender => &mut self.sender,
             Kind::Underride => &mut self.underrides,

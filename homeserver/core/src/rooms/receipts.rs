@@ -60,6 +60,9 @@ impl Core {
         let room = self.find_room(room_id)?.ok_or_else(|| Error::forbidden("you are not in this room"))?;
         self.require_joined(&room, user)?;
         match kind {
+            "m.fully_read" if thread.is_some() => {
+                return Err(Error::invalid("the read marker is of the whole room, not of a thread"));
+            }
             "m.fully_read" => {
                 return self.set_fully_read(user, room_id, event_id).await;
             }
@@ -69,6 +72,11 @@ impl Core {
         if thread.is_some_and(|thread| thread.is_empty()) {
             return Err(Error::invalid("a thread id is not empty"));
         }
+        if let Some(thread) = thread
+            && !self.is_in_thread(room_id, event_id, thread)?
+        {
+            return Err(Error::invalid("the event is not in this thread"));
+        }
         let receipt = NewReceipt {
             kind: kind.to_owned(),
             user: user.to_owned(),
@@ -77,6 +85,19 @@ impl Core {
             ts: self.now_ms(),
         };
         self.keep_receipts(&room, std::slice::from_ref(&receipt), true).await
+    }
+
+    /// Whether the event is in the thread; a root is in the main timeline and in its own thread. Of an event that is not
+    /// here nobody knows, and a redaction may be counted to the thread of what it redacted.
+    fn is_in_thread(&self, room: &RoomId, event_id: &EventId, thread: &str) -> Result<bool, Error> {
+        let Some(event) = self.load_event(event_id)?.filter(|event| event.pdu.room_id() == room) else {
+            return Ok(true);
+        };
+        if event.pdu.kind() == "m.room.redaction" {
+            return Ok(true);
+        }
+        let root = self.thread_of(&event)?;
+        Ok(root.as_ref().map_or("main", |root| root.as_str()) == thread || event_id.as_str() == thread)
     }
 
     async fn set_fully_read(self: &Arc<Self>, user: &UserId, room: &RoomId, event: &EventId) -> Result<(), Error> {
@@ -99,7 +120,7 @@ impl Core {
         for receipt in receipts {
             let thread = receipt.thread.as_deref().unwrap_or("");
             let key = Key::new().text(room.id()).text(&receipt.kind).text(&receipt.user).text(thread);
-            if !self.moves_forward(&key, room.id(), &receipt.event_id)? {
+            if !self.moves_forward(&key, room.id(), receipt)? {
                 continue;
             }
             let slot = Slot { offset: 0, index: batch.reserve_position(), form: SlotForm::Plain };
@@ -162,8 +183,10 @@ impl Core {
         Ok(Some((row.event_id, row.ts)))
     }
 
-    /// Whether the event is later than where the receipt of this key stands.
-    fn moves_forward(&self, key: &Key, room: &RoomId, event: &EventId) -> Result<bool, Error> {
+    /// Whether the receipt is later than where the one of this key stands. A user of another server may have read what
+    /// has yet to arrive here.
+    fn moves_forward(&self, key: &Key, room: &RoomId, receipt: &NewReceipt) -> Result<bool, Error> {
+        let event = &*receipt.event_id;
         let Some(bytes) = self.store.get(Table::RoomReceipt, key.as_bytes())? else { return Ok(true) };
         let Some(row) = bytes.get(8..) else { return Ok(true) };
         let before: Row = crate::house::from_json(Table::RoomReceipt, row)?;
@@ -175,7 +198,8 @@ impl Core {
         };
         Ok(match (place(&before.event_id)?, place(event)?) {
             (Some(before), Some(after)) => after > before,
-            _ => true,
+            (Some(_), None) => !self.is_local_user(&receipt.user),
+            (None, _) => true,
         })
     }
 

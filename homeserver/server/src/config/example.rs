@@ -54,6 +54,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         "Give push gateways what messages say, instead of their ids alone: it then passes through Apple's and Google's hands.",
         None,
     ),
+    (
+        "thread_subscriptions",
+        "Threads notify those who subscribed to them and were mentioned, nobody else (MSC4306). Off: as the specification says.",
+        None,
+    ),
     ("unauthenticated_media", "Give out media without a token too, as before Matrix 1.11.", None),
     ("url_previews", "Fetch pages that people link to, for previews; the pages then see this server.", None),
     ("key_notaries", "Servers to ask for the keys of servers that cannot be reached.", None),
@@ -75,6 +80,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         None,
     ),
     ("oauth.insecure_client_uris", "Clients may register URIs without TLS: for development only.", None),
+    (
+        "oauth.qr_login",
+        "Who may open a channel over which one device signs another in by QR code: `off`, `authenticated` or `open`.",
+        None,
+    ),
     (
         "oauth.upstreams",
         "OpenID Connect providers, one `[[oauth.upstreams]]` each; their keys are in the operators' book.",

@@ -15,7 +15,10 @@ use matrix_sdk::{
     room::ListThreadsOptions,
     ruma::{
         EventId, OwnedEventId, RoomId,
-        api::client::{receipt::create_receipt::v3::ReceiptType, room::create_room, sync::sync_events::v5},
+        api::client::{
+            receipt::create_receipt::v3::ReceiptType, room::create_room, search::search_events::v3 as search,
+            sync::sync_events::v5,
+        },
         events::{
             AnySyncTimelineEvent, GlobalAccountDataEventType, StateEventType,
             receipt::ReceiptThread,
@@ -110,6 +113,8 @@ async fn slide(client: &Client) -> JoinHandle<()> {
     e2ee.enabled = Some(true);
     let mut to_device = v5::request::ToDevice::default();
     to_device.enabled = Some(true);
+    let mut threads = v5::request::ThreadSubscriptions::default();
+    threads.enabled = Some(true);
     let sync = client
         .sliding_sync("test")
         .unwrap()
@@ -117,6 +122,7 @@ async fn slide(client: &Client) -> JoinHandle<()> {
         .with_all_extensions()
         .with_e2ee_extension(e2ee)
         .with_to_device_extension(to_device)
+        .with_thread_subscriptions_extension(threads)
         .build()
         .await
         .unwrap();
@@ -321,6 +327,42 @@ async fn a_second_device_is_verified_by_emoji() {
         own.is_verified_with_cross_signing().then_some(())
     })
     .await;
+    drop((first, second));
+    house.proxy.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_are_found_and_every_device_knows_which_threads_are_followed() {
+    let house = House::open();
+    let first = house.register("elif").await;
+    let second = house.log_in("elif").await;
+    let room = first.client.create_room(create_room::v3::Request::new()).await.unwrap();
+    let root = say(&room, "Bed 7 has a fever").await;
+    say(&room, "Tea at four").await;
+    let mut wanted = search::Categories::new();
+    wanted.room_events = Some(search::Criteria::new("fever".to_owned()));
+    let found = first.client.send(search::Request::new(wanted)).await.unwrap().search_categories.room_events;
+    let found: Vec<OwnedEventId> = found
+        .results
+        .iter()
+        .map(|result| result.result.as_ref().unwrap().get_field("event_id").unwrap().unwrap())
+        .collect();
+    assert_eq!(found, [root.clone()]);
+
+    let theirs = second.room(room.room_id(), RoomState::Joined).await;
+    let followed = || async { theirs.load_or_fetch_thread_subscription(&root).await.unwrap() };
+    assert!(followed().await.is_none());
+    let mut answer = RoomMessageEventContent::text_plain("38.5");
+    answer.relates_to = Some(Relation::Thread(Thread::plain(root.clone(), root.clone())));
+    let answer = room.send(answer).await.unwrap().response.event_id;
+    room.subscribe_thread(root.clone(), Some(answer.clone())).await.unwrap();
+    let automatic = eventually("the other device knows", followed).await.automatic;
+    assert!(automatic);
+    room.unsubscribe_thread(root.clone()).await.unwrap();
+    eventually("the other device knows of the end", || async { followed().await.is_none().then_some(()) }).await;
+    // What was known by then does not begin it again.
+    room.subscribe_thread(root.clone(), Some(answer)).await.unwrap();
+    assert!(theirs.fetch_thread_subscription(root).await.unwrap().is_none());
     drop((first, second));
     house.proxy.finish();
 }

@@ -18,6 +18,7 @@ mod search;
 mod send;
 mod space;
 mod state;
+mod threads;
 mod timestamp;
 mod upgrade;
 
@@ -35,6 +36,9 @@ use crate::{
 const SUMMARY_UNSTABLE: &[&str] = &["unstable/im.nheko.summary"];
 // MSC: 2666: as it was before 1.19.
 const MUTUAL_UNSTABLE: &[&str] = &["unstable/uk.half-shot.msc2666"];
+// MSC: 4306 and 4308.
+const THREADS_UNSTABLE: &[&str] = &["unstable/io.element.msc4306"];
+const SUBSCRIPTIONS_UNSTABLE: &[&str] = &["unstable/io.element.msc4308"];
 
 /// The routes of this area.
 pub(crate) fn routes() -> Router<AppState> {
@@ -78,6 +82,12 @@ pub(crate) fn routes() -> Router<AppState> {
         .client(V1, "/rooms/{room_id}/relations/{event_id}/{rel_type}", get(relations::get_by_type))
         .client(V1, "/rooms/{room_id}/relations/{event_id}/{rel_type}/{event_type}", get(relations::get_by_kind))
         .client(V1, "/rooms/{room_id}/threads", get(relations::get_threads))
+        .client(
+            THREADS_UNSTABLE,
+            "/rooms/{room_id}/thread/{event_id}/subscription",
+            get(threads::get).put(threads::put).delete(threads::delete),
+        )
+        .client(SUBSCRIPTIONS_UNSTABLE, "/thread_subscriptions", get(threads::list))
         .client(V1, "/rooms/{room_id}/timestamp_to_event", get(timestamp::get))
         .client(V1, "/rooms/{room_id}/hierarchy", get(space::get_hierarchy))
         .client(V1, "/room_summary/{room_id_or_alias}", get(space::get_summary))

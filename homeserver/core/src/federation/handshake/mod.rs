@@ -21,7 +21,7 @@ pub use accept::{JoinAnswer, KnockAnswer};
 pub use invite_in::{IncomingInvite, SignedInvite};
 pub(crate) use stripped::OutsideStanding;
 pub use template::RoomTemplate;
-pub use third_party::ThirdPartyExchange;
+pub use third_party::{BoundThirdParty, PendingInvite, ThirdPartyExchange};
 
 use std::sync::Arc;
 

@@ -1,12 +1,23 @@
-//! `exchange_third_party_invite`: an invite by mail address or phone number becomes one of a user.
+//! `exchange_third_party_invite` and `3pid/onbind`: an invite by mail address or phone number becomes one of a user.
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
 
-use crate::{Core, Error};
+use crate::{
+    Core, Error,
+    federation::{client::STEP_TIMEOUT, fetch::encode},
+    ports::http_method::Method,
+    rooms::StateKey,
+};
+
+/// How many invites one binding may bring.
+const MAX_INVITES: usize = 20;
+/// The largest answer of a server that is asked to invite, bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The invite that another server wants us to send in the name of the user who began it.
 #[derive(Debug, Deserialize)]
@@ -24,7 +35,96 @@ pub struct ThirdPartyExchange {
     pub content: Value,
 }
 
+/// An address that an identity server knows to be a user's, and the invites that wait for it.
+#[derive(Debug, Deserialize)]
+pub struct BoundThirdParty {
+    /// `email` or `msisdn`.
+    pub medium: String,
+    /// The address.
+    pub address: String,
+    /// Whose it is: a user of ours.
+    pub mxid: OwnedUserId,
+    /// What waits.
+    pub invites: Vec<PendingInvite>,
+}
+
+/// An invite of an address.
+#[derive(Debug, Deserialize)]
+pub struct PendingInvite {
+    /// Who is invited.
+    pub mxid: OwnedUserId,
+    /// Where to.
+    pub room_id: OwnedRoomId,
+    /// By whom.
+    pub sender: OwnedUserId,
+    /// What the identity server signed.
+    pub signed: Value,
+}
+
 impl Core {
+    /// The invites that waited for an address are asked for in the name of those who sent them. What an identity server
+    /// says is not believed: whoever sends the invite checks its signature by the room's rules.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for a user who has no account here; [`Error::Store`]. An invite that fails fails alone.
+    ///
+    /// SPEC: v1.19 Server-Server API, "Third-party invites".
+    pub async fn third_party_bound(self: &Arc<Self>, bound: BoundThirdParty) -> Result<(), Error> {
+        if !self.is_local_user(&bound.mxid) || !self.account_exists(&bound.mxid)? {
+            return Err(Error::invalid("`mxid` is not a user of this server"));
+        }
+        let ours = bound.invites.iter().filter(|invite| {
+            invite.mxid == bound.mxid
+                && invite.signed.get("mxid").and_then(Value::as_str) == Some(bound.mxid.as_str())
+                && invite.signed.get("token").is_some_and(Value::is_string)
+        });
+        let asked = ours.take(MAX_INVITES).map(|invite| async move {
+            if let Err(error) = self.ask_for_invite(invite).await {
+                tracing::debug!(%error, room.id = %invite.room_id, "an invite of an address did not become one of a user");
+            }
+        });
+        join_all(asked).await;
+        Ok(())
+    }
+
+    async fn ask_for_invite(self: &Arc<Self>, invite: &PendingInvite) -> Result<(), Error> {
+        let content = json!({"membership": "invite", "third_party_invite": {"signed": invite.signed}});
+        if self.is_local_user(&invite.sender) {
+            return self.invite_third_party(&invite.sender, &invite.room_id, &invite.mxid, content).await;
+        }
+        let path = format!("/_matrix/federation/v1/exchange_third_party_invite/{}", encode(invite.room_id.as_str()));
+        let body = json!({
+            "type": "m.room.member",
+            "room_id": invite.room_id,
+            "sender": invite.sender,
+            "state_key": invite.mxid,
+            "content": content,
+        });
+        let server = invite.sender.server_name();
+        let _: IgnoredAny =
+            self.peer_json(server, Method::Put, path, Some(body), STEP_TIMEOUT, MAX_ANSWER_BYTES).await?;
+        Ok(())
+    }
+
+    /// The user is invited by proof of an address. The name that the inviting user was shown is part of it.
+    async fn invite_third_party(
+        self: &Arc<Self>,
+        sender: &OwnedUserId,
+        room_id: &RoomId,
+        invitee: &OwnedUserId,
+        mut content: Value,
+    ) -> Result<(), Error> {
+        let token = content.pointer("/third_party_invite/signed/token").and_then(Value::as_str).unwrap_or_default();
+        let room = self.open_room(room_id)?;
+        let key = StateKey::new("m.room.third_party_invite", token);
+        let known = room.current().get(&key).map(|id| self.load_event(id)).transpose()?.flatten();
+        let name = known.and_then(|event| event.pdu.content_value().get("display_name").cloned());
+        if let (Some(name), Some(Value::Object(invite))) = (name, content.get_mut("third_party_invite")) {
+            invite.insert("display_name".to_owned(), name);
+        }
+        self.set_membership(sender, room_id, invitee, content).await.map(|_| ())
+    }
+
     /// The third party is invited as the user that an identity server says it is.
     ///
     /// # Errors
@@ -46,6 +146,6 @@ impl Core {
         if !self.is_local_user(&exchange.sender) {
             return Err(Error::forbidden("the inviting user is not of this server"));
         }
-        self.set_membership(&exchange.sender, room_id, &exchange.state_key, exchange.content).await.map(|_| ())
+        self.invite_third_party(&exchange.sender, room_id, &exchange.state_key, exchange.content).await
     }
 }

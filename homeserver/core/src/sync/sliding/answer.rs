@@ -6,7 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::sync::answer::DeviceLists;
+use crate::{sync::answer::DeviceLists, threads::SubscriptionChanges};
 
 /// A whole answer.
 #[derive(Debug, Default, Serialize)]
@@ -126,6 +126,21 @@ pub struct ExtensionsAnswer {
     /// Typing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub typing: Option<ByRoom>,
+    /// Which threads the user follows.
+    // MSC: 4308.
+    #[serde(rename = "io.element.msc4308.thread_subscriptions", skip_serializing_if = "Option::is_none")]
+    pub thread_subscriptions: Option<ThreadsAnswer>,
+}
+
+/// Which threads the user follows, as far as that changed.
+#[derive(Debug, Serialize)]
+pub struct ThreadsAnswer {
+    /// The latest changes.
+    #[serde(flatten)]
+    pub changes: SubscriptionChanges,
+    /// Where the others are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prev_batch: Option<String>,
 }
 
 impl ExtensionsAnswer {
@@ -137,6 +152,7 @@ impl ExtensionsAnswer {
             && self.account_data.is_none()
             && self.receipts.is_none()
             && self.typing.is_none()
+            && self.thread_subscriptions.is_none()
     }
 }
 

@@ -83,6 +83,8 @@ pub(super) struct Position {
     pub rooms: imbl::OrdMap<OwnedRoomId, Arc<SentRoom>>,
     /// Whether it was told the account data outside rooms.
     pub account_data: bool,
+    /// Whether it was told which threads the user follows.
+    pub threads: bool,
     /// What it asked for, so that equal wishes are one.
     pub configs: Vec<Arc<RoomConfig>>,
     /// The user's rooms as they were, if none of them was newer than `stream`.
@@ -132,6 +134,16 @@ fn read_pos(text: &str) -> Option<(u64, u64)> {
 }
 
 impl Connections {
+    /// Up to where the device was told when it got this `pos`, if that is still known.
+    pub(super) fn stream_of(&self, requester: &Requester, pos: &str) -> Option<StreamPos> {
+        let (nonce, number) = read_pos(pos)?;
+        let inner = self.0.lock();
+        let own = |key: &Key| key.0 == requester.user_id && key.1 == requester.device_id;
+        let mut connections = inner.open.iter().filter(|(key, it)| own(key) && it.nonce == nonce);
+        let (_, connection) = connections.next()?;
+        connection.kept.iter().find(|position| position.number == number).map(|position| position.stream)
+    }
+
     /// What the client knows that has this `pos`; what was kept for earlier answers is dropped.
     ///
     /// # Errors

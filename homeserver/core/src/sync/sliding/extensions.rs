@@ -8,7 +8,7 @@ use ruma::{OwnedRoomId, RoomId};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    answer::{AccountDataAnswer, ByRoom, E2eeAnswer, SlidingAnswer, ToDeviceAnswer},
+    answer::{AccountDataAnswer, ByRoom, E2eeAnswer, SlidingAnswer, ThreadsAnswer, ToDeviceAnswer},
     connection::{Position, Told},
     request::SlidingRequest,
     select::{Build, Wanted, Windows},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Core, Error, Requester,
     sync::{answer::DeviceLists, joined::raw},
+    threads::SubscriptionChanges,
 };
 
 /// How many to-device messages one answer holds.
@@ -73,6 +74,16 @@ impl Core {
         }
         if extensions.typing.is_on() {
             answer.extensions.typing = self.typing_extension(build, wanted)?;
+        }
+        let threads = &extensions.thread_subscriptions;
+        if threads.enabled == Some(true) {
+            let after = build.since.filter(|_| build.known.threads).unwrap_or_default();
+            let changes = self.subscription_changes(build.user(), after, build.to, threads.limit)?;
+            let prev_batch = changes.before.map(|position| position.0.to_string());
+            if changes != SubscriptionChanges::default() {
+                answer.extensions.thread_subscriptions = Some(ThreadsAnswer { changes, prev_batch });
+            }
+            next.threads = true;
         }
         Ok(())
     }

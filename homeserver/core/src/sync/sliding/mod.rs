@@ -24,7 +24,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 pub use self::{answer::SlidingAnswer, request::SlidingRequest};
 use self::{connection::Position, heroes::Faces, order::RoomOrder};
 use super::MAX_TIMEOUT_MS;
-use crate::{Core, Error, Requester, rooms::GroupId};
+use crate::{Core, Error, Requester, rooms::GroupId, threads::SubscriptionChanges};
 
 /// How many users' orders are kept.
 const ORDERS: usize = 4_096;
@@ -55,6 +55,32 @@ impl Default for State {
 }
 
 impl Core {
+    /// Changes of the threads that the user follows, between what two tokens of sliding syncs or of such pages say.
+    /// Gives the token of those before, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for a token that is none; [`Error::Store`].
+    pub fn subscription_page(
+        &self,
+        requester: &Requester,
+        from: Option<&str>,
+        to: Option<&str>,
+        limit: Option<u64>,
+    ) -> Result<(SubscriptionChanges, Option<String>), Error> {
+        let before = match from {
+            Some(from) => {
+                let position: u64 = from.parse().map_err(|_| Error::invalid("`from` is not a token of this server"))?;
+                StreamPos(position.saturating_sub(1)).min(self.position())
+            }
+            None => self.position(),
+        };
+        // A connection that was forgotten bounds nothing: the client is told of changes again that it knows.
+        let after = to.and_then(|pos| self.sync.sliding.connections.stream_of(requester, pos)).unwrap_or_default();
+        let changes = self.subscription_changes(&requester.user_id, after, before, limit)?;
+        let end = changes.before.map(|position| position.0.to_string());
+        Ok((changes, end))
+    }
+
     /// What is new in the windows since `pos`; waits for something if there is nothing.
     ///
     /// # Errors

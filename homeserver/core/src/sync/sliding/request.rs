@@ -96,6 +96,20 @@ pub struct Extensions {
     pub receipts: Scoped,
     /// Typing.
     pub typing: Scoped,
+    /// Which threads the user follows.
+    // MSC: 4308.
+    #[serde(rename = "io.element.msc4308.thread_subscriptions")]
+    pub thread_subscriptions: ThreadSubscriptions,
+}
+
+/// Which threads the user follows.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ThreadSubscriptions {
+    /// Whether changes are wanted.
+    pub enabled: Option<bool>,
+    /// At most so many.
+    pub limit: Option<u64>,
 }
 
 /// Whether an extension is wanted.

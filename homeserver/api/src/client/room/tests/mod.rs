@@ -55,7 +55,7 @@ impl Server {
     }
 
     /// Closes the store and opens it again; these clients go on with what they know.
-    pub(super) fn restart<'a>(&mut self, clients: impl Iterator<Item = &'a mut Client>) {
+    pub(super) async fn restart<'a>(&mut self, clients: impl Iterator<Item = &'a mut Client>) {
         let mut clients: Vec<_> = clients.collect();
         self.router = Router::new();
         for client in &mut clients {
@@ -63,6 +63,14 @@ impl Server {
         }
         if let Some(store) = self.store.take() {
             store.close();
+        }
+        // What a client hung up on may still be ending, and holds the key ring until then.
+        let path = self.directory.path().join("keyring");
+        for _ in 0..6_000 {
+            match KeyRing::open(&path, MasterKey::from_bytes([1; 32])) {
+                Ok(_) => break,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
         }
         self.open();
         for client in clients {
