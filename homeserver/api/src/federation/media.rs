@@ -37,6 +37,8 @@ pub(super) struct Size {
     #[serde(default)]
     method: Method,
     #[serde(default)]
+    animated: bool,
+    #[serde(default)]
     timeout_ms: Option<u64>,
 }
 
@@ -61,6 +63,7 @@ pub(super) async fn thumbnail(
     PathArgs(id): PathArgs<String>,
     PeerQuery { query: size, .. }: PeerQuery<Size>,
 ) -> Result<Response, ApiError> {
-    let request = ThumbnailRequest { width: size.width, height: size.height, method: size.method };
+    let Size { width, height, method, animated, .. } = size;
+    let request = ThumbnailRequest { width, height, method, animated };
     serve::federation(core.federation_thumbnail(&id, request, size.timeout_ms).await?).await
 }

@@ -8,6 +8,7 @@
 //! - [`preview`]: what a page says of itself.
 //! - [`disk`]: sealed files, each content once per bucket. [`expiry`]: their death. [`mxc`]: their names.
 
+mod animation;
 mod disk;
 pub mod download;
 pub mod expiry;
@@ -15,6 +16,7 @@ pub mod metadata;
 mod multipart;
 pub mod mxc;
 pub mod pending;
+mod prepare;
 pub mod preview;
 pub mod remote;
 pub mod thumbnail;
@@ -96,6 +98,8 @@ pub struct MediaMeta {
 pub struct State {
     decoders: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    /// See [`prepare`].
+    waiting: prepare::Waiting,
     /// A pending upload came.
     arrived: Notify,
     /// One fetch per remote file at a time.
@@ -110,6 +114,7 @@ impl Default for State {
         Self {
             decoders: Arc::new(Semaphore::new(DECODERS)),
             uploads: Arc::new(Semaphore::new(UPLOAD_BUDGET_KIB)),
+            waiting: prepare::Waiting::default(),
             arrived: Notify::new(),
             fetching: Mutex::default(),
             previews: preview::Previews::default(),
@@ -119,7 +124,7 @@ impl Default for State {
 }
 
 impl Core {
-    /// Removes media that expired, until `stop` turns true.
+    /// Removes media that expired, and makes thumbnails of pictures that came, until `stop` turns true.
     pub async fn run_media(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
         let interval_ms = self.settings.retention.interval_ms.clamp(100, MAX_INTERVAL_MS);
         let mut tick = tokio::time::interval(Duration::from_millis(interval_ms));
@@ -127,6 +132,7 @@ impl Core {
         loop {
             tokio::select! {
                 () = crate::house::stopped(&mut stop) => return,
+                () = self.media.waiting.arrived.notified() => self.prepare_waiting().await,
                 _ = tick.tick() => {
                     if let Err(error) = self.expire_media().await {
                         tracing::warn!(%error, "expired media could not be removed; it stays hidden");

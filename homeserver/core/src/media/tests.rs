@@ -315,7 +315,7 @@ async fn a_thumbnail_is_made_once_and_dies_with_its_picture() {
     let alice = world.user("alice").await;
     let upload = NewUpload { content: picture(1000, 500), ..NewUpload::default() };
     let mxc = world.core.upload_media(&alice, upload).await.unwrap();
-    let request = ThumbnailRequest { width: 300, height: 200, method: Method::Scale };
+    let request = ThumbnailRequest { width: 300, height: 200, method: Method::Scale, animated: false };
     for _ in 0..2 {
         let thumbnail = world.core.thumbnail(&mxc, request, DownloadOptions::default()).await.unwrap();
         assert_eq!(thumbnail.content_type.as_deref(), Some("image/png"));
@@ -323,7 +323,7 @@ async fn a_thumbnail_is_made_once_and_dies_with_its_picture() {
         assert_eq!((small.width(), small.height()), (320, 160));
         assert_eq!(on_disk(&world).len(), 2);
     }
-    let huge = ThumbnailRequest { width: 4000, height: 4000, method: Method::Crop };
+    let huge = ThumbnailRequest { width: 4000, height: 4000, method: Method::Crop, animated: false };
     let whole = world.core.thumbnail(&mxc, huge, DownloadOptions::default()).await.unwrap();
     assert_eq!(read(whole).await, picture(1000, 500));
     world.core.purge_media(&mxc).await.unwrap();
@@ -335,7 +335,7 @@ async fn text_has_no_thumbnail() {
     let world = World::new();
     let alice = world.user("alice").await;
     let mxc = world.core.upload_media(&alice, file(SECRET)).await.unwrap();
-    let request = ThumbnailRequest { width: 32, height: 32, method: Method::Crop };
+    let request = ThumbnailRequest { width: 32, height: 32, method: Method::Crop, animated: false };
     let refused = world.core.thumbnail(&mxc, request, DownloadOptions::default()).await;
     assert!(matches!(refused, Err(Error::Unknown(_))));
 }
@@ -477,4 +477,70 @@ async fn a_preview_brings_the_pages_words_and_its_picture() {
     assert_eq!(content_of(&world, &mxc).await.unwrap(), picture(30, 20));
     world.answer_outside(|_| Err(PeerError::Timeout));
     assert_eq!(world.core.preview_url("https://a.example/page").await.unwrap(), preview, "remembered");
+}
+
+#[tokio::test]
+async fn thumbnails_are_made_when_the_picture_comes() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let upload = |kind: &str| NewUpload {
+        content_type: Some(kind.to_owned()),
+        content: picture(700, 500).into(),
+        ..NewUpload::default()
+    };
+    let mxc = world.core.upload_media(&alice, upload("image/png")).await.unwrap();
+    world.core.prepare_waiting().await;
+    let meta = world.core.find_media(&mxc).unwrap().unwrap();
+    let place = super::download::place_of(&meta).unwrap();
+    for (variant, size) in [("32x32-crop", (32, 32)), ("96x96-crop", (96, 96)), ("320x240-scale", (320, 229))] {
+        let made = world.core.disk().read(&place, variant, 1 << 20).unwrap().unwrap();
+        let made = image::load_from_memory(&made).unwrap();
+        assert_eq!((made.width(), made.height()), size, "{variant}");
+    }
+    assert!(world.core.disk().read(&place, "800x600-scale", 1 << 20).unwrap().is_none(), "it is no larger than that");
+    let count = on_disk(&world).len();
+    world.core.upload_media(&alice, upload("application/octet-stream")).await.unwrap();
+    world
+        .core
+        .upload_media(&alice, NewUpload { content_type: Some("image/png".to_owned()), ..file(SECRET) })
+        .await
+        .unwrap();
+    world.core.prepare_waiting().await;
+    assert_eq!(on_disk(&world).len(), count + 1, "the same picture is one file, and no picture has no thumbnails");
+}
+
+#[tokio::test]
+async fn a_picture_that_moves_is_given_moving_only_to_whoever_asks() {
+    let world = World::new();
+    let alice = world.user("alice").await;
+    let mut moving = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new_with_speed(&mut moving, 30);
+    for shade in [0, 90, 180] {
+        let frame = image::RgbaImage::from_pixel(200, 100, image::Rgba([shade, 0, 0, 255]));
+        encoder.encode_frame(image::Frame::new(frame)).unwrap();
+    }
+    drop(encoder);
+    let upload =
+        NewUpload { content_type: Some("image/gif".to_owned()), content: moving.into(), ..NewUpload::default() };
+    let mxc = world.core.upload_media(&alice, upload).await.unwrap();
+    for (width, size) in [(90, (96, 96)), (300, (200, 100)), (4000, (200, 100))] {
+        let request = |animated: bool| ThumbnailRequest {
+            width,
+            height: width,
+            method: if width < 100 { Method::Crop } else { Method::Scale },
+            animated,
+        };
+        for _ in 0..2 {
+            let still = world.core.thumbnail(&mxc, request(false), DownloadOptions::default()).await.unwrap();
+            assert_eq!(still.content_type.as_deref(), Some("image/png"), "{width}");
+            let still = image::load_from_memory(&read(still).await).unwrap();
+            assert_eq!((still.width(), still.height()), size);
+            let moving = world.core.thumbnail(&mxc, request(true), DownloadOptions::default()).await.unwrap();
+            assert_eq!(moving.content_type.as_deref(), Some("image/gif"));
+            let moving = read(moving).await;
+            assert_eq!(super::metadata::gif_frames(&moving), 3);
+            let moving = image::load_from_memory(&moving).unwrap();
+            assert_eq!((moving.width(), moving.height()), size);
+        }
+    }
 }

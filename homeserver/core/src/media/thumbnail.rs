@@ -12,7 +12,7 @@ use image::{
 use serde::Deserialize;
 
 use super::{
-    DownloadOptions, MediaFile, MediaMeta, Mxc,
+    DownloadOptions, MediaFile, MediaMeta, Mxc, animation,
     disk::{ORIGINAL, blocking},
     download::{MediaContent, place_of},
 };
@@ -22,10 +22,10 @@ use crate::{Core, Error};
 pub const MAX_DECODED_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The largest file that is decoded, bytes.
-const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The most pixels that are decoded.
-const MAX_PIXELS: u64 = 50_000_000;
+pub(super) const MAX_PIXELS: u64 = 50_000_000;
 
 /// The longest side that is decoded, pixels.
 const MAX_SIDE: u32 = 20_000;
@@ -34,7 +34,7 @@ const MAX_SIDE: u32 = 20_000;
 const MAX_THUMBNAIL_SIDE: u32 = 1_600;
 
 /// The largest thumbnail that is kept, bytes.
-const MAX_THUMBNAIL_BYTES: u64 = 32 * 1024 * 1024;
+pub(super) const MAX_THUMBNAIL_BYTES: u64 = 32 * 1024 * 1024;
 
 /// SPEC: v1.19 "Thumbnails": the sizes that servers should produce; what is asked for is rounded up to one of them.
 const SIZES: &[(u32, u32)] = &[(32, 32), (96, 96), (320, 240), (640, 480), (800, 600), (1_600, 1_200)];
@@ -59,6 +59,8 @@ pub struct ThumbnailRequest {
     pub height: u32,
     /// How it is made to fit.
     pub method: Method,
+    /// A picture that moves may go on moving; else its first frame is given.
+    pub animated: bool,
 }
 
 impl ThumbnailRequest {
@@ -82,12 +84,13 @@ impl ThumbnailRequest {
         }
     }
 
-    fn variant(self) -> String {
+    pub(super) fn variant(self) -> String {
         let method = match self.method {
             Method::Scale => "scale",
             Method::Crop => "crop",
         };
-        format!("{}x{}-{method}", self.width, self.height)
+        let moving = if self.animated { "-moving" } else { "" };
+        format!("{}x{}-{method}{moving}", self.width, self.height)
     }
 }
 
@@ -115,8 +118,16 @@ impl Core {
             return Err(Error::invalid("a thumbnail has a width and a height"));
         }
         let meta = self.media_ready(mxc, options).await?;
+        // Only these kinds move; of others there is one thumbnail.
+        let kinds = ["image/gif", "image/png", "image/apng", "image/webp"];
+        let may_move = meta.content_type.as_deref().is_none_or(|kind| kinds.contains(&kind));
+        let request = ThumbnailRequest { animated: request.animated && may_move, ..request };
         let thumbnail = match request.rounded() {
             Some(size) => self.thumbnail_of(&meta, size).await,
+            None if may_move && !request.animated && self.moves(&meta).await? => {
+                let size = ThumbnailRequest { width: 1_600, height: 1_200, method: Method::Scale, animated: false };
+                self.thumbnail_of(&meta, size).await
+            }
             None => self.picture_itself(&meta).await,
         };
         let remote = !self.is_local(mxc.server());
@@ -124,6 +135,17 @@ impl Core {
             Error::TooLarge(message) if remote => Error::Custom { status: 502, errcode: "M_TOO_LARGE", message },
             error => error,
         })
+    }
+
+    async fn moves(&self, meta: &MediaMeta) -> Result<bool, Error> {
+        if meta.size_bytes > MAX_FILE_BYTES {
+            return Ok(false);
+        }
+        let (disk, place) = (self.disk(), place_of(meta)?);
+        blocking(move || {
+            Ok(disk.read(&place, ORIGINAL, MAX_FILE_BYTES)?.is_some_and(|original| animation::is_animated(&original)))
+        })
+        .await
     }
 
     async fn thumbnail_of(&self, meta: &MediaMeta, size: ThumbnailRequest) -> Result<MediaFile, Error> {
@@ -210,7 +232,11 @@ fn kind_of(head: &[u8]) -> Option<&'static str> {
 
 fn in_memory(content: Bytes, meta: &MediaMeta) -> MediaFile {
     let content_type = kind_of(&content).unwrap_or("image/png");
-    let file_name = if content_type == "image/jpeg" { "thumbnail.jpg" } else { "thumbnail.png" };
+    let file_name = match content_type {
+        "image/jpeg" => "thumbnail.jpg",
+        "image/gif" => "thumbnail.gif",
+        _ => "thumbnail.png",
+    };
     MediaFile {
         content_type: Some(content_type.to_owned()),
         file_name: Some(file_name.to_owned()),
@@ -222,12 +248,23 @@ fn in_memory(content: Bytes, meta: &MediaMeta) -> MediaFile {
 
 /// Decodes within bounds, turns as the camera was held, and makes smaller.
 fn make(original: &[u8], size: ThumbnailRequest) -> Result<Made, Error> {
-    let kind = kind_of(original).ok_or_else(no_picture)?;
     let picture = decode(original)?;
-    if picture.width() <= size.width && picture.height() <= size.height {
+    let moves = animation::is_animated(original);
+    if picture.width() <= size.width && picture.height() <= size.height && (size.animated || !moves) {
         return Ok(Made::SmallEnough);
     }
-    let small = match size.method {
+    if size.animated
+        && moves
+        && let Some(moving) = animation::make(original, size)
+    {
+        return Ok(Made::Thumbnail(moving));
+    }
+    encode(&shrink(&picture, size), is_photograph(original)).map(Made::Thumbnail)
+}
+
+/// The picture in the size asked for, and never larger than it was.
+pub(super) fn shrink(picture: &DynamicImage, size: ThumbnailRequest) -> DynamicImage {
+    match size.method {
         Method::Crop => {
             let (width, height) = (size.width.min(picture.width()), size.height.min(picture.height()));
             picture.resize_to_fill(width, height, FilterType::Triangle)
@@ -236,22 +273,32 @@ fn make(original: &[u8], size: ThumbnailRequest) -> Result<Made, Error> {
             let (width, height) = cover(picture.width(), picture.height(), size);
             picture.resize_exact(width, height, FilterType::Triangle)
         }
-    };
-    encode(&small, kind == "image/jpeg").map(Made::Thumbnail)
+    }
 }
 
-fn decode(original: &[u8]) -> Result<DynamicImage, Error> {
+/// Whether the picture is of a kind that loses a little when it is encoded, and may lose a little more.
+pub(super) fn is_photograph(original: &[u8]) -> bool {
+    kind_of(original) == Some("image/jpeg")
+}
+
+/// What decoders may take.
+pub(super) fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits
+}
+
+pub(super) fn decode(original: &[u8]) -> Result<DynamicImage, Error> {
     let too_large = || Error::TooLarge("the picture is too large to be made smaller".into());
     let as_error = |error: ImageError| match error {
         ImageError::Limits(_) => too_large(),
         _ => no_picture(),
     };
     let mut reader = ImageReader::new(Cursor::new(original)).with_guessed_format().map_err(|_| no_picture())?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
+    kind_of(original).ok_or_else(no_picture)?;
+    reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(as_error)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width).saturating_mul(u64::from(height)) > MAX_PIXELS || decoder.total_bytes() > MAX_DECODED_BYTES {
@@ -282,7 +329,7 @@ fn cover(width: u32, height: u32, size: ThumbnailRequest) -> (u32, u32) {
     (side(new_width), side(new_height))
 }
 
-fn encode(picture: &DynamicImage, photographic: bool) -> Result<Bytes, Error> {
+pub(super) fn encode(picture: &DynamicImage, photographic: bool) -> Result<Bytes, Error> {
     let mut encoded = Cursor::new(Vec::new());
     let written = if photographic && !picture.color().has_alpha() {
         picture.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut encoded, 82))
@@ -304,7 +351,7 @@ mod tests {
     }
 
     fn made(original: &[u8], width: u32, height: u32, method: Method) -> Option<(u32, u32)> {
-        let size = ThumbnailRequest { width, height, method }.rounded().unwrap();
+        let size = ThumbnailRequest { width, height, method, animated: false }.rounded().unwrap();
         match make(original, size).unwrap() {
             Made::SmallEnough => None,
             Made::Thumbnail(content) => {
@@ -331,7 +378,9 @@ mod tests {
     fn nothing_is_made_larger() {
         assert_eq!(made(&picture(30, 20), 320, 240, Method::Scale), None);
         assert_eq!(made(&picture(30, 20), 32, 32, Method::Crop), None);
-        assert!(ThumbnailRequest { width: 5000, height: 10, method: Method::Scale }.rounded().is_none());
+        assert!(
+            ThumbnailRequest { width: 5000, height: 10, method: Method::Scale, animated: false }.rounded().is_none()
+        );
     }
 
     #[test]
@@ -347,13 +396,13 @@ mod tests {
             }
         }
         bomb.splice(29..33, (!crc).to_be_bytes());
-        let size = ThumbnailRequest { width: 32, height: 32, method: Method::Scale };
+        let size = ThumbnailRequest { width: 32, height: 32, method: Method::Scale, animated: false };
         assert!(matches!(make(&bomb, size), Err(Error::TooLarge(_))));
     }
 
     #[test]
     fn what_is_no_picture_is_refused() {
-        let size = ThumbnailRequest { width: 32, height: 32, method: Method::Scale };
+        let size = ThumbnailRequest { width: 32, height: 32, method: Method::Scale, animated: false };
         for content in [b"".as_slice(), b"hello", b"\x89PNG\r\n\x1a\n", b"\xFF\xD8\xFF", b"GIF89a", b"RIFF\0\0\0\0WEBP"]
         {
             assert!(matches!(make(content, size), Err(Error::Unknown(_))));

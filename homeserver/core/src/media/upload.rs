@@ -98,7 +98,9 @@ impl Core {
             expires_ms: lifetime_ms.map(|lifetime_ms| now_ms.saturating_add(lifetime_ms)),
             ..MediaMeta::default()
         };
-        self.store_file(batch, mxc, meta, content).await.map(|_| ())
+        let stored = self.store_file(batch, mxc, meta, content).await?;
+        self.prepare_thumbnails(mxc, stored.content_type.as_deref());
+        Ok(())
     }
 
     /// The longest lifetime among the user's encrypted rooms, ms; `None` if one of them has none, or there is none.

@@ -25,6 +25,8 @@ pub(super) struct Params {
     #[serde(default)]
     method: Method,
     #[serde(default)]
+    animated: bool,
+    #[serde(default)]
     timeout_ms: Option<u64>,
     #[serde(default)]
     allow_remote: Option<bool>,
@@ -32,7 +34,8 @@ pub(super) struct Params {
 
 impl Params {
     pub(super) fn parts(self, asker: Option<&UserId>) -> (ThumbnailRequest, DownloadOptions<'_>) {
-        let request = ThumbnailRequest { width: self.width, height: self.height, method: self.method };
+        let Self { width, height, method, animated, .. } = self;
+        let request = ThumbnailRequest { width, height, method, animated };
         let allow_remote = self.allow_remote.unwrap_or(true);
         (request, DownloadOptions { timeout_ms: self.timeout_ms, allow_remote, asker })
     }
