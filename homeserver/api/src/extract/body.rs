@@ -41,6 +41,7 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonBody<T
         let bytes = read_body(&parts.headers, body, MAX).await?;
         let value = parse_json(&bytes)?;
         refuse_deep(&bytes)?;
+        refuse_half_characters(&bytes)?;
         Ok(Self(value))
     }
 }
@@ -56,6 +57,7 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<AppState> for JsonOrEmpt
         }
         let value = parse_json(&bytes)?;
         refuse_deep(&bytes)?;
+        refuse_half_characters(&bytes)?;
         Ok(Self(value))
     }
 }
@@ -94,6 +96,28 @@ pub(super) fn refuse_deep(bytes: &[u8]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Nothing, if every escape of half a character (a surrogate) stands with its other half.
+///
+/// What is stored as it came, unread, would else spoil every answer that it becomes part of.
+fn refuse_half_characters(bytes: &[u8]) -> Result<(), Error> {
+    let (mut at, mut second_at) = (0_usize, None);
+    while let Some(next) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at = at.saturating_add(next);
+        let code = bytes.get(at.saturating_add(1)..at.saturating_add(6)).and_then(|escape| {
+            let digits = std::str::from_utf8(escape.strip_prefix(b"u")?).ok()?;
+            u16::from_str_radix(digits, 16).ok()
+        });
+        let is_second = code.is_some_and(|code| (0xDC00..=0xDFFF).contains(&code));
+        if is_second != (second_at == Some(at)) || (second_at.is_some() && !is_second) {
+            return Err(Error::NotJson);
+        }
+        let is_first = code.is_some_and(|code| (0xD800..=0xDBFF).contains(&code));
+        at = at.saturating_add(if code.is_some() { 6 } else { 2 });
+        second_at = is_first.then_some(at);
+    }
+    if second_at.is_some() { Err(Error::NotJson) } else { Ok(()) }
 }
 
 /// The value that a body holds.
@@ -137,6 +161,24 @@ pub struct UiaBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_of_characters_are_refused_and_whole_ones_are_not() {
+        for whole in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""a\n\u00e4\\""#, r#"{"\uD83D\uDE00": "\"\\\\"}"#, "{}"] {
+            refuse_half_characters(whole.as_bytes()).unwrap();
+        }
+        for half in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ude00\ud83d""#,
+            r#""\ud83dx\ude00""#,
+            r#""\ud83d\n\ude00""#,
+            r#""\ud83d\ud83d\ude00""#,
+        ] {
+            assert!(refuse_half_characters(half.as_bytes()).is_err(), "{half}");
+            assert!(serde_json::from_str::<serde_json::Value>(half).is_err(), "{half}");
+        }
+    }
 
     #[test]
     fn depth_counts_outside_of_text_only() {

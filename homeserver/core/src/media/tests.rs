@@ -485,7 +485,7 @@ async fn thumbnails_are_made_when_the_picture_comes() {
     let alice = world.user("alice").await;
     let upload = |kind: &str| NewUpload {
         content_type: Some(kind.to_owned()),
-        content: picture(700, 500).into(),
+        content: picture(700, 500),
         ..NewUpload::default()
     };
     let mxc = world.core.upload_media(&alice, upload("image/png")).await.unwrap();
