@@ -86,7 +86,7 @@ fn join_path(room: &str, via: &str) -> String {
 #[test]
 fn a_synapse_user_outside_the_bounds_stays_outside_and_one_inside_sees_words_die() {
     let Some(federation) = Federation::start() else { return };
-    let bot = Person::named(&federation.matron, "governance");
+    let bot = Person::made_by_operator(&federation.matron, "governance");
     stays_outside(&federation, &bot);
     needs_a_credential(&federation, &bot);
     sees_words_die(&federation, &bot);

@@ -52,7 +52,22 @@ impl Person {
             "username": name, "password": password, "auth": {"type": "m.login.dummy"},
             "initial_device_display_name": "a ward's tablet",
         });
-        let path = "/_matrix/client/v3/register";
+        Self::from_answer(trust, "/_matrix/client/v3/register", &body, password)
+    }
+
+    /// An account that the operator makes, also under a name to which the register gives a part.
+    pub(crate) fn made_by_operator(trust: &Trust, name: &str) -> Self {
+        let password = "a long password".to_owned();
+        let file = trust.folder.join(format!("{name}.password"));
+        std::fs::write(&file, &password).unwrap();
+        trust.operate(&["user", "create", name, "--password-file", &file.display().to_string()]);
+        let body = json!({
+            "type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": password,
+        });
+        Self::from_answer(trust, "/_matrix/client/v3/login", &body, password)
+    }
+
+    fn from_answer(trust: &Trust, path: &str, body: &Value, password: String) -> Self {
         let reply =
             request(trust.clients, "POST", path, None, "application/json", body.to_string().as_bytes()).unwrap();
         assert_eq!(reply.status, 200, "{}: {}", trust.name, reply.text());

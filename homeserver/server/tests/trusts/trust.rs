@@ -31,7 +31,7 @@ pub(crate) struct Trust {
     pub(crate) name: String,
     /// Where clients reach it, plain HTTP.
     pub(crate) clients: SocketAddr,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     program: Program,
     process: Mutex<Option<Child>>,
 }
