@@ -34,6 +34,31 @@ pub(super) struct SqliteWriter {
     statements: Statements,
 }
 
+/// Why a group is not written.
+#[derive(Debug)]
+struct Failed {
+    error: StoreError,
+    /// Everything was applied, and the disk did not take it.
+    at_the_end: bool,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self { error, at_the_end: false }
+    }
+}
+
+impl Failed {
+    /// Whether some of the group may be written alone. A disk that failed at the end is not asked again at once.
+    fn is_worth_parting(&self) -> bool {
+        match self.error {
+            StoreError::Full => true,
+            StoreError::Engine(_) => !self.at_the_end,
+            _ => false,
+        }
+    }
+}
+
 impl SqliteWriter {
     /// The file is open for writing, with every table there; also the position at which it stands.
     pub(super) fn open(path: &Path, fresh: bool, options: SqliteOptions) -> Result<(Self, StreamPos), StoreError> {
@@ -108,7 +133,7 @@ impl SqliteWriter {
     }
 
     /// Writes all batches in one transaction; an error means that none of them is written.
-    fn commit_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, StoreError> {
+    fn commit_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, Failed> {
         let result = self.write_group(batches, from);
         if result.is_err() && !self.connection.is_autocommit() {
             // Some errors have ended the transaction already; where it still stands, nothing of it may stay.
@@ -117,7 +142,7 @@ impl SqliteWriter {
         result
     }
 
-    fn write_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, StoreError> {
+    fn write_group(&self, batches: &mut [Batch], from: StreamPos) -> Result<Outcome, Failed> {
         self.execute("BEGIN IMMEDIATE", []).map_err(store_error)?;
         let mut answers = Vec::with_capacity(batches.len());
         let mut position = from;
@@ -137,11 +162,14 @@ impl SqliteWriter {
                 i64::try_from(position.0).map_err(|_| StoreError::Engine("positions are used up".to_owned()))?;
             self.execute(schema::WRITE_POSITION, [number]).map_err(store_error)?;
         }
-        self.execute(if changed { "COMMIT" } else { "ROLLBACK" }, []).map_err(store_error)?;
+        self.execute(if changed { "COMMIT" } else { "ROLLBACK" }, [])
+            .map_err(|error| Failed { error: store_error(error), at_the_end: true })?;
         Ok(Outcome { answers, position, flushes: u64::from(changed) })
     }
 
-    /// The batch is part of the transaction, or has left no trace in it. The outer error ends the transaction.
+    /// The batch is part of the transaction, or was refused and has left no trace in it. The outer error ends the transaction.
+    ///
+    /// No savepoint: each would copy every page that the batch changes, for an error that nearly never comes.
     fn write_batch(
         &self,
         batch: &mut Batch,
@@ -155,21 +183,10 @@ impl SqliteWriter {
                 return Ok(Err(CommitError::Conflict(index)));
             }
         }
-        self.execute("SAVEPOINT batch", []).map_err(store_error)?;
-        let mut answer = Ok(committed);
         for op in &batch.ops {
-            if let Err(error) = self.apply(op) {
-                let error = store_error(error);
-                if self.connection.is_autocommit() || matches!(error, StoreError::Full | StoreError::Corrupt(_)) {
-                    return Err(error);
-                }
-                self.execute("ROLLBACK TO batch", []).map_err(store_error)?;
-                answer = Err(error.into());
-                break;
-            }
+            self.apply(op).map_err(store_error)?;
         }
-        self.execute("RELEASE batch", []).map_err(store_error)?;
-        Ok(answer)
+        Ok(Ok(committed))
     }
 
     fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
@@ -208,9 +225,10 @@ impl Writer for SqliteWriter {
     fn commit(&mut self, mut batches: Vec<Batch>, from: StreamPos) -> Outcome {
         match self.commit_group(&mut batches, from) {
             Ok(outcome) => outcome,
-            // On a full disk the small may still find room where all together did not.
-            Err(StoreError::Full) if batches.len() > 1 => self.commit_one_by_one(batches, from),
-            Err(error) => {
+            // On a full disk the small may still find room where all together did not; and what one batch brought upon the
+            // group is its own to bear.
+            Err(failed) if batches.len() > 1 && failed.is_worth_parting() => self.commit_one_by_one(batches, from),
+            Err(Failed { error, .. }) => {
                 tracing::error!(%error, batches = batches.len(), "a commit failed");
                 let answers = batches.iter().map(|_| Err(CommitError::Store(error.again()))).collect();
                 Outcome { answers, position: from, flushes: 0 }
@@ -229,7 +247,7 @@ impl SqliteWriter {
                     all.position = one.position;
                     all.flushes = all.flushes.saturating_add(one.flushes);
                 }
-                Err(error) => all.answers.push(Err(error.into())),
+                Err(Failed { error, .. }) => all.answers.push(Err(error.into())),
             }
         }
         all
