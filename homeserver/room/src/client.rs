@@ -6,7 +6,7 @@ use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::pdu::Pdu;
+use crate::{pdu::Pdu, raw::known_json};
 
 /// What a server adds to an event for one reader, at one time.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -77,14 +77,14 @@ impl Unsigned {
 pub fn client_event(pdu: &Pdu, unsigned: &Unsigned) -> Box<RawValue> {
     let mut out = String::with_capacity(pdu.content_str().len() + 400);
     write_client_event(&mut out, pdu, unsigned, Some(pdu.room_id()));
-    raw(out)
+    known_json(out)
 }
 
 /// The event in client form, without `room_id`, as `/sync` gives it.
 pub fn sync_event(pdu: &Pdu, unsigned: &Unsigned) -> Box<RawValue> {
     let mut out = String::with_capacity(pdu.content_str().len() + 300);
     write_client_event(&mut out, pdu, unsigned, None);
-    raw(out)
+    known_json(out)
 }
 
 /// The event in stripped form: `content`, `sender`, `state_key` and `type`.
@@ -103,7 +103,7 @@ pub fn stripped_event(pdu: &Pdu) -> Box<RawValue> {
     out.push_str(",\"type\":");
     push_string(&mut out, pdu.kind());
     out.push('}');
-    raw(out)
+    known_json(out)
 }
 
 /// The event in client form is appended to the text: keys sorted, content copied, nothing parsed.
@@ -215,11 +215,6 @@ fn push_string(out: &mut String, text: &str) {
     } else {
         out.push_str(&serde_json::Value::from(text).to_string());
     }
-}
-
-fn raw(json: String) -> Box<RawValue> {
-    // INVARIANT: every piece is JSON, so the fallback is never taken.
-    RawValue::from_string(json).unwrap_or_else(|_invalid| RawValue::NULL.to_owned())
 }
 
 #[cfg(test)]

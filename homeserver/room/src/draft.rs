@@ -225,13 +225,13 @@ pub(crate) fn seal_object(
     let hashes = CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
     object.insert("hashes".to_owned(), CanonicalJsonValue::Object(hashes));
     object.remove("signatures");
-    sign::sign_event(&mut object, key, server, version)?;
+    let signing_text = sign::sign_event(&mut object, key, server, version)?;
     check_format(&object, version).map_err(SealError::Format)?;
     let json = print_event(&object, version, &[], false)?;
     if json.len() > MAX_PDU_BYTES {
         return Err(SealError::TooLarge { size_bytes: json.len() });
     }
-    let event_id = event_id_of(&object, version).map_err(SealError::Format)?;
+    let event_id = event_id_of(&object, &signing_text, version).map_err(SealError::Format)?;
     Ok(Pdu::assemble(json, version, event_id)?)
 }
 

@@ -28,10 +28,14 @@ pub fn content_hash(event: &CanonicalJsonObject, version: &RoomVersion) -> Resul
 /// # Errors
 /// [`CanonicalError::NotAnEvent`] when `type` is missing.
 pub fn reference_hash(event: &CanonicalJsonObject, version: &RoomVersion) -> Result<String, CanonicalError> {
-    let text = print_event(event, version, &["signatures", "unsigned"], true)?;
-    let digest = Sha256::digest(text.as_bytes());
-    Ok(match version.rules.event_id_format {
+    Ok(reference_hash_of(&print_event(event, version, &["signatures", "unsigned"], true)?, version))
+}
+
+/// As [`reference_hash`], of the text that is signed of the event, which is the same.
+pub(crate) fn reference_hash_of(signing_text: &str, version: &RoomVersion) -> String {
+    let digest = Sha256::digest(signing_text.as_bytes());
+    match version.rules.event_id_format {
         EventIdFormatVersion::V1 | EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(digest),
         _ => URL_SAFE_NO_PAD.encode(digest),
-    })
+    }
 }

@@ -18,6 +18,7 @@ mod lenient;
 mod membership;
 mod pdu;
 mod power_levels;
+mod raw;
 mod resolve;
 mod resolve_v1;
 mod sign;

@@ -18,6 +18,7 @@ use crate::{
     key::SigningKey,
     membership::Membership,
     power_levels::{Founding, Levels},
+    raw::known_json,
     sign,
     version::RoomVersion,
     wire::Fields,
@@ -90,9 +91,9 @@ impl Pdu {
             }
             None => return Err(PduError::RoomId),
         };
-        let json = RawValue::from_string(json).map_err(PduError::NotAnEvent)?;
         Ok(Self(Arc::new(Inner {
-            json,
+            // INVARIANT: the fields were read from all of it.
+            json: known_json(json),
             fields,
             event_id,
             room_id,

@@ -105,15 +105,16 @@ impl SigningKey {
     }
 }
 
-/// Our signature stands in the event.
+/// Our signature stands in the event; gives the text that was signed.
 pub(crate) fn sign_event(
     event: &mut CanonicalJsonObject,
     key: &SigningKey,
     server: &ServerName,
     version: &RoomVersion,
-) -> Result<(), CanonicalError> {
+) -> Result<String, CanonicalError> {
     let text = event_signing_text(event, version)?;
-    insert_signature(event, server.as_str(), key.key_id(), &key.sign_bytes(text.as_bytes()))
+    insert_signature(event, server.as_str(), key.key_id(), &key.sign_bytes(text.as_bytes()))?;
+    Ok(text)
 }
 
 /// What is signed of a JSON object: all but `signatures` and `unsigned`.

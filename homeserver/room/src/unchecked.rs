@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::{
     canonical::{parse_event, print_event, redact_object},
     format::{FormatError, MAX_PDU_BYTES, check_format},
-    hash::reference_hash,
+    hash::reference_hash_of,
     pdu::{Pdu, content_hash_matches},
     sign::{self, KeySource, SignatureError, verify_entity},
     version::RoomVersion,
@@ -24,6 +24,8 @@ use crate::{
 /// An event of the right format whose signatures nobody has checked.
 pub struct UncheckedPdu {
     object: CanonicalJsonObject,
+    /// What is signed of it, and what its id is the hash of.
+    signing_text: String,
     pdu: Pdu,
 }
 
@@ -71,16 +73,19 @@ impl UncheckedPdu {
     /// # Errors
     /// [`FormatError`]: the event is dropped.
     pub fn parse_object(mut object: CanonicalJsonObject, version: &'static RoomVersion) -> Result<Self, FormatError> {
-        let size_bytes = print_event(&object, version, &[], false)?.len();
-        if size_bytes > MAX_PDU_BYTES {
-            return Err(FormatError::TooLarge { size_bytes });
+        let mut text = print_event(&object, version, &[], false)?;
+        if text.len() > MAX_PDU_BYTES {
+            return Err(FormatError::TooLarge { size_bytes: text.len() });
         }
         check_format(&object, version)?;
-        object.remove("unsigned");
-        let event_id = event_id_of(&object, version)?;
-        let pdu = Pdu::assemble(print_event(&object, version, &[], false)?, version, event_id)
-            .map_err(|_malformed| FormatError::Malformed { field: "event" })?;
-        Ok(Self { object, pdu })
+        if object.remove("unsigned").is_some() {
+            text = print_event(&object, version, &[], false)?;
+        }
+        let signing_text = sign::event_signing_text(&object, version)?;
+        let event_id = event_id_of(&object, &signing_text, version)?;
+        let pdu =
+            Pdu::assemble(text, version, event_id).map_err(|_malformed| FormatError::Malformed { field: "event" })?;
+        Ok(Self { object, signing_text, pdu })
     }
 
     /// The id, computed from the event (in versions 1 and 2: read from it).
@@ -157,10 +162,9 @@ impl UncheckedPdu {
     /// [`SignatureError`]: the event is dropped.
     pub fn verify(self, keys: &(impl KeySource + ?Sized)) -> Result<SignedPdu, SignatureError> {
         let version = self.pdu.room_version();
-        let text = sign::event_signing_text(&self.object, version)?;
         let valid_at_ms = self.keys_valid_at_ms();
         for server in self.required_servers() {
-            verify_entity(&self.object, server.as_str(), text.as_bytes(), |key_id| {
+            verify_entity(&self.object, server.as_str(), self.signing_text.as_bytes(), |key_id| {
                 keys.find_key(&server, key_id, valid_at_ms)
             })?;
         }
@@ -179,8 +183,7 @@ impl UncheckedPdu {
     /// # Errors
     /// [`SignatureError`], by what fails.
     pub fn verify_server(&self, server: &ServerName, keys: &(impl KeySource + ?Sized)) -> Result<(), SignatureError> {
-        let text = sign::event_signing_text(&self.object, self.pdu.room_version())?;
-        verify_entity(&self.object, server.as_str(), text.as_bytes(), |key_id| {
+        verify_entity(&self.object, server.as_str(), self.signing_text.as_bytes(), |key_id| {
             keys.find_key(server, key_id, self.keys_valid_at_ms())
         })
     }
@@ -214,12 +217,16 @@ impl SignedPdu {
     }
 }
 
-/// The event's id by the rules of the version.
-pub(crate) fn event_id_of(object: &CanonicalJsonObject, version: &RoomVersion) -> Result<OwnedEventId, FormatError> {
+/// The event's id by the rules of the version; `signing_text` is what is signed of the event.
+pub(crate) fn event_id_of(
+    object: &CanonicalJsonObject,
+    signing_text: &str,
+    version: &RoomVersion,
+) -> Result<OwnedEventId, FormatError> {
     let malformed = FormatError::Malformed { field: "event_id" };
     if version.has_event_id_field() {
         let id = object.get("event_id").and_then(CanonicalJsonValue::as_str).ok_or(malformed)?;
         return EventId::parse(id).map_err(|_malformed| FormatError::Malformed { field: "event_id" });
     }
-    EventId::parse(format!("${}", reference_hash(object, version)?)).map_err(|_malformed| malformed)
+    EventId::parse(format!("${}", reference_hash_of(signing_text, version))).map_err(|_malformed| malformed)
 }
