@@ -81,6 +81,8 @@ pub struct State {
     pub(crate) tails: Remembered<OwnedRoomId, Arc<crate::sync::timeline::Tail>>,
     /// Whether a room has no receipts at all.
     pub(crate) without_receipts: Remembered<OwnedRoomId, bool>,
+    /// Whether no redaction waits for what it names.
+    pub(crate) without_redactions: Remembered<(), bool>,
     /// Who makes up a room's name, and how many are invited.
     pub(crate) crowds: Remembered<OwnedRoomId, Arc<members::Crowd>>,
     /// Moves when something relates to an event anew.
@@ -121,6 +123,7 @@ impl Default for State {
             sent: cache(TXN_CACHE),
             tails: Remembered::new(REMEMBERED_ROOMS),
             without_receipts: Remembered::new(OPEN_ROOMS),
+            without_redactions: Remembered::new(1),
             crowds: Remembered::new(REMEMBERED_ROOMS),
             relation_generation: AtomicU64::new(0),
             changes: Arc::default(),

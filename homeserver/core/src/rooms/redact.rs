@@ -1,7 +1,7 @@
 //! Redaction: an event loses its content, on disk too.
 
 use matron_room::Pdu;
-use matron_storage::{Batch, Table};
+use matron_storage::{Batch, Order, Table};
 use ruma::OwnedEventId;
 
 use super::{
@@ -66,7 +66,15 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn redaction_that_waits(&self, inner: &mut Inner, pdu: &Pdu) -> Result<Option<OwnedEventId>, Error> {
-        let key = matron_storage::Key::new().text("redaction before its target").text(pdu.event_id());
+        let all = matron_storage::Key::new().text("redaction before its target");
+        let mark = self.store.mark(Table::Misc, all.as_bytes());
+        let none = self.rooms.without_redactions.get_or_read(&(), mark, || {
+            Ok(self.store.scan(Table::Misc, &all.prefix(), Order::Ascending, 1)?.is_empty())
+        })?;
+        if none {
+            return Ok(None);
+        }
+        let key = all.text(pdu.event_id());
         let Some(bytes) = self.store.get(Table::Misc, key.as_bytes())? else { return Ok(None) };
         let Some(redaction) = std::str::from_utf8(&bytes).ok().and_then(|id| OwnedEventId::try_from(id).ok()) else {
             return Ok(None);
