@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     members::UserRoom,
-    state_map::{GroupId, StateKey, StateMap},
+    state_map::{GroupId, StateMap, find_in},
 };
 use crate::{Core, Error};
 
@@ -143,7 +143,7 @@ impl Inner {
     /// # Errors
     /// [`Error::Store`].
     pub fn state_pdu(&mut self, core: &Core, kind: &str, key: &str) -> Result<Option<Pdu>, Error> {
-        let Some(id) = self.current.get(&StateKey::new(kind, key)).cloned() else { return Ok(None) };
+        let Some(id) = find_in(&self.current, kind, key).cloned() else { return Ok(None) };
         if let Some(pdu) = self.pdus.get(&**id) {
             return Ok(Some(pdu.clone()));
         }

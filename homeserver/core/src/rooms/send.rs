@@ -10,7 +10,7 @@ use serde_json::{Value, value::RawValue};
 use super::{
     append::{Append, Appending},
     room::{Inner, Room},
-    state_map::{GroupId, StateKey},
+    state_map::{GroupId, StateKey, find_in},
 };
 use crate::{Core, Error, Requester, governance::Refusal, policy_server::PolicyServer};
 
@@ -271,7 +271,7 @@ impl Core {
         let types = auth_types_for(&new.kind, new.sender.as_str(), new.state_key.as_deref(), &raw, room.version());
         let auth_events = types
             .iter()
-            .filter_map(|(kind, key)| inner.current.get(&StateKey::new(kind, key)))
+            .filter_map(|(kind, key)| find_in(&inner.current, kind, key))
             .map(|id| (**id).to_owned())
             .collect();
         let founds = new.kind == "m.room.create";

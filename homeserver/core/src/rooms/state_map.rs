@@ -1,6 +1,6 @@
 //! A room's state as a persistent map, and how states are kept: as deltas, each named by its own hash.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, cmp::Ordering, sync::Arc};
 
 use matron_storage::{Batch, Key, StoreError, Table};
 use ruma::{EventId, OwnedEventId};
@@ -28,6 +28,57 @@ impl StateKey {
 
 /// A state: which event holds each type and state key. Cloning shares structure.
 pub type StateMap = imbl::OrdMap<StateKey, Arc<OwnedEventId>>;
+
+/// The event of this type and state key.
+#[must_use]
+pub fn find_in<'a>(state: &'a StateMap, kind: &str, key: &str) -> Option<&'a Arc<OwnedEventId>> {
+    let names: &dyn Names = &(kind, key);
+    state.get(names)
+}
+
+/// What a state is searched by: a search makes no key of its own.
+trait Names {
+    fn names(&self) -> (&str, &str);
+}
+
+impl Names for StateKey {
+    fn names(&self) -> (&str, &str) {
+        (&self.kind, &self.key)
+    }
+}
+
+impl Names for (&str, &str) {
+    fn names(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl PartialEq for dyn Names + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for dyn Names + '_ {}
+
+impl PartialOrd for dyn Names + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Names + '_ {
+    // INVARIANT: as `StateKey` is ordered.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.names().cmp(&other.names())
+    }
+}
+
+impl<'a> Borrow<dyn Names + 'a> for StateKey {
+    fn borrow(&self) -> &(dyn Names + 'a) {
+        self
+    }
+}
 
 /// The name of a stored state: a hash over the state it came from and what changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,4 +218,25 @@ fn row_of((key, id): &Change) -> (String, String, Option<String>) {
 
 fn whole(state: &StateMap) -> Vec<(String, String, Option<String>)> {
     state.iter().map(|(key, id)| (key.kind.to_string(), key.key.to_string(), Some(id.to_string()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_by_two_texts_finds_what_a_key_finds() {
+        let mut state = StateMap::new();
+        for kind in ["a", "ab", "b", "m.room.member"] {
+            for key in ["", "a", "@u:x", "b"] {
+                let id = OwnedEventId::try_from(format!("${kind}-{key}")).unwrap();
+                state.insert(StateKey::new(kind, key), Arc::new(id));
+            }
+        }
+        for kind in ["", "a", "ab", "abc", "b", "m.room.member", "z"] {
+            for key in ["", "a", "@u:x", "b", "c"] {
+                assert_eq!(find_in(&state, kind, key), state.get(&StateKey::new(kind, key)), "{kind} {key}");
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@ use matron_room::{HistoryVisibility, Membership};
 use ruma::{OwnedRoomId, ServerName, UserId};
 use serde::Deserialize;
 
-use super::{EventRef, GroupId, Room, StateKey, StateMap};
+use super::{EventRef, GroupId, Room, StateMap, state_map::find_in};
 use crate::{Core, Error};
 
 /// Who reads many events, and what held for them in the state before the last of these: neighbours in a timeline mostly
@@ -13,7 +13,7 @@ use crate::{Core, Error};
 pub(crate) struct Reader<'a> {
     /// Who reads.
     pub user: &'a UserId,
-    before: Option<(GroupId, Membership, HistoryVisibility)>,
+    before: Option<(GroupId, Membership, Option<HistoryVisibility>)>,
     /// The room that was asked about last, and whether policy lets the reader read it.
     room: Option<(OwnedRoomId, bool)>,
 }
@@ -36,7 +36,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn history_visibility_in(&self, state: &StateMap) -> Result<HistoryVisibility, Error> {
-        let Some(id) = state.get(&StateKey::new("m.room.history_visibility", "")) else {
+        let Some(id) = find_in(state, "m.room.history_visibility", "") else {
             return Ok(HistoryVisibility::Shared);
         };
         Ok(self
@@ -87,22 +87,35 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) fn reader_before(
+    fn reader_before(
         &self,
         reader: &mut Reader<'_>,
         event: &EventRef,
     ) -> Result<(Membership, HistoryVisibility), Error> {
-        let group = event.record.state_before;
-        if let Some((known, membership, visibility)) = reader.before
-            && known == group
-        {
+        let membership = self.reader_was(reader, event)?;
+        if let Some((_, _, Some(visibility))) = reader.before {
             return Ok((membership, visibility));
         }
-        let before = self.load_state_group(group)?;
-        let (membership, visibility) =
-            (self.membership_in(&before, reader.user)?, self.history_visibility_in(&before)?);
-        reader.before = Some((group, membership, visibility));
+        let group = event.record.state_before;
+        let visibility = self.history_visibility_in(&self.load_state_group(group)?)?;
+        reader.before = Some((group, membership, Some(visibility)));
         Ok((membership, visibility))
+    }
+
+    /// The reader's membership in the state before the event.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn reader_was(&self, reader: &mut Reader<'_>, event: &EventRef) -> Result<Membership, Error> {
+        let group = event.record.state_before;
+        if let Some((known, membership, _)) = reader.before
+            && known == group
+        {
+            return Ok(membership);
+        }
+        let membership = self.membership_in(&self.load_state_group(group)?, reader.user)?;
+        reader.before = Some((group, membership, None));
+        Ok(membership)
     }
 
     /// As [`Core::can_see_event`], for one of many events.

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Core, Error, Requester,
     accounts::{EventFilter, EventFormat},
-    rooms::{EventRef, Room, StateKey, StateMap, members::HEROES, visibility::Reader},
+    rooms::{EventRef, Room, StateKey, StateMap, members::HEROES, state_map::find_in, visibility::Reader},
 };
 
 /// Timeline events per room if the filter names no limit.
@@ -127,10 +127,7 @@ impl Core {
             return Ok(true);
         }
         // The current state is every member's to know, whenever it was set.
-        Ok(pdu
-            .state_key()
-            .and_then(|key| current.get(&StateKey::new(pdu.kind(), key)))
-            .is_some_and(|id| &***id == event.id()))
+        Ok(pdu.state_key().and_then(|key| find_in(current, pdu.kind(), key)).is_some_and(|id| &***id == event.id()))
     }
 
     /// The state that goes before the window: all of it, or what changed since `then`.
@@ -219,7 +216,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn membership_in(&self, state: &StateMap, user: &UserId) -> Result<Membership, Error> {
-        let Some(id) = state.get(&StateKey::new("m.room.member", user.as_str())) else { return Ok(Membership::Leave) };
+        let Some(id) = find_in(state, "m.room.member", user.as_str()) else { return Ok(Membership::Leave) };
         Ok(self.load_event(id)?.and_then(|event| event.pdu.membership_state()).unwrap_or(Membership::Leave))
     }
 
@@ -228,8 +225,7 @@ impl Core {
         let joined = room.joined();
         let crowd = self.crowd(room.id())?;
         let state = room.current();
-        let named =
-            ["m.room.name", "m.room.canonical_alias"].iter().any(|kind| state.contains_key(&StateKey::new(kind, "")));
+        let named = ["m.room.name", "m.room.canonical_alias"].iter().any(|kind| find_in(&state, kind, "").is_some());
         let others = |users: &[OwnedUserId]| -> Vec<OwnedUserId> {
             users.iter().filter(|member| &***member != user).take(HEROES).cloned().collect()
         };

@@ -1,6 +1,6 @@
 //! A room's timeline between two positions, and the states at its ends.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use matron_storage::{Key, KeyRange, Order, StreamPos, Table};
 use ruma::{OwnedEventId, RoomId};
@@ -108,24 +108,31 @@ impl Window {
 
     /// The state events that a client needs beside the timeline's own to follow the room from `then` to the end of
     /// the span: of each key the newest, if the timeline does not hold it, else what was before the timeline.
-    pub(crate) fn state_beside(&self, then: Option<&StateMap>) -> StateMap {
+    pub(crate) fn state_beside(&self, then: Option<&StateMap>) -> BTreeMap<StateKey, Arc<OwnedEventId>> {
         let told = |id: &OwnedEventId| self.events.iter().any(|event| event.id() == id);
-        let keys: Vec<StateKey> = match then {
-            None => self.state_at_end.keys().chain(self.state_at_start.keys()).cloned().collect(),
-            Some(then) => difference(then, &self.state_at_end)
-                .into_iter()
-                .chain(difference(then, &self.state_at_start))
-                .map(|(key, _)| key)
-                .collect(),
-        };
-        let mut beside = StateMap::new();
-        for key in keys {
-            let newest = self.state_at_end.get(&key).filter(|id| !told(id));
-            let before = || self.state_at_start.get(&key).filter(|id| !told(id));
-            let known = then.and_then(|then| then.get(&key));
+        let mut beside = BTreeMap::new();
+        let mut add = |key: &StateKey, newest: Option<&Arc<OwnedEventId>>| {
+            let newest = newest.filter(|id| !told(id));
+            let before = || self.state_at_start.get(key).filter(|id| !told(id));
+            let known = then.and_then(|then| then.get(key));
             if let Some(id) = newest.or_else(before).filter(|id| Some(*id) != known) {
-                beside.insert(key, Arc::clone(id));
+                beside.insert(key.clone(), Arc::clone(id));
             }
+        };
+        let Some(then) = then else {
+            for (key, id) in &self.state_at_end {
+                add(key, Some(id));
+            }
+            for (key, _) in difference(&self.state_at_end, &self.state_at_start) {
+                if !self.state_at_end.contains_key(&key) {
+                    add(&key, None);
+                }
+            }
+            return beside;
+        };
+        let changes = difference(then, &self.state_at_end).into_iter().chain(difference(then, &self.state_at_start));
+        for (key, _) in changes {
+            add(&key, self.state_at_end.get(&key));
         }
         beside
     }

@@ -11,7 +11,7 @@ use crate::{
     rooms::{
         EventRef, GroupId, Room, StateKey, StateMap, Status,
         append::{Append, Place},
-        state_map::difference,
+        state_map::{difference, find_in},
     },
 };
 
@@ -83,7 +83,7 @@ impl Core {
 
     fn check_join(&self, join: &Pdu, state: &StateMap) -> Result<(), Error> {
         let find = |kind: &str, key: &str| {
-            let id = state.get(&StateKey::new(kind, key))?;
+            let id = find_in(state, kind, key)?;
             self.load_event(id).ok().flatten().map(|event| event.pdu.clone())
         };
         matron_room::check_auth(join, find).map_err(|error| Error::forbidden(error.sentence))

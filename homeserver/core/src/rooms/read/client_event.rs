@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Core, Error,
-    rooms::{EventRef, StateKey, record::StoredEvent, visibility::Reader},
+    rooms::{EventRef, record::StoredEvent, state_map::find_in, visibility::Reader},
 };
 
 impl Core {
@@ -70,7 +70,7 @@ impl Core {
     fn add_replaced_state(&self, event: &StoredEvent, unsigned: &mut Unsigned) -> Result<(), Error> {
         let Some(key) = event.pdu.state_key() else { return Ok(()) };
         let before = self.load_state_group(event.record.state_before)?;
-        let Some(replaced) = before.get(&StateKey::new(event.pdu.kind(), key)) else { return Ok(()) };
+        let Some(replaced) = find_in(&before, event.pdu.kind(), key) else { return Ok(()) };
         if **replaced == *event.id() {
             return Ok(());
         }
@@ -88,7 +88,7 @@ impl Core {
         if event.pdu.kind() == "m.room.member" && event.pdu.state_key() == Some(viewer.as_str()) {
             return Ok(event.pdu.membership_state().map(Membership::as_str));
         }
-        Ok(Some(self.reader_before(reader, event)?.0.as_str()))
+        Ok(Some(self.reader_was(reader, event)?.as_str()))
     }
 
     /// The transaction id with which this device sent the event, as far as memory goes.

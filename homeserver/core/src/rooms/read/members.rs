@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Core, Error,
-    rooms::{EventRef, StateKey},
+    rooms::{EventRef, state_map::find_in},
     sync::SyncToken,
 };
 
@@ -68,7 +68,7 @@ impl Core {
         let state = room.current();
         let mut profiles = BTreeMap::new();
         for member in room.joined() {
-            let event = match state.get(&StateKey::new("m.room.member", member.as_str())) {
+            let event = match find_in(&state, "m.room.member", member.as_str()) {
                 Some(id) => self.load_event(id)?,
                 None => None,
             };

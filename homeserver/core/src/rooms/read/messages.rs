@@ -11,7 +11,7 @@ use super::token::{Direction, Gap, Stretch};
 use crate::{
     Core, Error, Requester,
     accounts::EventFilter,
-    rooms::{EventRef, StateKey, StateMap, visibility::Reader},
+    rooms::{EventRef, StateKey, StateMap, state_map::find_in, visibility::Reader},
     sync::timeline::TimelineRow,
 };
 
@@ -254,10 +254,8 @@ impl Core {
         let Some(first) = events.first() else { return Ok(Vec::new()) };
         let state = self.state_after_event(first)?;
         let senders: BTreeSet<OwnedUserId> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
-        let ids = senders
-            .iter()
-            .filter_map(|sender| state.get(&StateKey::new("m.room.member", sender.as_str())))
-            .map(|id| &***id);
+        let ids =
+            senders.iter().filter_map(|sender| find_in(&state, "m.room.member", sender.as_str())).map(|id| &***id);
         self.load_events(ids)
     }
 

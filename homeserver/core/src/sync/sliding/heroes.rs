@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::answer::Hero;
 use crate::{
     Core, Error,
-    rooms::{GroupId, StateKey, StateMap},
+    rooms::{GroupId, StateMap, state_map::find_in},
     sync::timeline::timeline_of,
 };
 
@@ -82,7 +82,7 @@ impl Core {
         }
         let mut heroes = Vec::with_capacity(users.len());
         for user_id in users {
-            let id = state.get(&StateKey::new("m.room.member", user_id.as_str()));
+            let id = find_in(state, "m.room.member", user_id.as_str());
             let content =
                 id.map(|id| self.load_event(id)).transpose()?.flatten().map(|event| event.pdu.content_value());
             let text = |field: &str| {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     Core, Error, Requester,
-    rooms::{StateKey, UserRoom, members::UserRooms},
+    rooms::{UserRoom, members::UserRooms, state_map::find_in},
     sync::timeline::timeline_of,
 };
 
@@ -211,7 +211,7 @@ impl Core {
         let room = self.find_room(id)?;
         if let Some(room) = room.filter(|room| room.has_server(&self.server_name)) {
             let mut inner = room.lock();
-            listed.is_encrypted = inner.current.contains_key(&StateKey::new("m.room.encryption", ""));
+            listed.is_encrypted = find_in(&inner.current, "m.room.encryption", "").is_some();
             listed.room_type =
                 inner.state_content::<Creation>(self, "m.room.create", "")?.and_then(|creation| creation.room_type);
         } else if matches!(standing.membership, Membership::Invite | Membership::Knock) {

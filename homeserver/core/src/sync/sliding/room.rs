@@ -16,7 +16,11 @@ use super::{
 use crate::{
     Core, Error,
     accounts::EventFilter,
-    rooms::{Room, StateKey, StateMap, UserRoom, state_map::difference, visibility::Reader},
+    rooms::{
+        Room, StateKey, StateMap, UserRoom,
+        state_map::{difference, find_in},
+        visibility::Reader,
+    },
     sync::timeline::{Window, timeline_of},
 };
 
@@ -235,7 +239,7 @@ impl Core {
 
     /// A text in the content of a piece of state with an empty key.
     fn state_text(&self, state: &StateMap, kind: &str, field: &str) -> Result<Option<String>, Error> {
-        let Some(id) = state.get(&StateKey::new(kind, "")) else { return Ok(None) };
+        let Some(id) = find_in(state, kind, "") else { return Ok(None) };
         let content = self.load_event(id)?.map(|event| event.pdu.content_value());
         Ok(content.and_then(|content| content.get(field)?.as_str().map(ToOwned::to_owned)))
     }
