@@ -158,6 +158,7 @@ impl Core {
         core.start_governance()?;
         core.start_rooms()?;
         core.start_gaps()?;
+        core.start_push()?;
         Ok(core)
     }
 

@@ -52,6 +52,19 @@ impl Notifier {
         }
     }
 
+    /// Wakes every member who waits, in time that follows from the smaller of both.
+    pub fn wake_members(&self, members: &imbl::OrdSet<OwnedUserId>) {
+        let users = self.users.lock();
+        if users.len() < members.len() {
+            for (_, sender) in users.iter().filter(|(user, _)| members.contains(*user)) {
+                sender.send_modify(|generation| *generation = generation.wrapping_add(1));
+            }
+            return;
+        }
+        drop(users);
+        self.wake_users(members.iter().map(|user| &**user));
+    }
+
     /// Drops the channels that nobody listens to.
     pub fn sweep(&self) {
         self.users.lock().retain(|_, sender| sender.receiver_count() > 0);
@@ -63,6 +76,29 @@ impl Waiter {
     pub async fn changed(&mut self) {
         if self.receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(number: usize) -> OwnedUserId {
+        OwnedUserId::try_from(format!("@u{number}:a.example")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn members_who_wait_are_woken_and_nobody_else_whichever_are_fewer() {
+        for members in [1..3, 1..50] {
+            let notifier = Arc::new(Notifier::default());
+            let mut waiters: Vec<_> = (0..10).map(|number| (number, notifier.subscribe(&user(number)))).collect();
+            let members: Vec<usize> = members.collect();
+            notifier.wake_members(&members.iter().map(|number| user(*number)).collect());
+            for (number, waiter) in &mut waiters {
+                let woken = futures_util::poll!(std::pin::pin!(waiter.changed())).is_ready();
+                assert_eq!(woken, members.contains(number), "{number} of {members:?}");
+            }
         }
     }
 }

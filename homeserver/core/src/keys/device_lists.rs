@@ -188,11 +188,14 @@ impl Core {
         user: &UserId,
         servers: impl IntoIterator<Item = OwnedServerName>,
     ) -> Result<(), Error> {
+        let servers: Vec<_> = servers.into_iter().filter(|server| !self.is_local(server)).collect();
+        if servers.is_empty() {
+            return Ok(());
+        }
         let stream_id = self.device_list_stream_id(user)?;
         if stream_id == 0 {
             return Ok(());
         }
-        let servers: Vec<_> = servers.into_iter().filter(|server| !self.is_local(server)).collect();
         let mut batch = Batch::new();
         for device in self.local_devices(user)?.iter().take(1) {
             let mut edu = device_edu(user, device.device_id.as_str(), Some(device));
@@ -212,8 +215,28 @@ impl Core {
         Ok(())
     }
 
-    /// What follows from a changed membership, after its commit: local clients hear who shares a room with them and who does
-    /// not any more, and servers that a local user newly shares a room with learn of the user's devices.
+    /// Local clients hear, by the batch that changes a membership, who shares a room with them and who does not any more.
+    ///
+    /// # Errors
+    /// [`Error::Internal`], never in practice.
+    pub(crate) fn write_sharing(
+        &self,
+        batch: &mut Batch,
+        room: &RoomId,
+        user: &UserId,
+        membership: Membership,
+    ) -> Result<(), Error> {
+        let what = match membership {
+            Membership::Join => What::Joined(room.to_owned()),
+            Membership::Invite => What::Invited(room.to_owned()),
+            Membership::Knock => return Ok(()),
+            Membership::Leave | Membership::Ban => What::Left(room.to_owned()),
+        };
+        self.write_device_list_row(batch, user, what)
+    }
+
+    /// What follows from a changed membership, after its commit: servers that a local user newly shares a room with learn of
+    /// the user's devices, and the lists of those who share no room any more are forgotten.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -223,36 +246,15 @@ impl Core {
         users: &[OwnedUserId],
         joined: &imbl::OrdSet<OwnedUserId>,
     ) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        let mut left = Vec::new();
-        let mut told = Vec::with_capacity(users.len());
-        for user in users {
-            let what = if joined.contains(user) {
-                What::Joined(room.to_owned())
-            } else {
-                match self.standing(user, room)?.map(|standing| standing.membership) {
-                    Some(Membership::Invite) => What::Invited(room.to_owned()),
-                    Some(Membership::Knock) => continue,
-                    _ => {
-                        left.push(user);
-                        What::Left(room.to_owned())
-                    }
-                }
-            };
-            self.write_device_list_row(&mut batch, user, what)?;
-            told.push(user);
-        }
-        if told.is_empty() {
-            return Ok(());
-        }
-        self.commit(batch).await?;
-        self.notifier.wake_users(told.iter().map(|user| &***user).chain(joined.iter().map(|member| &**member)));
-        for user in told.iter().filter(|user| joined.contains(**user) && self.is_local_user(user)) {
+        for user in users.iter().filter(|user| joined.contains(*user) && self.is_local_user(user)) {
             self.announce_devices_to(user, self.joined_servers(room)?).await?;
         }
         self.presence_after_joins(room, users, joined).await?;
-        for user in left {
-            self.forget_lists_after_leaving(room, user).await?;
+        for user in users.iter().filter(|user| !joined.contains(*user)) {
+            let membership = self.standing(user, room)?.map(|standing| standing.membership);
+            if !matches!(membership, Some(Membership::Invite | Membership::Knock)) {
+                self.forget_lists_after_leaving(room, user).await?;
+            }
         }
         Ok(())
     }

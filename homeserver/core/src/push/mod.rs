@@ -16,6 +16,7 @@ mod new_event;
 mod notifications;
 mod pattern;
 mod pusher;
+mod reached;
 mod rules;
 mod worker;
 
@@ -52,6 +53,7 @@ pub struct State {
     counts: Mutex<counts::CountCache>,
     expected: expected::Expected,
     pushers: Warm<Arc<Vec<Pusher>>>,
+    reached: reached::Reached,
     jobs: worker::Jobs,
     /// What each pusher was last told of how much is unread.
     badges: Mutex<LruCache<(OwnedUserId, pusher::PusherId), u64>>,
@@ -64,6 +66,7 @@ impl Default for State {
             counts: Mutex::new(counts::CountCache::new(WARM_COUNTS)),
             expected: expected::Expected::default(),
             pushers: Warm::new(WARM_USERS),
+            reached: reached::Reached::default(),
             jobs: worker::Jobs::default(),
             badges: Mutex::new(LruCache::new(WARM_USERS)),
         }

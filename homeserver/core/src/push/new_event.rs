@@ -1,6 +1,6 @@
 //! A new event reaches those it notifies: counts move, pushers are told.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use matron_room::{Membership, PowerLevels};
 use matron_storage::StreamPos;
@@ -69,7 +69,10 @@ impl Core {
         });
         let counted = self.push.counts.lock().announce(pdu.room_id(), new.position);
         let mut view = None;
-        let users = new.joined.iter().chain(invited).filter(|user| self.is_local_user(user));
+        // However many members there are, only those with a warm count or a pusher are looked at.
+        let mut users: BTreeSet<&OwnedUserId> = counted.iter().filter(|user| new.joined.contains(*user)).collect();
+        let reached = self.push.reached.among(&new.joined);
+        users.extend(reached.iter().chain(invited).filter(|user| self.is_local_user(user)));
         for user in users {
             if *user == *pdu.sender() {
                 if counted.contains(user) && !pdu.is_state() {

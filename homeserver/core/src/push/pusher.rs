@@ -156,6 +156,7 @@ impl Core {
         batch.put(Table::UserPusher, pusher_key(user, &id), to_json(&pusher)?);
         batch.put(Table::Misc, index_key(&id).text(user), to_json(&true)?);
         let changing = self.push.pushers.begin(user);
+        self.push.reached.add(user);
         self.commit(batch).await?;
         drop(changing);
         Ok(())

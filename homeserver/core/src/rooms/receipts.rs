@@ -160,7 +160,7 @@ impl Core {
             }
         }
         let joined = room.joined();
-        self.notifier.wake_users(joined.iter().filter(|user| self.is_local_user(user)).map(|user| &**user));
+        self.notifier.wake_members(&joined);
         for destination in destinations {
             self.wake_outbox(&destination);
         }

@@ -135,9 +135,8 @@ impl Core {
         }
         self.bind_files(&event).await;
         self.attach_media_of(&event).await;
-        self.notifier.wake_users(
-            joined.iter().chain(affected.iter()).filter(|user| self.is_local_user(user)).map(|user| &**user),
-        );
+        self.notifier.wake_members(&joined);
+        self.notifier.wake_users(affected.iter().map(|user| &**user));
         if policy_moved {
             self.governance.follow();
         }

@@ -231,6 +231,7 @@ impl Core {
                 forgotten: false,
             };
             self.write_standing(batch, room.id(), &user, &standing, position_index)?;
+            self.write_sharing(batch, room.id(), &user, membership)?;
             if user.server_name() != self.server_name {
                 movement.servers_moved.insert(user.server_name().to_owned());
             }
