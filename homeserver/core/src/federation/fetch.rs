@@ -1,6 +1,6 @@
 //! Events fetched from a peer: parsed, verified, and kept as outliers. Every fetch is bounded.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -15,7 +15,7 @@ use super::graph::in_order;
 use crate::{
     Core, Error,
     ports::{FederationRequest, PeerError, http_method::Method},
-    rooms::{GroupId, Record, Status},
+    rooms::{GroupId, Record, Status, StoredEvent, record::Flag},
 };
 
 /// How many events one answer may bring.
@@ -180,6 +180,11 @@ impl Core {
     /// [`Error::Store`].
     pub(crate) async fn keep_outliers(&self, events: Vec<Pdu>) -> Result<(), Error> {
         const PER_BATCH: usize = 200;
+        // More would push out of memory what others need.
+        const REMEMBERED: usize = 1_024;
+        // INVARIANT: sampled first, so that nothing newer is overwritten in memory.
+        let generation = self.rooms.generation();
+        let mut kept = Vec::new();
         let events = in_order(events, |pdu| pdu.auth_event_ids_with_create());
         let mut judged: std::collections::HashMap<OwnedEventId, (Pdu, bool)> = std::collections::HashMap::new();
         let mut batch = Batch::new();
@@ -199,6 +204,10 @@ impl Core {
             let status = if usable { Status::Outlier } else { Status::Rejected };
             let record = self.outlier_record(&pdu, status);
             self.write_event(&mut batch, &pdu, &record, None)?;
+            if kept.len() < REMEMBERED {
+                let unrelated = Flag::default();
+                kept.push(Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false, unrelated }));
+            }
             judged.insert(pdu.event_id().to_owned(), (pdu, usable));
             if batch.ops.len() >= PER_BATCH {
                 pending.push(self.store.submit(std::mem::take(&mut batch)));
@@ -209,6 +218,10 @@ impl Core {
         }
         for commit in pending {
             commit.await?;
+        }
+        // Whoever asked for them looks at them next.
+        for event in kept {
+            self.rooms.cache_event(generation, &event);
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ mod hostile;
 #[cfg(test)]
 mod hung_up;
 #[cfg(test)]
+mod in_line;
+#[cfg(test)]
 mod partition;
 #[cfg(test)]
 mod past;

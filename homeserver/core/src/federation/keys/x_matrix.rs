@@ -138,7 +138,13 @@ fn write_canonical(text: &mut String, value: &Value) {
 
 /// A JSON string with the escapes of canonical JSON, which are those of serde_json.
 fn write_text(text: &mut String, string: &str) {
-    text.push_str(&Value::from(string).to_string());
+    if string.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        text.push_str(&Value::from(string).to_string());
+        return;
+    }
+    text.push('"');
+    text.push_str(string);
+    text.push('"');
 }
 
 impl XMatrix {

@@ -104,12 +104,13 @@ impl Core {
         Ok(missing)
     }
 
-    /// Whether the event has its place in the room's graph; outliers have none, and events of other rooms.
+    /// Whether the event has its place in the room's graph, on its way to the disk at least; outliers have none, and events of
+    /// other rooms.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn is_in_graph(&self, room: &ruma::RoomId, id: &ruma::EventId) -> Result<bool, Error> {
-        let event = self.load_event(id)?;
+        let event = self.rooms.under_way(id).map_or_else(|| self.load_event(id), |event| Ok(Some(event)))?;
         Ok(event.is_some_and(|event| event.record.status != Status::Outlier && event.pdu.room_id() == room))
     }
 

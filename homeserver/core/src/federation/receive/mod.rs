@@ -10,6 +10,7 @@ mod gaps;
 mod import;
 mod missing;
 mod pdu;
+mod run;
 mod state_before;
 mod transaction;
 

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use matron_room::{Pdu, UncheckedPdu};
 use matron_storage::{Batch, CommitError};
-use ruma::{OwnedEventId, RoomId, ServerName};
+use ruma::{RoomId, ServerName};
 use serde_json::value::RawValue;
 
+use super::run::Answered;
 use crate::{
     Core, Error,
     federation::state_at::NamedState,
@@ -15,6 +16,7 @@ use crate::{
         GroupId, Room, StateKey, Status,
         append::{Append, Appending, Place},
         room::Inner,
+        state_map::find_in,
     },
 };
 
@@ -27,13 +29,21 @@ pub enum Received {
     Kept(Status),
 }
 
+/// An event as it arrived.
+pub(super) enum Arrived {
+    /// Nothing more is done with it; what its sender is told, if anything.
+    Answered(Option<Answered>),
+    /// Its signatures are good, and this is its room.
+    Verified(Arc<Room>, Pdu),
+}
+
 /// An event from outside that is to be judged.
-struct Outside<'a> {
-    pdu: &'a Pdu,
-    before: &'a NamedState,
+pub(super) struct Outside<'a> {
+    pub(super) pdu: &'a Pdu,
+    pub(super) before: &'a NamedState,
     /// Whether the room's policy server recommends it, or none is asked.
-    recommended: bool,
-    onward: Onward<'a>,
+    pub(super) recommended: bool,
+    pub(super) onward: Onward<'a>,
 }
 
 /// How an event is received.
@@ -49,7 +59,7 @@ pub(super) struct How {
 
 /// What becomes of an event that is appended.
 #[derive(Clone, Copy, Debug, Default)]
-struct Onward<'a> {
+pub(super) struct Onward<'a> {
     /// The other servers in the room hear of it from us, but not this one.
     relay_from: Option<&'a ServerName>,
     /// The graph holds what follows it.
@@ -63,48 +73,55 @@ const MAX_EXTREMITIES: usize = 20;
 const TRIES: usize = 4;
 
 impl Core {
-    /// The event is judged and kept; `None` if this server is not in its room.
-    ///
-    /// The inner error says why the event was dropped: its sender is told.
+    /// The event's form, its room, its server's standing there and its signatures are good, or its sender has an answer.
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::BadJson`] for an event without an id.
-    pub async fn receive_pdu(
+    pub(super) async fn verify_arrived(
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
         raw: &RawValue,
-    ) -> Result<Option<(OwnedEventId, Result<Received, Error>)>, Error> {
+    ) -> Result<Arrived, Error> {
         let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
             // It may end the invite or knock of a user of ours.
             let known = self.receive_outside_room(origin, room_id, raw).await?;
-            return Ok(known.map(|id| (id, Ok(Received::Known))));
+            return Ok(Arrived::Answered(known.map(|id| (id, Ok(Received::Known)))));
         };
         let unchecked = UncheckedPdu::parse(raw, room.version()).map_err(|error| Error::bad_json(error.to_string()))?;
         let id = unchecked.event_id().to_owned();
         if let Err(refused) = self.check_server_acl(&room, origin) {
-            return Ok(Some((id, Err(refused))));
+            return Ok(Arrived::Answered(Some((id, Err(refused)))));
         }
         if self.load_event(&id)?.is_some_and(|event| event.record.status != Status::Outlier) {
-            return Ok(Some((id, Ok(Received::Known))));
+            return Ok(Arrived::Answered(Some((id, Ok(Received::Known)))));
         }
         if unchecked.room_id() != room_id {
-            return Ok(Some((id, Err(Error::bad_json("the event is of another room")))));
+            return Ok(Arrived::Answered(Some((id, Err(Error::bad_json("the event is of another room"))))));
         }
         let keys = self.keys_for_event(&unchecked).await?;
-        let pdu = match unchecked.verify(&keys) {
-            Ok(signed) => signed.into_pdu(),
-            Err(error) => return Ok(Some((id, Err(Error::forbidden(error.to_string()))))),
-        };
-        let turn = self.inbound.room_turn(room_id);
+        Ok(match unchecked.verify(&keys) {
+            Ok(signed) => Arrived::Verified(room, signed.into_pdu()),
+            Err(error) => Arrived::Answered(Some((id, Err(Error::forbidden(error.to_string()))))),
+        })
+    }
+
+    /// The event takes all steps: it is judged and kept.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; all others say why the event was dropped: its sender is told.
+    pub(super) async fn receive_arrived(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        pdu: Pdu,
+    ) -> Result<Received, Error> {
+        let turn = self.inbound.room_turn(room.id());
         let held = turn.lock().await;
-        let received = self.on_errand(origin, self.receive_verified(origin, &room, pdu, true)).await;
+        let received = self.on_errand(origin, self.receive_verified(origin, room, pdu, true)).await;
         drop(held);
-        self.close_a_gap(origin, room_id).await?;
-        match received {
-            Err(error @ Error::Store(_)) => Err(error),
-            other => Ok(Some((id, other))),
-        }
+        self.close_a_gap(origin, room.id()).await?;
+        received
     }
 
     /// An event whose signatures were verified is judged and kept. The caller has the room's turn.
@@ -180,7 +197,7 @@ impl Core {
         .into_iter()
         .chain([("m.room.create".to_owned(), String::new())])
         {
-            if let Some(id) = before.state.get(&StateKey::new(&kind, &key))
+            if let Some(id) = find_in(&before.state, &kind, &key)
                 && let Some(event) = self.load_event(id)?.filter(|event| event.is_usable())
             {
                 state_pdus.push(event.pdu.clone());
@@ -280,7 +297,7 @@ impl Core {
         Err(Error::LimitExceeded { retry_after_ms: 500 })
     }
 
-    fn judge_and_append(
+    pub(super) fn judge_and_append(
         self: &Arc<Self>,
         room: &Arc<Room>,
         inner: &mut Inner,

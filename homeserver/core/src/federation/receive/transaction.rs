@@ -144,18 +144,12 @@ impl Core {
         pdus: Vec<Box<RawValue>>,
     ) -> Result<Map<String, Value>, Error> {
         let mut results = Map::new();
-        for raw in pdus {
-            match self.receive_pdu(origin, &room, &raw).await {
-                Ok(Some((event_id, Ok(_)))) => {
-                    results.insert(event_id.to_string(), json!({}));
-                }
-                Ok(Some((event_id, Err(error)))) => {
-                    results.insert(event_id.to_string(), json!({"error": error.to_string()}));
-                }
-                Ok(None) => {}
-                Err(error @ Error::Store(_)) => return Err(error),
-                Err(error) => tracing::debug!(room.id = %room, peer.name = %origin, %error, "an event is dropped"),
-            }
+        for (event_id, received) in self.receive_run(origin, &room, pdus).await? {
+            let result = match received {
+                Ok(_) => json!({}),
+                Err(error) => json!({"error": error.to_string()}),
+            };
+            results.insert(event_id.to_string(), result);
         }
         Ok(results)
     }
