@@ -155,7 +155,7 @@ impl Core {
                 .filter(|key| then.is_some() && window.limited && &*key.kind == "m.room.member")
                 .filter_map(|key| OwnedUserId::try_from(&*key.key).ok())
                 .collect();
-            beside = beside.into_iter().filter(|(key, _)| &*key.kind != "m.room.member").collect();
+            beside.retain(|key, _| &*key.kind != "m.room.member");
             let state = &window.state_at_start;
             let mut told = self.untold_members(requester, room.id(), filter, state, wanted);
             told.extend(changed);
