@@ -364,4 +364,12 @@ async fn a_profile_change_in_a_room_keeps_the_credential() {
     let content = json!({"membership": "join", "displayname": "N"});
     house.core().set_membership(&nurse, &room, &nurse, content).await.unwrap();
     house.say(&room, &nurse, "m.room.encrypted").await.unwrap();
+    // As clients give somebody another name in one room.
+    let content = json!({"membership": "join", "displayname": "Night nurse"});
+    house.core().set_state(&nurse, &room, "m.room.member", nurse.as_str(), content, None).await.unwrap();
+    let member = house.core().room_state_event(&nurse, &room, "m.room.member", nurse.as_str()).unwrap();
+    let content = member.pdu.content_value();
+    assert_eq!(content["displayname"], "Night nurse");
+    assert_eq!(content[matron_policy::CREDENTIAL_FIELD], credential(&nurse).to_value());
+    house.say(&room, &nurse, "m.room.encrypted").await.unwrap();
 }

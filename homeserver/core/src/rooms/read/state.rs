@@ -109,17 +109,6 @@ impl Core {
             let standing = self.standing(user, room)?.and_then(|standing| standing.event_id);
             return standing.ok_or_else(|| Error::internal("a membership that was just set is not there"));
         }
-        if user == target && joined && membership == Membership::Join {
-            return self
-                .send_event(NewEvent::state(
-                    room.to_owned(),
-                    user.to_owned(),
-                    "m.room.member",
-                    target.as_str(),
-                    content,
-                ))
-                .await;
-        }
         if user == target && !joined {
             return Err(Error::forbidden("you are not in this room"));
         }
