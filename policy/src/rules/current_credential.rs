@@ -12,12 +12,7 @@ const RULE: RuleId = RuleId::CurrentCredential;
 
 pub(super) fn check(case: &Case<'_>) -> Finding {
     let layer = case.policy.layer();
-    let demands = case.policy.requires_credential()
-        || layer.minimum_level.is_some()
-        || layer.professions.is_some()
-        || layer.roles.is_some()
-        || layer.credential_max_age_ms.is_some();
-    if !demands || matches!(case.act, Action::UploadMedia { .. }) {
+    if !case.demands_credential() || matches!(case.act, Action::UploadMedia { .. }) {
         return Finding::Silent;
     }
     // SPEC: an invite at the door carries no credential of its sender; joining and speaking are judged when they come.

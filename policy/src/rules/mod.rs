@@ -108,6 +108,16 @@ impl Case<'_> {
         officer || self.request.principal.kind == PrincipalKind::Bot
     }
 
+    /// Whether people need a credential here.
+    pub(crate) fn demands_credential(&self) -> bool {
+        let layer = self.policy.layer();
+        self.policy.requires_credential()
+            || layer.minimum_level.is_some()
+            || layer.professions.is_some()
+            || layer.roles.is_some()
+            || layer.credential_max_age_ms.is_some()
+    }
+
     /// `Some(ms)`: the shorter of what policy and room demand; `Err` if the room's own lifetime is not known.
     pub(crate) fn lifetime_ms(&self) -> Result<Option<u64>, ()> {
         let demanded = self.policy.layer().max_lifetime_ms;

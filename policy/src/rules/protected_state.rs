@@ -1,7 +1,8 @@
 //! The state that holds the policy up may not be torn down.
 //!
 //! Policy, encryption, lifetime and server lists are changed by governance alone; a first value that only protects
-//! more may be set by anybody with the power. Nobody at all may open the room or its history to the world.
+//! more may be set by anybody with the power. Where credentials are demanded, governance alone redacts the member events
+//! that carry them. Nobody at all may open the room or its history to the world.
 
 use super::{Case, Finding, reason};
 use crate::facts::Fact;
@@ -29,11 +30,9 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
     match case.act {
         Action::SendState(change) => set(case, change),
         Action::Redact(RedactTarget::State(event_type)) => {
-            if PROTECTED.contains(&event_type.as_str()) {
-                by_governance(case)
-            } else {
-                harmless()
-            }
+            // A redacted member event shows no credential: its user would speak on, and nobody would hear.
+            let shows_credential = event_type == "m.room.member" && case.demands_credential();
+            if PROTECTED.contains(&event_type.as_str()) || shows_credential { by_governance(case) } else { harmless() }
         }
         _ => Finding::Silent,
     }

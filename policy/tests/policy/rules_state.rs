@@ -1,6 +1,6 @@
 //! What may be done to the state that holds the policy up.
 
-use matron_policy::{Action, Fact, Obligation, ROOM_POLICY_TYPE, ReasonCode, RedactTarget, Unavailable};
+use matron_policy::{Action, Fact, Obligation, ROOM_POLICY_TYPE, ReasonCode, RedactTarget, RoomPolicy, Unavailable};
 use serde_json::{Value, json};
 
 use crate::fixtures::*;
@@ -42,6 +42,18 @@ fn governance_alone_redacts_the_policy_state() {
     }
     let act = Action::Redact(RedactTarget::State("m.room.topic".to_owned()));
     assert_permitted(&judge(AMIRA, act, &facts(AMIRA)));
+}
+
+#[test]
+fn governance_alone_redacts_the_credential_that_a_member_shows() {
+    let act = Action::Redact(RedactTarget::State("m.room.member".to_owned()));
+    assert_refused(&judge(AMIRA, act.clone(), &facts(AMIRA)), ReasonCode::NotGovernance);
+    assert_refused(&judge(BEN, act.clone().from_outside(), &facts(BEN)), ReasonCode::NotGovernance);
+    assert_permitted(&judge(BOT, act.clone(), &facts(BOT)));
+    let undemanding = RoomPolicy { credential_required: false, ..room_policy() };
+    let mut without = facts(AMIRA);
+    without.room.policy = Fact::Known(undemanding);
+    assert_permitted(&judge(AMIRA, act, &without));
 }
 
 #[test]
