@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use matron_policy::{
-    Action, AuditDraft, AuditKind, Context, EffectivePolicy, Fact, Facts, ROOM_POLICY_TYPE, Request, Resource,
-    StateEffect, decide_with,
+    Action, AuditDraft, AuditKind, Context, EffectivePolicy, Fact, Facts, Principal, PrincipalKind, ROOM_POLICY_TYPE,
+    ReasonCode, Request, Resource, StateEffect, decide_with,
 };
 use matron_storage::Batch;
 use ruma::UserId;
@@ -158,10 +158,42 @@ impl Core {
         let request = self.request_of(&rules, room, new, Context::default())?;
         let facts = self.facts_in_room(&rules, inner, &in_force, &new.sender, &request.action, Some(&new.content))?;
         let mut permit = self.judge(&request, &facts, &in_force.policy)?;
+        if rules.officers.contains(&new.sender) && inner.joined.iter().any(|user| !self.is_local_user(user)) {
+            self.as_others_judge(&rules, request.clone(), &facts, &in_force.policy)?;
+        }
         if let Some(draft) = self.policy_change(&request, &in_force.policy, &rules.policies) {
             permit.also(draft);
         }
         Ok(permit)
+    }
+
+    /// Other trusts know this server's officers by the register and by credentials alone. What they would keep back for
+    /// want of governance is not done here either: it would hold on one side of the room only.
+    fn as_others_judge(
+        &self,
+        rules: &super::rules::Rules,
+        mut request: Request,
+        facts: &Facts,
+        policy: &EffectivePolicy,
+    ) -> Result<(), Refusal> {
+        let user = request.principal.user_id.clone();
+        let kind = rules.register.as_ref().map_or(PrincipalKind::Remote, |register| register.kind_of(&user, None));
+        request.principal = Principal::new(&user, kind);
+        let verdict = decide_with(&request, facts, policy);
+        if !verdict.reasons().iter().any(|reason| reason.code == ReasonCode::NotGovernance) {
+            return Ok(());
+        }
+        let decision_id = self.new_decision_id();
+        tracing::info!(decision.id = %decision_id, "an officer whom other servers do not know changes nothing");
+        let draft = AuditDraft::decision(&request, &verdict, facts.now_ms, decision_id);
+        let error = Error::PolicyDenied {
+            sentence: "Only this server's configuration makes you an officer. The other servers in this room would not take \
+                       this change, so it is not made here either: it needs a governance user of the federation register, \
+                       or an officer's credential."
+                .to_owned(),
+            decision_id: decision_id.to_string(),
+        };
+        Err(Refusal { error, unrecorded: Some(Box::new(self.unrecorded(draft))) })
     }
 
     /// The question about an event that a local user wants to send.

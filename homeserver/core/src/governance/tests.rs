@@ -74,7 +74,7 @@ fn settings_of(file: &std::path::Path, layer: Option<Value>) -> Settings {
             )]),
             organisation: Some("US1".to_owned()),
             layer,
-            officers: vec!["@bot:us.example".to_owned()],
+            officers: vec!["@bot:us.example".to_owned(), "@officer:us.example".to_owned()],
         },
         ..Settings::default()
     }
@@ -372,4 +372,50 @@ async fn a_profile_change_in_a_room_keeps_the_credential() {
     assert_eq!(content["displayname"], "Night nurse");
     assert_eq!(content[matron_policy::CREDENTIAL_FIELD], credential(&nurse).to_value());
     house.say(&room, &nurse, "m.room.encrypted").await.unwrap();
+}
+
+impl Governed {
+    /// Who is in the room and how much they may; the bot, who made it, may all.
+    async fn empower(&self, room: &RoomId, users: &[&UserId]) {
+        let levels = self.core().room_state_event(&self.bot, room, "m.room.power_levels", "").unwrap();
+        let mut levels = levels.pdu.content_value();
+        for user in users {
+            levels["users"][user.as_str()] = json!(99);
+        }
+        for kind in [ROOM_POLICY_TYPE, "m.room.tombstone"] {
+            levels["events"][kind] = json!(99);
+        }
+        self.core().set_state(&self.bot, room, "m.room.power_levels", "", levels, None).await.unwrap();
+    }
+
+    async fn set_policy(&self, room: &RoomId, user: &UserId, lifetime_ms: u64) -> Result<(), Error> {
+        let policy = RoomPolicy::of_organisations(["US1", "TH1"]).with_max_lifetime_ms(lifetime_ms).to_content();
+        self.core().set_state(user, room, ROOM_POLICY_TYPE, "", policy, None).await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn an_officer_whom_other_trusts_do_not_know_changes_no_policy_of_theirs() {
+    let house = Governed::new(None).await;
+    let room = house.ward().await;
+    let officer = house.world.user("officer").await;
+    house.admit(&room, &officer).await.unwrap();
+    house.empower(&room, &[&officer]).await;
+    house.set_policy(&room, &officer, 90_000).await.unwrap();
+
+    let guest = OwnedUserId::try_from("@ben:them.example").unwrap();
+    house.core().open_room(&room).unwrap().lock().joined.insert(guest);
+    let refusal = house.set_policy(&room, &officer, 100_000).await.unwrap_err();
+    assert!(
+        matches!(refusal, Error::PolicyDenied { .. }) && refusal.to_string().contains("configuration"),
+        "{refusal}"
+    );
+    let told = house.core().explain(&decision_of(&refusal)).unwrap().unwrap();
+    assert!(told.explanation.contains("governance"), "{}", told.explanation);
+    let policy = house.core().room_state_event(&house.bot, &room, ROOM_POLICY_TYPE, "").unwrap();
+    let mut redaction = NewEvent::message(room.clone(), officer.clone(), "m.room.redaction", json!({}));
+    redaction.redacts = Some(policy.pdu.event_id().to_owned());
+    assert!(matches!(house.core().redact_event(redaction).await, Err(Error::PolicyDenied { .. })));
+    // The register's governance is everyone's.
+    house.set_policy(&room, &house.bot, 100_000).await.unwrap();
 }
