@@ -419,3 +419,21 @@ async fn an_officer_whom_other_trusts_do_not_know_changes_no_policy_of_theirs() 
     // The register's governance is everyone's.
     house.set_policy(&room, &house.bot, 100_000).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_upgrade_that_policy_refuses_leaves_no_room_behind() {
+    let house = Governed::new(None).await;
+    let room = house.ward().await;
+    let nurse = house.clinician("nurse").await;
+    house.admit(&room, &nurse).await.unwrap();
+    house.empower(&room, &[&nurse]).await;
+    let requester = house.world.device(&nurse, "PHONE").await;
+    for version in ["11", "12"] {
+        let refusal = house.core().upgrade_room(&requester, &room, version, &[]).await.unwrap_err();
+        assert!(matches!(refusal, Error::PolicyDenied { .. }), "{refusal}");
+        assert_eq!(house.core().joined_rooms(&nurse).unwrap(), [room.clone()]);
+    }
+    let requester = house.world.device(&house.bot, "CONSOLE").await;
+    house.core().upgrade_room(&requester, &room, "12", &[]).await.unwrap();
+    assert_eq!(house.core().joined_rooms(&house.bot).unwrap().len(), 2);
+}

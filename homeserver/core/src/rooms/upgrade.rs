@@ -55,6 +55,7 @@ impl Core {
         let version = self.creatable_version(Some(new_version))?;
         let old = self.open_room(old_id)?;
         self.require_joined(&old, user)?;
+        self.permit_tombstone(&old, user).await?;
         let carried = {
             let mut inner = old.lock();
             if !inner.power_levels(self)?.can_send(user, "m.room.tombstone", true) {
@@ -95,6 +96,21 @@ impl Core {
                 .await;
         }
         Ok(new_id)
+    }
+
+    /// The user's tombstone would be taken now: a refusal that came when the new room is there would leave that behind.
+    async fn permit_tombstone(&self, old: &Room, user: &UserId) -> Result<(), Error> {
+        // It leads nowhere yet, and nobody looks at where.
+        let content = json!({"body": "This room has been replaced"});
+        let new = NewEvent::state(old.id().to_owned(), user.to_owned(), "m.room.tombstone", "", content);
+        let refused = {
+            let mut inner = old.lock();
+            self.permit_local(old, &mut inner, &new).err()
+        };
+        match refused {
+            None => Ok(()),
+            Some(refusal) => Err(refusal.recorded().await),
+        }
     }
 
     /// The new room exists, and the old one's tombstone leads there.
