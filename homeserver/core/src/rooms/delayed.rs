@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use lru::LruCache;
 use matron_storage::{Batch, Key, KeyReader, Table};
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -150,10 +150,7 @@ impl Core {
         let random: [u8; 16] = rand::random();
         let id = URL_SAFE_NO_PAD.encode(random);
         let bucket = self.bucket_of_later(&mut room.lock(), now_ms.saturating_add(delay_ms))?;
-        let sealed = self
-            .keyring
-            .seal(new.room_id.as_str(), bucket, id.as_bytes(), new.content.to_string().as_bytes())
-            .map_err(|error| Error::internal(format!("content cannot be sealed: {error}")))?;
+        let sealed = self.seal_delayed(&id, &new.room_id, bucket, &new.content)?;
         let row = Row {
             room_id: new.room_id,
             kind: new.kind,
@@ -190,28 +187,38 @@ impl Core {
     /// The scheduled event is put off, sent or cancelled. Whoever knows its id may: a call's server acts for a client.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an id under which nothing is scheduled; as [`Core::send_event`] when it is sent.
+    /// [`Error::NotFound`] for an id under which nothing is scheduled, or whose content is gone with the lifetime of its
+    /// room; as [`Core::send_event`] when it is sent.
     pub async fn update_delayed(self: &Arc<Self>, id: &str, action: DelayedAction) -> Result<(), Error> {
         self.load_schedule()?;
         let user = self.delayed.schedule.lock().by_id.get(id).map(|entry| entry.user.clone()).ok_or_else(unknown)?;
         match action {
-            DelayedAction::Restart => {
-                let mut row: Row = self.load(Table::Misc, &key(&user, id))?.ok_or_else(unknown)?;
-                row.since_ms = self.now_ms();
-                let due_ms = row.since_ms.saturating_add(row.delay_ms);
-                let mut batch = Batch::new();
-                let bytes = self.store.get(Table::Misc, key(&user, id).as_bytes())?.ok_or_else(unknown)?;
-                // One that was sent or cancelled meanwhile does not come back.
-                batch.expect_equals(Table::Misc, key(&user, id), bytes);
-                batch.put(Table::Misc, key(&user, id), to_json(&row)?);
-                self.store.submit(batch).await.map_err(|_| unknown())?;
-                self.delayed.schedule.lock().add(id, &user, due_ms);
-                self.delayed.changed.notify_one();
-                Ok(())
-            }
+            DelayedAction::Restart => self.restart_delayed(&user, id).await,
             DelayedAction::Send => self.send_delayed(&user, id).await,
             DelayedAction::Cancel => self.drop_delayed(&user, id).await,
         }
+    }
+
+    /// Its delay begins anew, and so does its content's life: that is sealed for the time when it will be sent.
+    async fn restart_delayed(&self, user: &UserId, id: &str) -> Result<(), Error> {
+        let bytes = self.store.get(Table::Misc, key(user, id).as_bytes())?.ok_or_else(unknown)?;
+        let mut row: Row = from_json(Table::Misc, &bytes)?;
+        let (Some(content), Some(room)) = (self.open_delayed(id, &row)?, self.find_room(&row.room_id)?) else {
+            self.drop_delayed(user, id).await?;
+            return Err(unknown());
+        };
+        row.since_ms = self.now_ms();
+        let due_ms = row.since_ms.saturating_add(row.delay_ms);
+        row.bucket = self.bucket_of_later(&mut room.lock(), due_ms)?;
+        row.sealed = self.seal_delayed(id, &row.room_id, row.bucket, &content)?;
+        let mut batch = Batch::new();
+        // One that was sent or cancelled meanwhile does not come back.
+        batch.expect_equals(Table::Misc, key(user, id), bytes);
+        batch.put(Table::Misc, key(user, id), to_json(&row)?);
+        self.store.submit(batch).await.map_err(|_| unknown())?;
+        self.delayed.schedule.lock().add(id, user, due_ms);
+        self.delayed.changed.notify_one();
+        Ok(())
     }
 
     /// What the user has scheduled, the next to be sent first.
@@ -296,9 +303,11 @@ impl Core {
         };
         // Who was suspended meanwhile does not go on speaking.
         self.check_may_speak(user)?;
-        let content = self.open_delayed(id, &row)?;
-        let content = if self.is_overtaken(user, &row)? { None } else { content };
-        if let Some(content) = content {
+        let Some(content) = self.open_delayed(id, &row)? else {
+            self.drop_delayed(user, id).await?;
+            return Err(unknown());
+        };
+        if !self.is_overtaken(user, &row)? {
             if let Some(state_key) = &row.state_key {
                 // Setting the same state again does nothing.
                 self.set_state(user, &row.room_id, &row.kind, state_key, content, None).await?;
@@ -328,6 +337,12 @@ impl Core {
         self.commit(batch).await?;
         self.delayed.schedule.lock().remove(id);
         Ok(())
+    }
+
+    fn seal_delayed(&self, id: &str, room: &RoomId, bucket: u64, content: &Value) -> Result<Vec<u8>, Error> {
+        self.keyring
+            .seal(room.as_str(), bucket, id.as_bytes(), content.to_string().as_bytes())
+            .map_err(|error| Error::internal(format!("content cannot be sealed: {error}")))
     }
 
     /// The content; `None` if its data key was destroyed.
@@ -442,6 +457,39 @@ mod tests {
             world.core.schedule_event(say(&room, &alice, "x"), 1).await.unwrap();
         }
         assert!(world.core.schedule_event(say(&room, &alice, "x"), 1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_put_off_beyond_the_lifetime_of_its_room_is_sent_all_the_same() {
+        let world = World::new();
+        let alice = world.user("alice").await;
+        let room = world.room(&[&alice]).await;
+        let retention = json!({"max_lifetime": 5_000});
+        world
+            .core
+            .send_event(NewEvent::state(room.clone(), alice.clone(), "m.room.retention", "", retention))
+            .await
+            .unwrap();
+        let kept = world.core.schedule_event(say(&room, &alice, "kept"), 4_000).await.unwrap();
+        let lost = world.core.schedule_event(say(&room, &alice, "lost"), MAX_DELAY_MS).await.unwrap();
+        let first = bucket(&world, &alice, &kept);
+        for _ in 0..8 {
+            world.advance_ms(3_000);
+            world.core.update_delayed(&kept, DelayedAction::Restart).await.unwrap();
+        }
+        assert!(bucket(&world, &alice, &kept) > first);
+        // As the purge does when the time of the first sealing is over.
+        world.core.keyring.destroy(room.as_str(), first).unwrap();
+        world.core.update_delayed(&kept, DelayedAction::Send).await.unwrap();
+        assert_eq!(bodies(&world, &room).await, ["kept"]);
+        world.core.keyring.destroy(room.as_str(), bucket(&world, &alice, &lost)).unwrap();
+        let gone = world.core.update_delayed(&lost, DelayedAction::Restart).await.unwrap_err();
+        assert!(matches!(gone, Error::NotFound(_)), "{gone}");
+        assert!(world.core.delayed_events(&alice).unwrap().is_empty());
+    }
+
+    fn bucket(world: &World, user: &UserId, id: &str) -> u64 {
+        world.core.load::<Row>(Table::Misc, &key(user, id)).unwrap().unwrap().bucket
     }
 
     #[tokio::test]
