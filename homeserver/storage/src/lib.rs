@@ -67,6 +67,9 @@ pub type Row = (Vec<u8>, Vec<u8>);
 /// The largest number of rows that one [`Store::scan`] returns, whatever was asked.
 pub const MAX_PAGE: usize = 10_000;
 
+/// How many rows [`Store::check`] holds at once.
+const CHECK_PAGE: usize = 256;
+
 /// In which order [`Store::scan`] walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -160,6 +163,20 @@ pub trait Store: Send + Sync + Debug + 'static {
     /// # Errors
     /// As [`Store::get`].
     fn maintain(&self) -> Result<(), StoreError>;
+
+    /// Everything that the engine keeps can be read, and is in the order that it should be in; reads all of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] or [`StoreError::Engine`] when it is damaged.
+    fn check(&self) -> Result<(), StoreError> {
+        for info in tables::CATALOGUE {
+            let mut range = KeyRange::all();
+            while let Some((last, _)) = self.scan(info.table, &range, Order::Ascending, CHECK_PAGE)?.pop() {
+                range = range.after(&last);
+            }
+        }
+        Ok(())
+    }
 
     /// Writes a consistent copy of everything to `target`, a directory that does not exist yet.
     ///

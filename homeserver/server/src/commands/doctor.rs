@@ -73,7 +73,8 @@ pub(super) fn run(peers: &[String], file: Option<&Path>) -> Result<(), Failure> 
     store(&mut findings, &config);
     listeners(&mut findings, &config);
     wait(async {
-        running(&mut findings, &config).await;
+        let runs = running(&mut findings, &config).await;
+        database(&mut findings, &config, runs).await;
         reach_peers(&mut findings, &config, peers).await;
         Ok(())
     })?;
@@ -196,11 +197,40 @@ fn listeners(findings: &mut Findings, config: &Config) {
     }
 }
 
-async fn running(findings: &mut Findings, config: &Config) {
-    match crate::operator::socket::connect(&config.server.data_dir).await {
+/// Whether the server runs.
+async fn running(findings: &mut Findings, config: &Config) -> bool {
+    let reached = crate::operator::socket::connect(&config.server.data_dir).await;
+    match &reached {
         Ok(Some(_)) => findings.add(Grade::Good, "server", "it is running"),
         Ok(None) => findings.add(Grade::Note, "server", "it is not running"),
         Err(error) => findings.add(Grade::Bad, "server", format!("its socket cannot be reached: {error}")),
+    }
+    matches!(reached, Ok(Some(_)))
+}
+
+/// Reads the database as a whole: the running server does, or this process.
+async fn database(findings: &mut Findings, config: &Config, runs: bool) {
+    let path = Layout(&config.server.data_dir).store();
+    if config.server.storage.engine == Engine::Memory || !path.exists() {
+        return;
+    }
+    let checked = if runs {
+        match crate::operator::Client::open(config).await {
+            Ok(client) => client.ask(http::Method::GET, "/store", None).await.map(drop),
+            Err(failure) => Err(failure),
+        }
+    } else {
+        data::open_store(config.server.storage.engine, &path)
+            .and_then(|store| {
+                let checked = store.check().map_err(|source| data::DataError::Store { path, source });
+                store.close();
+                checked
+            })
+            .map_err(Failure::from)
+    };
+    match checked {
+        Ok(()) => findings.add(Grade::Good, "database", "all of it can be read, and is in order"),
+        Err(failure) => findings.add(Grade::Bad, "database", failure.to_string()),
     }
 }
 

@@ -5,49 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use axum::{Json, Router, extract::State, routing::post};
-use serde::{Deserialize, Serialize};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, House, Refused};
-use crate::{
-    data::{self, Layout},
-    failure::Failure,
-};
-
-/// What a backup is a backup of: `backup.json` in its directory.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Manifest {
-    format: u32,
-    pub(crate) server_name: String,
-    pub(crate) engine: String,
-    position: u64,
-    made_at_ms: u64,
-    with_key_ring: bool,
-}
-
-impl Manifest {
-    /// The manifest of the backup in `directory`.
-    ///
-    /// # Errors
-    /// [`Failure::Document`] when there is none, or one of a newer version.
-    pub(crate) fn read(directory: &Path) -> Result<Self, Failure> {
-        let path = directory.join("backup.json");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Failure::Document(format!("{} is no backup: {error}", directory.display())))?;
-        let manifest: Self =
-            serde_json::from_str(&text).map_err(|error| Failure::Document(format!("{}: {error}", path.display())))?;
-        if manifest.format == 1 {
-            Ok(manifest)
-        } else {
-            Err(Failure::Document(format!("{} is of a newer format", path.display())))
-        }
-    }
-}
+use super::{Answer, House, Refused, manifest::Manifest};
+use crate::data::{self, Layout};
 
 pub(super) fn routes() -> Router<House> {
-    Router::new().route("/backup", post(backup))
+    Router::new().route("/backup", post(backup)).route("/store", get(check))
 }
 
 #[derive(Deserialize)]
@@ -83,17 +53,24 @@ fn write(house: &House, order: &Order) -> Result<(), Refused> {
     if order.with_key_ring {
         copy_any(&from.key_ring(), &to.key_ring()).map_err(|error| io_error("cannot copy the key ring", error))?;
     }
-    let manifest = Manifest {
-        format: 1,
-        server_name: house.core.server_name.to_string(),
-        engine: house.core.store.engine().to_owned(),
+    let manifest = Manifest::of(
+        target,
+        house.core.server_name.to_string(),
+        house.core.store.engine().to_owned(),
         position,
-        made_at_ms: house.core.now_ms(),
-        with_key_ring: order.with_key_ring,
-    };
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Refused::bad(error.to_string()))?;
+        house.core.now_ms(),
+        order.with_key_ring,
+    )
+    .map_err(|error| io_error("cannot read the backup again", error))?;
     // Written last: a directory without it is no backup.
-    data::write_new(&target.join("backup.json"), 0o600, &text).map_err(|error| Refused::bad(error.to_string()))
+    manifest.write(target).map_err(|error| Refused::bad(error.to_string()))
+}
+
+/// The database is read as a whole, while the server works.
+async fn check(State(house): State<House>) -> Answer {
+    let checked = tokio::task::spawn_blocking(move || house.core.store.check()).await;
+    checked.map_err(|_| Refused::bad("the check did not end well"))??;
+    Ok(Json(json!({})))
 }
 
 fn copy_any(from: &Path, to: &Path) -> io::Result<()> {

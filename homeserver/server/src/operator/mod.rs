@@ -7,6 +7,7 @@ pub(crate) mod backup;
 mod client;
 mod federation;
 mod governance;
+pub(crate) mod manifest;
 mod policy;
 pub(crate) mod socket;
 

@@ -94,6 +94,86 @@ fn a_backup_of_a_running_server_comes_back_with_its_messages() {
     assert_eq!(found.json()["content"]["body"], json!("kept"), "{found:?}");
 }
 
+/// What is refused, and that nothing is in the data directory then.
+fn refused(home: &Home, backup: &std::path::Path, sentence: &str) {
+    let output = home.matron(&["restore", backup.to_str().unwrap()]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains(sentence), "{error}");
+    let left = std::fs::read_dir(home.data()).map(|entries| entries.count()).unwrap_or(0);
+    assert_eq!(left, 0, "{error}");
+}
+
+/// Zeros where the database's trees are.
+fn zeroed(whole: &[u8]) -> Vec<u8> {
+    let mut broken = whole.to_vec();
+    broken[4096..].fill(0);
+    broken
+}
+
+#[test]
+fn a_broken_backup_is_not_restored_and_the_doctor_finds_a_broken_database() {
+    let home = Home::new();
+    let server = home.start();
+    let token = server.register("amira", "a long password");
+    server.create_room(&token);
+    let backup = home.path().join("backup");
+    said(&home.matron(&["backup", backup.to_str().unwrap(), "--with-key-ring"]));
+    assert!(said(&home.matron(&["doctor"])).contains("good  database"));
+    server.kill();
+    std::fs::remove_dir_all(home.data()).unwrap();
+
+    let database = backup.join("store/store.sqlite");
+    let whole = std::fs::read(&database).unwrap();
+    std::fs::write(&database, &whole[..whole.len() / 2]).unwrap();
+    refused(&home, &backup, "bytes");
+    std::fs::write(&database, zeroed(&whole)).unwrap();
+    refused(&home, &backup, "is not what was written");
+    std::fs::remove_file(&database).unwrap();
+    refused(&home, &backup, "is missing");
+    std::fs::write(&database, &whole).unwrap();
+    let stray = backup.join("store/store.sqlite-wal");
+    std::fs::write(&stray, b"of another time").unwrap();
+    refused(&home, &backup, "is not of this backup");
+    std::fs::remove_file(stray).unwrap();
+
+    // A backup of before there were sums: its database is read.
+    let manifest = backup.join("backup.json");
+    let listed = std::fs::read(&manifest).unwrap();
+    let mut old: Value = serde_json::from_slice(&listed).unwrap();
+    assert!(old["files"]["store/store.sqlite"]["sha256"].is_string() && old["files"]["signing.key"].is_object());
+    old.as_object_mut().unwrap().remove("files");
+    std::fs::write(&manifest, old.to_string()).unwrap();
+    refused(&home, &backup, "does not say");
+    old["format"] = json!(1);
+    std::fs::write(&manifest, old.to_string()).unwrap();
+    std::fs::write(&database, zeroed(&whole)).unwrap();
+    refused(&home, &backup, "damaged");
+    std::fs::remove_file(&database).unwrap();
+    refused(&home, &backup, "damaged");
+    std::fs::rename(backup.join("store"), backup.join("elsewhere")).unwrap();
+    refused(&home, &backup, "damaged");
+    std::fs::rename(backup.join("elsewhere"), backup.join("store")).unwrap();
+    std::fs::write(&database, &whole).unwrap();
+    assert!(said(&home.matron(&["restore", backup.to_str().unwrap()])).contains("database alone is checked"));
+
+    std::fs::write(home.data().join("store/store.sqlite"), zeroed(&whole)).unwrap();
+    let output = home.matron(&["doctor"]);
+    assert!(!output.status.success());
+    let findings = String::from_utf8(output.stdout).unwrap();
+    assert!(findings.contains("BAD   database"), "{findings}");
+
+    std::fs::remove_dir_all(home.data()).unwrap();
+    std::fs::write(&manifest, listed).unwrap();
+    home.configure(json!({"storage": {"engine": "sled"}}));
+    for _ in 0..2 {
+        // Reading it into another engine leaves the backup as it is.
+        said(&home.matron(&["restore", backup.to_str().unwrap()]));
+        let findings = String::from_utf8(home.matron(&["doctor"]).stdout).unwrap();
+        assert!(findings.contains("good  database"), "{findings}");
+        std::fs::remove_dir_all(home.data()).unwrap();
+    }
+}
+
 #[test]
 fn the_doctor_finds_what_is_wrong() {
     let home = Home::new();

@@ -113,6 +113,7 @@ pub fn backup_is_a_store_of_its_own(subject: &Subject) {
     assert!(matches!(engine::restore(&backup, &target), Err(StoreError::Foreign(_))));
     for dir in [&backup, &target] {
         let copy = engine::open(kind, dir).unwrap();
+        copy.check().unwrap();
         assert_eq!(copy.position(), StreamPos(9));
         assert!(all(&*copy, Table::EventPdu) == all(&*store, Table::EventPdu));
         assert!(all(&*copy, Table::Misc).is_empty());

@@ -174,6 +174,14 @@ impl Store for SqliteStore {
         self.committer.run(SqliteWriter::maintain)
     }
 
+    /// What `PRAGMA quick_check` finds: every page, and every tree's order.
+    fn check(&self) -> Result<(), StoreError> {
+        // A connection of its own: it takes long, and must not keep a reader.
+        let connection = open_reader(&self.path).map_err(store_error)?;
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(store_error)?;
+        if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(found.replace('\n', ", "))) }
+    }
+
     /// Writes a compacted copy from one snapshot; commits go on meanwhile.
     fn backup(&self, target: &Path) -> Result<(), StoreError> {
         write_backup(target, EngineKind::Sqlite, |copy| {
