@@ -71,7 +71,7 @@ pub(crate) fn marks_of(room: &RoomId) -> Key {
 }
 
 impl Core {
-    /// The marks of all rooms are known.
+    /// The marks of all rooms are known, and their gaps are asked for again when somebody in the room is heard from.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -89,6 +89,8 @@ impl Core {
                     && let Ok(room) = <&RoomId>::try_from(room.as_str())
                     && let Some(event) = std::str::from_utf8(&value).ok().and_then(|id| id.try_into().ok())
                 {
+                    let event: OwnedEventId = event;
+                    self.inbound.gaps.ask_again(room, event.clone(), self.now_ms());
                     self.inbound.timeline_gaps.note(room, order, event);
                 }
             }

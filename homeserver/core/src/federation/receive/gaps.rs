@@ -14,7 +14,7 @@ use crate::{Core, Error, rooms::Room};
 /// How many rooms' gaps are remembered.
 const MAX_ROOMS: usize = 512;
 /// How many gaps of one room are remembered.
-const MAX_GAPS: usize = 16;
+const MAX_GAPS: usize = 64;
 /// How soon a gap is asked for again, ms; doubled each time.
 const FIRST_WAIT_MS: u64 = 15_000;
 /// How often.
@@ -28,7 +28,7 @@ struct Gap {
     next_ms: u64,
 }
 
-/// The gaps that are remembered; a restart forgets them.
+/// The gaps that are remembered; after a restart, those of which the timeline keeps a mark.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps(Mutex<HashMap<OwnedRoomId, VecDeque<Gap>>>);
 
@@ -44,6 +44,11 @@ impl Gaps {
             of_room.pop_front();
         }
         of_room.push_back(gap);
+    }
+
+    /// The gap before the event is asked for again soon, as if it had been found now.
+    pub(crate) fn ask_again(&self, room: &RoomId, event: OwnedEventId, now_ms: u64) {
+        self.note(room, Gap { event, tries: 0, next_ms: now_ms.saturating_add(FIRST_WAIT_MS) });
     }
 
     /// A gap whose time has come; it is forgotten unless it is noted again.
@@ -66,9 +71,7 @@ impl Core {
     /// [`Error::Store`].
     pub(super) fn note_gap(&self, room: &Room, pdu: &Pdu) -> Result<(), Error> {
         if self.has_gap(pdu)? {
-            let next_ms = self.now_ms().saturating_add(FIRST_WAIT_MS);
-            let gap = Gap { event: pdu.event_id().to_owned(), tries: 0, next_ms };
-            self.inbound.gaps.note(room.id(), gap);
+            self.inbound.gaps.ask_again(room.id(), pdu.event_id().to_owned(), self.now_ms());
         }
         Ok(())
     }
@@ -127,9 +130,9 @@ mod tests {
         for number in 0..100 {
             gaps.note(&room(0), gap(number));
         }
-        assert!(gaps.take_due(&room(0), 83).is_none(), "the oldest are forgotten");
-        assert_eq!(gaps.take_due(&room(0), 84).unwrap().next_ms, 84);
-        assert!(gaps.take_due(&room(0), 84).is_none());
+        assert!(gaps.take_due(&room(0), 35).is_none(), "the oldest are forgotten");
+        assert_eq!(gaps.take_due(&room(0), 36).unwrap().next_ms, 36);
+        assert!(gaps.take_due(&room(0), 36).is_none());
         for number in 0..2 * MAX_ROOMS {
             gaps.note(&room(number), gap(1));
         }
