@@ -168,8 +168,6 @@ fn a_broken_backup_is_not_restored_and_the_doctor_finds_a_broken_database() {
     for _ in 0..2 {
         // Reading it into another engine leaves the backup as it is.
         said(&home.matron(&["restore", backup.to_str().unwrap()]));
-        let findings = String::from_utf8(home.matron(&["doctor"]).stdout).unwrap();
-        assert!(findings.contains("good  database"), "{findings}");
         std::fs::remove_dir_all(home.data()).unwrap();
     }
 }
