@@ -347,7 +347,7 @@ async fn words_are_found_and_every_device_knows_which_threads_are_followed() {
         .iter()
         .map(|result| result.result.as_ref().unwrap().get_field("event_id").unwrap().unwrap())
         .collect();
-    assert_eq!(found, [root.clone()]);
+    assert_eq!(found, std::slice::from_ref(&root));
 
     let theirs = second.room(room.room_id(), RoomState::Joined).await;
     let followed = || async { theirs.load_or_fetch_thread_subscription(&root).await.unwrap() };
