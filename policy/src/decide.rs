@@ -26,7 +26,10 @@ pub fn decide_with(request: &Request, facts: &Facts, policy: &EffectivePolicy) -
             found.add(rule(&case));
         }
     }
-    let (outcome, reasons) = found.weigh();
+    let (outcome, mut reasons) = found.weigh();
+    if !matches!(outcome, Outcome::Permit(_)) {
+        reasons.extend(rules::instead(&case));
+    }
     Verdict::new(outcome, reasons, policy.revision(), request.digest())
 }
 

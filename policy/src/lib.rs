@@ -61,6 +61,7 @@ pub mod revocation;
 pub mod room_policy;
 mod rules;
 mod verdict;
+mod wording;
 
 pub use audit::{
     AuditDraft, AuditEntry, AuditKind, BrokenChain, BrokenLink, ChainHead, DecisionId, DecisionIdError, RequestSummary,
@@ -85,5 +86,6 @@ pub use revision::{Digest, PolicyRevision};
 pub use revocation::{RevocationError, RevocationNotice, Revocations};
 pub use room_policy::{MEGOLM, Mirror, MirrorError, ROOM_POLICY_TYPE, RoomPolicy, RoomPolicyError};
 pub use verdict::{Obligation, Outcome, Permit, Reason, ReasonCode, Refusal, RuleId, Verdict};
+pub use wording::{Form, Words};
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey};

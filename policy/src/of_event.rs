@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::facts::{Fact, RoomEncryption, Unavailable, lifetime_of};
 use crate::request::{Action, RedactTarget, StateChange, StateEffect};
 use crate::room_policy::{ROOM_POLICY_TYPE, RoomPolicy};
+use crate::wording::{Form, Words};
 
 impl Action {
     /// The act that an event stands for: total, so that whatever arrives can be asked about.
@@ -19,11 +20,25 @@ impl Action {
         content: &Value,
         redacted: RedactTarget,
     ) -> Self {
+        let act = Self::without_words(sender, event_type, state_key, content, redacted);
+        match Words::of(event_type, state_key.is_some(), content) {
+            Some(words) => Self::WithWords { words, act: Box::new(act) },
+            None => act,
+        }
+    }
+
+    fn without_words(
+        sender: &str,
+        event_type: &str,
+        state_key: Option<&str>,
+        content: &Value,
+        redacted: RedactTarget,
+    ) -> Self {
         let Some(state_key) = state_key else {
             if event_type == "m.room.redaction" {
                 return Self::Redact(redacted);
             }
-            return Self::Send { event_type: event_type.to_owned(), encrypted: event_type == "m.room.encrypted" };
+            return Self::Send { event_type: event_type.to_owned(), form: Form::of(event_type, content) };
         };
         match event_type {
             "m.room.member" => of_membership(sender, state_key, content),

@@ -7,6 +7,7 @@ use crate::facts::{Fact, RoomEncryption};
 use crate::names;
 use crate::revision::Digest;
 use crate::room_policy::RoomPolicy;
+use crate::wording::{Form, Words};
 
 /// What kind of party asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -95,13 +96,20 @@ pub enum Action {
     Send {
         /// Type of the event as sent: `m.room.encrypted` if encrypted.
         event_type: String,
-        /// Whether its content is encrypted end to end.
-        encrypted: bool,
+        /// In what form it is written: encrypted, or not.
+        form: Form,
     },
     /// Send a state event other than a membership.
     SendState(StateChange),
     /// Redact an event. Always possible for messages.
     Redact(RedactTarget),
+    /// Do this, with words of one's own: a `reason`, or more. What is always possible is so without words.
+    WithWords {
+        /// What is said.
+        words: Words,
+        /// What is done.
+        act: Box<Action>,
+    },
     /// Upload a file.
     UploadMedia {
         /// Its size, in bytes.
@@ -128,19 +136,33 @@ impl Action {
     #[must_use]
     pub fn essence(&self) -> &Self {
         let mut act = self;
-        while let Self::FederatedEvent(inner) = act {
+        while let Self::FederatedEvent(inner) | Self::WithWords { act: inner, .. } = act {
             act = inner;
         }
         act
     }
 
+    /// The words that go with the act, whichever way it came.
+    #[must_use]
+    pub fn words(&self) -> Option<Words> {
+        let mut act = self;
+        loop {
+            match act {
+                Self::WithWords { words, .. } => return Some(*words),
+                Self::FederatedEvent(inner) => act = inner,
+                _ => return None,
+            }
+        }
+    }
+
     /// Whether it comes from another server.
     #[must_use]
     pub fn is_federated(&self) -> bool {
-        matches!(
-            self,
-            Self::FederatedInvite { .. } | Self::FederatedJoin | Self::FederatedKnock | Self::FederatedEvent(_)
-        )
+        match self {
+            Self::FederatedInvite { .. } | Self::FederatedJoin | Self::FederatedKnock | Self::FederatedEvent(_) => true,
+            Self::WithWords { act, .. } => act.is_federated(),
+            _ => false,
+        }
     }
 
     /// The act's name: one word of the closed list, for logs and audit.
@@ -157,6 +179,7 @@ impl Action {
             Self::Send { .. } => "send",
             Self::SendState(_) => "send_state",
             Self::Redact(_) => "redact",
+            Self::WithWords { act, .. } => act.name(),
             Self::UploadMedia { .. } => "upload_media",
             Self::Read => "read",
             Self::FederatedInvite { .. } => "federated_invite",

@@ -142,6 +142,10 @@ pub enum ReasonCode {
     RoleNotAllowed,
     /// The message is not encrypted.
     MessageNotEncrypted,
+    /// Words would go with an act, which cannot be encrypted.
+    WordsInTheClear,
+    /// A state event of a type that is not known would hold words, which cannot be encrypted.
+    StateInTheClear,
     /// The room is not encrypted.
     RoomNotEncrypted,
     /// The room's encryption is none that counts.

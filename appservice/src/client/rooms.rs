@@ -168,7 +168,8 @@ impl Session {
         reason: &str,
     ) -> Result<String, ClientError> {
         let path = room_path(room_id, &format!("redact/{}/{}", segment(event_id), segment(txn_id)));
-        let sent: EventId = self.put(&path, &json!({"reason": reason})).await?;
+        let body = if reason.is_empty() { json!({}) } else { json!({"reason": reason}) };
+        let sent: EventId = self.put(&path, &body).await?;
         Ok(sent.event_id)
     }
 

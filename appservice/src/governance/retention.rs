@@ -106,8 +106,9 @@ impl Retention {
         Ok(round)
     }
 
-    /// The event id is the transaction id: however often it is asked, one redaction results.
+    /// The event id is the transaction id: however often it is asked, one redaction results. Without a reason, which would
+    /// have to die too.
     async fn redact(&self, event: &DueEvent) -> Result<(), ClientError> {
-        self.session.redact(&event.room_id, &event.event_id, &event.event_id, "Expired").await.map(drop)
+        self.session.redact(&event.room_id, &event.event_id, &event.event_id, "").await.map(drop)
     }
 }

@@ -287,6 +287,21 @@ impl Pdu {
         Self::assemble(print_event(&object, self.0.version, &[], false)?, self.0.version, self.0.event_id.clone())
     }
 
+    /// The event without anything that anybody said in it: its skeleton, and of a redaction also what it redacts, which
+    /// room versions before 11 let go.
+    ///
+    /// # Errors
+    /// [`PduError`]; cannot happen for an event that was parsed or sealed here.
+    pub fn without_words(&self) -> Result<Self, PduError> {
+        let mut object = self.to_object()?;
+        let redacts = if self.kind() == "m.room.redaction" { object.get("redacts").cloned() } else { None };
+        redact_object(&mut object, self.0.version)?;
+        if let Some(redacts @ CanonicalJsonValue::String(_)) = redacts {
+            object.insert("redacts".to_owned(), redacts);
+        }
+        Self::assemble(print_event(&object, self.0.version, &[], false)?, self.0.version, self.0.event_id.clone())
+    }
+
     /// The same event with our signature added under the server's name, for restricted joins, invites and policy servers.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub(super) fn check(case: &Case<'_>) -> Finding {
             StateEffect::Retention(lifetime) => retention(case, lifetime),
             _ => Finding::Silent,
         },
+        // Their words die; a join is no place for any.
+        Action::Leave | Action::Remove { .. } | Action::Redact(_) if case.words().is_some() => message(case),
         _ => Finding::Silent,
     }
 }

@@ -18,6 +18,7 @@ use crate::effective::EffectivePolicy;
 use crate::facts::{Fact, Facts};
 use crate::request::{Action, PrincipalKind, Request};
 use crate::verdict::{Obligation, Reason, ReasonCode, RuleId};
+use crate::wording::Words;
 
 /// What a rule looks at.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,11 @@ pub(crate) fn shortcut(case: &Case<'_>) -> Option<Finding> {
     [way_out::check(case), ordinary_room::check(case)].into_iter().find(|finding| *finding != Finding::Silent)
 }
 
+/// What whoever is refused can do instead.
+pub(crate) fn instead(case: &Case<'_>) -> Option<Reason> {
+    way_out::without_words(case)
+}
+
 /// No rule is about this act.
 pub(crate) fn nothing_to_say() -> Reason {
     reason(RuleId::OrdinaryRoom, ReasonCode::ChangeIsHarmless, "No rule of this room is about this.")
@@ -87,7 +93,12 @@ impl Case<'_> {
 
     /// Speaking: the acts by which a member says or changes something.
     pub(crate) fn is_speech(&self) -> bool {
-        matches!(self.act, Action::Send { .. } | Action::SendState(_) | Action::Redact(_))
+        matches!(self.act, Action::Send { .. } | Action::SendState(_) | Action::Redact(_)) || self.words().is_some()
+    }
+
+    /// The words that go with the act.
+    pub(crate) fn words(&self) -> Option<Words> {
+        self.request.action.words()
     }
 
     /// Whether the organisation's bot or machine asks, and the organisation is known.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use matron_policy::{
-    Action, Context, Credential, CredentialClaims, CredentialStatus, Fact, Facts, Invitee, MEGOLM, Organisation,
+    Action, Context, Credential, CredentialClaims, CredentialStatus, Fact, Facts, Form, Invitee, MEGOLM, Organisation,
     PersonFacts, PolicySet, Principal, PrincipalKind, Register, Request, Resource, Revocations, RoomEncryption,
     RoomFacts, RoomPolicy, SignedRegister, SigningKey, Verdict, VerificationLevel, VerifiedRegister, decide, keys,
 };
@@ -131,11 +131,11 @@ pub(crate) fn request(user_id: &str, action: Action) -> Request {
 }
 
 pub(crate) fn message() -> Action {
-    Action::Send { event_type: "m.room.encrypted".to_owned(), encrypted: true }
+    Action::Send { event_type: "m.room.encrypted".to_owned(), form: Form::Encrypted }
 }
 
 pub(crate) fn plaintext() -> Action {
-    Action::Send { event_type: "m.room.message".to_owned(), encrypted: false }
+    Action::Send { event_type: "m.room.message".to_owned(), form: Form::Clear }
 }
 
 /// The verdict in a deployment without layers.

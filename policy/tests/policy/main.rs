@@ -18,3 +18,4 @@ mod rules_credential;
 mod rules_state;
 mod verdict;
 mod wire;
+mod wording;

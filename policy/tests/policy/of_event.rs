@@ -1,6 +1,6 @@
 //! Whatever arrives becomes a question.
 
-use matron_policy::{Action, RedactTarget, StateEffect};
+use matron_policy::{Action, MEGOLM, RedactTarget, StateEffect};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn other_events_become_their_acts() {
     let of = |event_type, state_key, content| {
         Action::of_event(AMIRA, event_type, state_key, &content, RedactTarget::Message)
     };
-    assert_eq!(of("m.room.encrypted", None, json!({})), message());
+    assert_eq!(of("m.room.encrypted", None, json!({"algorithm": MEGOLM, "ciphertext": "AwgA"})), message());
     assert_eq!(of("m.room.message", None, json!({})), plaintext());
     assert_eq!(of("m.room.redaction", None, json!({})), Action::Redact(RedactTarget::Message));
     assert_eq!(of("m.room.create", Some(""), json!({"m.federate": false})), Action::CreateRoom { federates: false });
@@ -52,7 +52,8 @@ proptest! {
     fn any_content_becomes_some_act(
         event_type in proptest::sample::select(&[
             "m.room.member", "m.room.create", "m.room.encryption", "m.room.retention", "m.room.join_rules",
-            "m.room.history_visibility", "m.room.guest_access", "org.matron.room.policy", "x",
+            "m.room.history_visibility", "m.room.guest_access", "org.matron.room.policy", "x", "m.room.encrypted",
+            "m.reaction", "m.key.verification.start", "m.room.redaction",
         ][..]),
         state_key: Option<String>,
         content in value(),

@@ -43,7 +43,7 @@ fn layer_without_opinion_leaves_rooms_ordinary() {
 fn plaintext_is_refused_where_encryption_is_required() {
     assert_refused(&judge(AMIRA, plaintext(), &facts(AMIRA)), ReasonCode::MessageNotEncrypted);
     assert_refused(&judge(BEN, plaintext().from_outside(), &facts(BEN)), ReasonCode::MessageNotEncrypted);
-    let reaction = Action::Send { event_type: "m.reaction".to_owned(), encrypted: false };
+    let reaction = Action::Send { event_type: "m.reaction".to_owned(), form: Form::Sign };
     assert_permitted(&judge(AMIRA, reaction, &facts(AMIRA)));
 }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Core, Error,
+    retention::outlives_words,
     rooms::{GroupId, Room, StateKey, StoredEvent, append::Append},
 };
 
@@ -215,7 +216,7 @@ impl Core {
             let mut inner = room.lock();
             // What died before it came is not brought back.
             let (_, expires_ms) = self.life_of(&mut inner, &item.pdu, self.now_ms())?;
-            if expires_ms != 0 && expires_ms <= self.now_ms() {
+            if expires_ms != 0 && expires_ms <= self.now_ms() && !outlives_words(&item.pdu) {
                 return Ok(false);
             }
             self.append(room, &mut inner, item)?

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use matron_policy::ROOM_POLICY_TYPE;
 use matron_room::{AuthEvent, Pdu, RoomVersion, UncheckedPdu, check_auth, check_state_independent};
 use matron_storage::Batch;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,6 +16,7 @@ use super::graph::in_order;
 use crate::{
     Core, Error,
     ports::{FederationRequest, PeerError, http_method::Method},
+    retention::carries_words,
     rooms::{GroupId, Record, Status, StoredEvent, record::Flag},
 };
 
@@ -190,9 +192,16 @@ impl Core {
         let mut batch = Batch::new();
         // Not waited for one by one: they share flushes.
         let mut pending = Vec::new();
-        for pdu in events {
+        let forgetful = self.forgets_words(&events)?;
+        for mut pdu in events {
             if self.load_event(pdu.event_id())?.is_some() {
                 continue;
+            }
+            // What was said in passing is not needed to know who is a member.
+            if forgetful && carries_words(&pdu) {
+                pdu = pdu
+                    .without_words()
+                    .map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
             }
             let authority = pdu.auth_event_ids_with_create();
             let new: Vec<_> = authority.into_iter().filter(|id| !judged.contains_key(id)).collect();
@@ -224,6 +233,18 @@ impl Core {
             self.rooms.cache_event(generation, &event);
         }
         Ok(())
+    }
+
+    /// Whether the events are of a room whose content dies: as it stands here, or as they say.
+    fn forgets_words(&self, events: &[Pdu]) -> Result<bool, Error> {
+        let Some(first) = events.first() else { return Ok(false) };
+        if events.iter().any(|pdu| ["m.room.retention", ROOM_POLICY_TYPE].iter().any(|kind| pdu.is_state_of(kind, "")))
+        {
+            return Ok(true);
+        }
+        let Some(room) = self.find_room(first.room_id())? else { return Ok(false) };
+        let mut inner = room.lock();
+        Ok(self.room_lifetime_ms(&mut inner)?.is_some())
     }
 
     fn outlier_record(&self, pdu: &Pdu, status: Status) -> Record {

@@ -188,7 +188,7 @@ impl Core {
     async fn evict(self: &Arc<Self>, room: &Arc<Room>, user: &UserId, reason: &Reason) -> Result<bool, Error> {
         match self.find_remover(room, user)? {
             Some(remover) => self.kick(&remover, room.id(), user, Some(&reason.sentence)).await?,
-            None if self.is_local_user(user) => self.leave_room(user, room.id(), Some(&reason.sentence)).await?,
+            None if self.is_local_user(user) => self.leave_room(user, room.id(), None).await?,
             None => {
                 tracing::info!(room.id = %room.id(), "nobody of this server may remove a member; what they send is withheld");
                 return Ok(false);

@@ -123,7 +123,7 @@ impl Governed {
     }
 
     async fn say(&self, room: &RoomId, user: &UserId, kind: &str) -> Result<(), Error> {
-        let content = json!({"algorithm": MEGOLM, "ciphertext": "x", "session_id": "s", "body": "x"});
+        let content = json!({"algorithm": MEGOLM, "ciphertext": "x", "session_id": "s"});
         self.core().send_event(NewEvent::message(room.to_owned(), user.to_owned(), kind, content)).await.map(drop)
     }
 
@@ -158,8 +158,8 @@ fn decision_of(error: &Error) -> String {
 fn message_from(room: &RoomId, sender: &str) -> Pdu {
     let sender = OwnedUserId::try_from(sender).unwrap();
     let key = matron_room::SigningKey::from_seed("them", &[3; 32]).unwrap();
-    let mut draft =
-        DraftPdu::new(Some(room.to_owned()), sender.clone(), "m.room.encrypted", json!({"algorithm": MEGOLM}));
+    let content = json!({"algorithm": MEGOLM, "ciphertext": "x"});
+    let mut draft = DraftPdu::new(Some(room.to_owned()), sender.clone(), "m.room.encrypted", content);
     draft.origin_server_ts_ms = NOW_MS;
     draft.depth = 9;
     draft.prev_events = vec![ruma::OwnedEventId::try_from("$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap()];

@@ -110,7 +110,9 @@ impl Core {
             reader.number();
             let Some(event_id) = reader.text().and_then(|id| OwnedEventId::try_from(id).ok()) else { continue };
             let waits = self.load_event(&event_id)?.is_some_and(|event| {
-                event.record.redacted_by.is_none() && event.record.status == crate::rooms::Status::Accepted
+                event.record.redacted_by.is_none()
+                    && !event.content_gone
+                    && event.record.status == crate::rooms::Status::Accepted
             });
             if waits && self.may_redact_in(user, &row.room_id)? {
                 due.events.push(DueEvent { room_id: row.room_id, event_id });

@@ -1,6 +1,7 @@
 //! How long an event's content lives, and under which data key.
 
-use matron_room::Pdu;
+use matron_policy::Words;
+use matron_room::{Membership, Pdu};
 use matron_storage::{Batch, Key, Table};
 use serde::{Deserialize, Serialize};
 
@@ -58,19 +59,48 @@ pub(super) fn bucket_end(expires_ms: u64, lifetime_ms: u64) -> u64 {
     expires_ms.div_ceil(step).saturating_mul(step)
 }
 
+/// Whether the event goes on when what was said in it is gone: who is a member and what was redacted does not end.
+pub(crate) fn outlives_words(pdu: &Pdu) -> bool {
+    pdu.is_state() || pdu.kind() == "m.room.redaction"
+}
+
+/// Whether it is a redaction or one of the member events that can do without all that redaction takes.
+fn may_carry_words(pdu: &Pdu) -> bool {
+    match pdu.membership_state() {
+        // A join shows the credential by which its sender is a member.
+        Some(Membership::Join) => false,
+        Some(_) => true,
+        None => !pdu.is_state() && pdu.kind() == "m.room.redaction",
+    }
+}
+
+/// Whether it carries words that die before it.
+pub(crate) fn carries_words(pdu: &Pdu) -> bool {
+    if !may_carry_words(pdu) {
+        return false;
+    }
+    let content = pdu.content_value();
+    // Before version 11 a redaction would take what authorises such an invite.
+    content.get("third_party_invite").is_none() && Words::of(pdu.kind(), pdu.is_state(), &content).is_some()
+}
+
 impl Core {
-    /// The bucket under whose key the event's content is sealed, and when it dies (0: never). State is not
-    /// sealed: (0, 0).
+    /// The bucket under whose key the event's content is sealed, and when it dies (0: never). State and redactions are
+    /// not sealed, (0, 0), unless they carry words that die: then the event goes on without them.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn life_of(&self, inner: &mut Inner, pdu: &Pdu, received_ms: u64) -> Result<(u64, u64), Error> {
-        if pdu.is_state() || pdu.kind() == "m.room.redaction" {
+        let outlives = outlives_words(pdu);
+        if outlives && !may_carry_words(pdu) {
             return Ok((0, 0));
         }
         let Some(lifetime_ms) = self.room_lifetime_ms(inner)? else {
-            return Ok((WITHOUT_END | (received_ms / DAY_MS), 0));
+            return Ok(if outlives { (0, 0) } else { (WITHOUT_END | (received_ms / DAY_MS), 0) });
         };
+        if outlives && !carries_words(pdu) {
+            return Ok((0, 0));
+        }
         // A sender's clock may be ahead: the earlier of its claim and the receipt counts.
         let expires_ms = pdu.origin_server_ts_ms().min(received_ms).saturating_add(lifetime_ms).max(1);
         Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))

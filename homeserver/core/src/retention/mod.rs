@@ -5,6 +5,9 @@
 //! does not, by Matron on its behalf ([`redact`]), purged ([`purge`]) once it is redacted or the grace is over, and the
 //! bucket's key destroyed ([`keys`]), so that backups and stale pages die too.
 //!
+//! Of a redaction, and of a member event that says more than who is a member, only the words die (their `reason`): sealed like
+//! a message, they end without a redaction, and the event goes on as its skeleton ([`outlives_words`]).
+//!
 //! - [`life`]: how long content lives. [`expire`]: what has reached its end. [`due`]: what waits for its redaction.
 //! - [`shorten`]: what is there already when a lifetime is set or becomes shorter.
 //! - [`files`]: files that die with the event that shows them. [`worker`]: the rounds, on time.
@@ -23,6 +26,7 @@ mod worker;
 
 pub use due::{DueEvent, RetentionDue};
 pub use life::WITHOUT_END;
+pub(crate) use life::{carries_words, outlives_words};
 pub use worker::Round;
 
 use parking_lot::Mutex;

@@ -46,7 +46,8 @@ impl Core {
     pub(super) async fn redact_expired(self: &Arc<Self>, events: &[(Doomed, OwnedUserId)]) -> u64 {
         let mut redacted = 0_u64;
         for (doomed, redactor) in events.iter().take(MAX_ROUND) {
-            let content = json!({"reason": "The lifetime of this message is over."});
+            // Without a reason: it would be one more thing that has to die.
+            let content = json!({});
             let mut new = NewEvent::message(doomed.room_id.clone(), redactor.clone(), "m.room.redaction", content);
             new.redacts = Some(doomed.event_id.clone());
             match self.redact_event(new).await {

@@ -2,7 +2,12 @@ use matron_storage::{Key, Table};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{Value, json};
 
-use crate::{Requester, Settings, rooms::send::NewEvent, settings, test_world::World};
+use crate::{
+    Requester, Settings,
+    rooms::{create::CreateRoom, membership::JoinOptions, send::NewEvent},
+    settings,
+    test_world::World,
+};
 
 const LIFETIME_MS: u64 = 10_000;
 const GRACE_MS: u64 = 8_000;
@@ -228,4 +233,105 @@ async fn what_has_died_is_not_unread() {
     assert!(ward.is_redacted(&said) || !ward.has_content(&said));
     assert_eq!(core.count_unread(&ward.bot, &ward.room).unwrap().total().notification_count, 0);
     assert!(core.notifications(&ward.bot, None, 10, false).unwrap().notifications.is_empty());
+}
+
+/// A room of this version with the ward's people, in which content dies.
+async fn room_of_version(ward: &Ward, version: &str) -> OwnedRoomId {
+    let core = &ward.world.core;
+    let request = CreateRoom {
+        preset: Some("private_chat".to_owned()),
+        room_version: Some(version.to_owned()),
+        ..CreateRoom::default()
+    };
+    let room = core.create_room(&ward.bot, request).await.unwrap();
+    let retention = json!({"max_lifetime": LIFETIME_MS});
+    core.send_event(NewEvent::state(room.clone(), ward.bot.clone(), "m.room.retention", "", retention)).await.unwrap();
+    core.invite(&ward.bot, &room, &ward.nurse, None, false).await.unwrap();
+    core.join_room(&ward.nurse, &room, JoinOptions::default()).await.unwrap();
+    room
+}
+
+#[tokio::test]
+async fn a_redaction_loses_its_reason_in_time_and_redacts_on() {
+    let mut ward = Ward::new(&["@bot:us.example"]).await;
+    for version in ["6", "10", "11", "12"] {
+        ward.room = room_of_version(&ward, version).await;
+        let core = &ward.world.core;
+        let said = ward.say(text()).await;
+        ward.world.advance_ms(1);
+        let content = json!({"reason": "clear words"});
+        let mut new = NewEvent::message(ward.room.clone(), ward.nurse.clone(), "m.room.redaction", content);
+        new.redacts = Some(said.clone());
+        let redaction = core.redact_event(new).await.unwrap();
+        let words = |id: &OwnedEventId| core.load_event(id).unwrap().unwrap().pdu.json().get().contains("clear words");
+        let because = || {
+            let said = core.load_event(&said).unwrap().unwrap();
+            core.client_event_for(&said, &ward.nurse, None, true).unwrap().get().to_owned()
+        };
+        assert!(words(&redaction) && ward.has_content(&redaction) && because().contains("clear words"), "{version}");
+        // Gone from what is read, at once: from memory and from disk alike.
+        ward.world.advance_ms(LIFETIME_MS);
+        assert!(!words(&redaction) && !because().contains("clear words"), "{version}");
+        core.rooms.forget_event(&redaction);
+        assert!(!words(&redaction), "{version}");
+        assert!(because().contains("redacted_because"));
+        let event = core.load_event(&redaction).unwrap().unwrap();
+        assert!(event.is_shown(core.now_ms()) && event.content_gone);
+        assert_eq!(event.pdu.redacts(), Some(said.clone()), "{version}");
+        // And then from the disk, without anybody redacting the redaction.
+        assert!(core.retention_due(&ward.requester(&ward.bot), 10).unwrap().events.is_empty());
+        core.retention_round().await.unwrap();
+        assert!(!ward.has_content(&redaction) && !ward.is_redacted(&redaction) && ward.is_redacted(&said), "{version}");
+        let event = core.load_event(&redaction).unwrap().unwrap();
+        assert_eq!(event.pdu.redacts(), Some(said), "{version}");
+        assert!(event.is_shown(core.now_ms()));
+    }
+}
+
+#[tokio::test]
+async fn a_redaction_without_words_is_nothing_that_dies() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let said = ward.say(text()).await;
+    let mut new = NewEvent::message(ward.room.clone(), ward.nurse.clone(), "m.room.redaction", json!({}));
+    new.redacts = Some(said);
+    let redaction = ward.world.core.redact_event(new).await.unwrap();
+    let event = ward.world.core.load_event(&redaction).unwrap().unwrap();
+    assert_eq!((event.record.bucket, event.record.expires_ms), (0, 0));
+}
+
+#[tokio::test]
+async fn the_reason_of_a_removal_dies_and_the_removal_stays() {
+    let mut ward = Ward::new(&["@bot:us.example"]).await;
+    for version in ["6", "10", "12"] {
+        ward.room = room_of_version(&ward, version).await;
+        let core = &ward.world.core;
+        core.kick(&ward.bot, &ward.room, &ward.nurse, Some("clear words")).await.unwrap();
+        let standing = core.standing(&ward.nurse, &ward.room).unwrap().unwrap();
+        let kick = standing.event_id.unwrap();
+        let whole = core.load_event(&kick).unwrap().unwrap();
+        assert!(whole.pdu.json().get().contains("clear words") && whole.record.expires_ms != 0);
+        ward.world.advance_ms(LIFETIME_MS);
+        let now = || {
+            let room = core.open_room(&ward.room).unwrap();
+            let mut inner = room.lock();
+            inner.state_pdu(core, "m.room.member", ward.nurse.as_str()).unwrap().unwrap()
+        };
+        assert_eq!(now().content_value(), json!({"membership": "leave"}), "{version}");
+        core.retention_round().await.unwrap();
+        assert!(!ward.has_content(&kick) && !ward.is_redacted(&kick));
+        assert_eq!(now().content_value(), json!({"membership": "leave"}), "{version}");
+        // Whoever is given what is left can tell that it is the event, and that the kicking server signed it.
+        assert_eq!(now().event_id(), &*kick);
+        assert_eq!(now().reference_hash().unwrap(), whole.pdu.reference_hash().unwrap());
+        // The room goes on from there.
+        core.invite(&ward.bot, &ward.room, &ward.nurse, Some("clear words"), false).await.unwrap();
+        ward.world.advance_ms(LIFETIME_MS);
+        core.retention_round().await.unwrap();
+        assert_eq!(now().content_value(), json!({"membership": "invite"}), "{version}");
+        core.join_room(&ward.nurse, &ward.room, JoinOptions::default()).await.unwrap();
+        ward.say(text()).await;
+        core.leave_room(&ward.nurse, &ward.room, Some("clear words")).await.unwrap();
+        ward.world.advance_ms(LIFETIME_MS);
+        assert_eq!(now().content_value(), json!({"membership": "leave"}), "{version}");
+    }
 }

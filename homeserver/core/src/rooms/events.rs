@@ -7,7 +7,16 @@ use matron_storage::{Table, keyring::KeyRingError};
 use ruma::EventId;
 
 use super::record::{EventRef, Flag, Record, Status, StoredEvent};
-use crate::{Core, Error};
+use crate::{Core, Error, retention::outlives_words};
+
+/// The event as it goes on when the life of its words is over.
+fn without_words(event: &StoredEvent) -> Result<StoredEvent, Error> {
+    let pdu = event
+        .pdu
+        .without_words()
+        .map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
+    Ok(StoredEvent { pdu, content_gone: true, record: event.record.clone(), unrelated: Flag::default() })
+}
 
 impl Core {
     /// The event with this id, whatever was judged of it; `None` if it is not known.
@@ -15,14 +24,18 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn load_event(&self, id: &EventId) -> Result<Option<EventRef>, Error> {
-        if let Some(event) = self.rooms.cached_event(id)
-            // INVARIANT: of an event that is on its way into the timeline, memory may still hold what it was before, an
-            // outlier or held. A sync that saw its row and took it for that would step over it for good.
-            && (event.record.status == Status::Accepted || self.rooms.under_way(id).is_none())
-        {
-            return Ok(Some(event));
-        }
         let generation = self.rooms.generation();
+        // INVARIANT: of an event that is on its way into the timeline, memory may still hold what it was before, an outlier or
+        // held. A sync that saw its row and took it for that would step over it for good.
+        let trusted = |event: &EventRef| event.record.status == Status::Accepted || self.rooms.under_way(id).is_none();
+        if let Some(event) = self.rooms.cached_event(id).filter(trusted) {
+            if event.content_gone || !event.record.has_ended(self.now_ms()) || !outlives_words(&event.pdu) {
+                return Ok(Some(event));
+            }
+            let silent = Arc::new(without_words(&event)?);
+            self.rooms.cache_event(generation, &silent);
+            return Ok(Some(silent));
+        }
         let Some(bytes) = self.store.get(Table::EventPdu, id.as_bytes())? else { return Ok(None) };
         let event = Arc::new(self.read_event(id, &bytes)?);
         self.rooms.cache_event(generation, &event);
@@ -62,6 +75,9 @@ impl Core {
             return Ok(StoredEvent { pdu: skeleton()?, content_gone, record, unrelated: Flag::default() });
         }
         let pdu = skeleton()?;
+        if record.has_ended(self.now_ms()) && outlives_words(&pdu) {
+            return Ok(StoredEvent { pdu, content_gone: true, record, unrelated: Flag::default() });
+        }
         let Some(sealed) = self.store.get(Table::EventContent, id.as_bytes())? else {
             return Ok(StoredEvent { pdu, content_gone: true, record, unrelated: Flag::default() });
         };

@@ -44,6 +44,14 @@ struct InboundData {
     thread_id: Option<String>,
 }
 
+/// Whether this names a thread: `main`, or the id of the event that began it. Receipts are read by every server of a room, so
+/// they carry no other words.
+fn is_thread(thread: &str) -> bool {
+    let names_an_event =
+        thread.len() <= 255 && thread.starts_with('$') && thread.bytes().all(|byte| byte.is_ascii_graphic());
+    thread == "main" || names_an_event
+}
+
 impl Core {
     /// The user has read up to the event; other devices, members and servers learn of it as the kind allows.
     ///
@@ -69,8 +77,8 @@ impl Core {
             "m.read" | "m.read.private" => {}
             _ => return Err(Error::invalid("this kind of receipt is not known")),
         }
-        if thread.is_some_and(|thread| thread.is_empty()) {
-            return Err(Error::invalid("a thread id is not empty"));
+        if !thread.is_none_or(is_thread) {
+            return Err(Error::invalid("a thread is main or the id of an event"));
         }
         if let Some(thread) = thread
             && !self.is_in_thread(room_id, event_id, thread)?
@@ -223,6 +231,9 @@ impl Core {
                     continue;
                 }
                 let Some(event_id) = receipt.event_ids.last().cloned() else { continue };
+                if !receipt.data.thread_id.as_deref().is_none_or(is_thread) {
+                    continue;
+                }
                 receipts.push(NewReceipt {
                     kind: "m.read".to_owned(),
                     user,

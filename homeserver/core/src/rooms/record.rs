@@ -11,6 +11,7 @@ use matron_storage::StoreError;
 use ruma::{EventId, OwnedEventId};
 
 use super::state_map::GroupId;
+use crate::retention::outlives_words;
 
 /// What was judged of an event. Callers match every arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,12 @@ pub const TIMELINE_OFFSET: usize = 2;
 const FORMAT: u8 = 1;
 
 impl Record {
+    /// Whether the life of what is sealed is over.
+    #[must_use]
+    pub fn has_ended(&self, now_ms: u64) -> bool {
+        self.expires_ms != 0 && self.expires_ms <= now_ms
+    }
+
     /// The bytes of the header and this JSON.
     #[must_use]
     pub fn encode(&self, json: &str) -> Vec<u8> {
@@ -185,10 +192,10 @@ impl StoredEvent {
         self.content_gone || self.record.redacted_by.is_some()
     }
 
-    /// Whether its content's life is over.
+    /// Whether its life is over.
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.record.expires_ms != 0 && self.record.expires_ms <= now_ms
+        self.record.has_ended(now_ms) && !outlives_words(&self.pdu)
     }
 
     /// Whether it can be an auth event or part of a state.

@@ -148,7 +148,10 @@ impl Inner {
             return Ok(Some(pdu.clone()));
         }
         let Some(event) = core.load_event(&id)? else { return Ok(None) };
-        self.keep_pdu(event.pdu.clone());
+        // What dies is read anew each time.
+        if event.record.expires_ms == 0 {
+            self.keep_pdu(event.pdu.clone());
+        }
         Ok(Some(event.pdu.clone()))
     }
 

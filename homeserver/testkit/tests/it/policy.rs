@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use matron_core::{ports::http_method::Method, rooms::Status};
+use matron_core::{
+    ports::{Clock as _, http_method::Method},
+    rooms::Status,
+};
 use matron_room::{RoomVersion, UncheckedPdu};
 use matron_storage::Table;
 use matron_testkit::{Adversary, Draft, Foothold, Governance, Person, Reply, TestNet, TestServer, part};
@@ -212,14 +215,14 @@ async fn who_shows_no_credential_is_refused_at_the_door_and_withheld_behind_it()
     // What the door refuses is sent as if it had been let in elsewhere, and spoken upon.
     known.state.retain(|event| !event.is_state_of("m.room.member", temp.as_str()));
     known.state.push(join.clone());
-    let encrypted = Governance::ciphertext("unverified words");
+    let encrypted = Governance::ciphertext("unverified-words");
     let authority = known.authority(&temp, "m.room.encrypted", None, &encrypted);
     let said = Draft::new(rita.version, &wards.room, &temp, "m.room.encrypted", encrypted)
         .after([&join])
         .authorised_by(authority)
         .seal(rogue.key(), rogue.name());
     // And Rita, whom everybody knows, builds upon both.
-    let verified = Governance::ciphertext("verified words");
+    let verified = Governance::ciphertext("verified-words");
     let authority = rita.authority(&rita.user, "m.room.encrypted", None, &verified);
     let after = Draft::new(rita.version, &wards.room, &rita.user, "m.room.encrypted", verified)
         .after([&said])
@@ -236,13 +239,13 @@ async fn who_shows_no_credential_is_refused_at_the_door_and_withheld_behind_it()
         assert!(!server.room(&wards.room).joined().contains(&temp));
     }
     for reader in [&wards.nurse, &wards.matron] {
-        wards.nobody_sees(reader, &said.event_id().to_owned(), "unverified words").await;
-        wards.nobody_sees(reader, &join.event_id().to_owned(), "unverified words").await;
+        wards.nobody_sees(reader, &said.event_id().to_owned(), "unverified-words").await;
+        wards.nobody_sees(reader, &join.event_id().to_owned(), "unverified-words").await;
     }
     // Another server of the room asks for it: the graph is given, the words are not.
     let path = format!("/_matrix/federation/v1/event/{}", part(said.event_id().as_str()));
     let (_, answer) = rogue.ask(&wards.south.name, Method::Get, &path, None).await;
-    assert!(!answer.to_string().contains("unverified words"), "{answer}");
+    assert!(!answer.to_string().contains("unverified-words"), "{answer}");
     let path = format!(
         "/_matrix/federation/v1/backfill/{}?v={}&limit=50",
         part(wards.room.as_str()),
@@ -250,9 +253,9 @@ async fn who_shows_no_credential_is_refused_at_the_door_and_withheld_behind_it()
     );
     let (status, answer) = rogue.ask(&wards.south.name, Method::Get, &path, None).await;
     assert_eq!(status, 200, "{answer}");
-    assert!(answer.to_string().contains("verified words") && !answer.to_string().contains("unverified words"));
+    assert!(answer.to_string().contains("verified-words") && !answer.to_string().contains("unverified-words"));
     // The room goes on.
-    let told = wards.say(&wards.nurse, "the ward goes on").await;
+    let told = wards.say(&wards.nurse, "the-ward-goes-on").await;
     wards.settle().await;
     assert_eq!(wards.south.status(&told), Some(Status::Accepted));
 }
@@ -280,17 +283,17 @@ async fn a_revoked_person_is_removed_and_heard_no_more() {
     }
     let authority = rita.authority(&rita.user, "m.room.encrypted", None, &json!({}));
     let said =
-        Draft::new(rita.version, &wards.room, &rita.user, "m.room.encrypted", Governance::ciphertext("too late"))
+        Draft::new(rita.version, &wards.room, &rita.user, "m.room.encrypted", Governance::ciphertext("too-late"))
             .after([&rita.join])
             .authorised_by(authority)
             .seal(rogue.key(), rogue.name());
     for (server, reader) in [(&wards.north, &wards.nurse), (&wards.south, &wards.matron)] {
         rogue.push(server, [&said]).await;
         assert_ne!(server.status(said.event_id()), Some(Status::Accepted), "{}", server.name);
-        wards.nobody_sees(reader, &said.event_id().to_owned(), "too late").await;
+        wards.nobody_sees(reader, &said.event_id().to_owned(), "too-late").await;
     }
     // What is said now is not for her server, by whatever way it asks.
-    let secret = wards.say(&wards.nurse, "after she left").await;
+    let secret = wards.say(&wards.nurse, "after-she-left").await;
     wards.settle().await;
     let (room, event) = (part(wards.room.as_str()), part(secret.as_str()));
     for path in [
@@ -303,7 +306,7 @@ async fn a_revoked_person_is_removed_and_heard_no_more() {
         for server in [&wards.north, &wards.south] {
             let path = format!("/_matrix/federation/v1/{path}");
             let (status, answer) = rogue.ask(&server.name, Method::Get, &path, None).await;
-            assert!(status < 500 && !answer.to_string().contains("after she left"), "{path}: {answer}");
+            assert!(status < 500 && !answer.to_string().contains("after-she-left"), "{path}: {answer}");
         }
     }
     let body = json!({"latest_events": [secret], "earliest_events": [], "limit": 50});
@@ -331,7 +334,7 @@ async fn a_server_that_leaves_the_register_loses_its_members() {
         })
         .await;
     assert!(!wards.north.room(&wards.room).has_server(&wards.south.name));
-    let said = wards.say(&wards.nurse, "among ourselves").await;
+    let said = wards.say(&wards.nurse, "among-ourselves").await;
     wards.net.clock().advance_ms(60_000);
     wards.north.core.wake_outbox(&wards.north.name);
     wards.settle().await;
@@ -347,11 +350,11 @@ async fn an_event_that_waits_for_the_register_is_delivered_once_it_comes() {
     let register = wards.governance.register(matron_testkit::START_MS + 31 * DAY_MS);
     wards.governance.tell(&wards.north, &register).await;
     let mut said = Vec::new();
-    for text in ["held one", "held two", "held three"] {
+    for text in ["held-one", "held-two", "held-three"] {
         said.push(wards.say(&wards.nurse, text).await);
     }
     wards.settle().await;
-    for (id, text) in said.iter().zip(["held one", "held two", "held three"]) {
+    for (id, text) in said.iter().zip(["held-one", "held-two", "held-three"]) {
         assert_eq!(wards.south.status(id), Some(Status::Held));
         wards.nobody_sees(&wards.matron, id, text).await;
     }
@@ -380,18 +383,18 @@ async fn an_event_that_waits_for_the_register_is_delivered_once_it_comes() {
 #[tokio::test]
 async fn what_has_expired_is_gone_on_both_servers() {
     let wards = Wards::new(60_000).await;
-    let said = wards.say(&wards.nurse, "short lived").await;
+    let said = wards.say(&wards.nurse, "short-lived").await;
     wards.arrived(&said).await;
     for (server, reader) in [(&wards.north, &wards.nurse), (&wards.south, &wards.matron)] {
         assert_eq!(server.status(&said), Some(Status::Accepted));
         let path = wards.path(&format!("event/{}", part(said.as_str())));
-        assert!(reader.get(&path).await.to_string().contains("short lived"));
+        assert!(reader.get(&path).await.to_string().contains("short-lived"));
     }
     wards.net.clock().advance_ms(61_000);
     for (server, reader) in [(&wards.north, &wards.nurse), (&wards.south, &wards.matron)] {
         // Hidden at once, whatever the worker does.
         let (_, answer) = reader.send("GET", &wards.path("messages?dir=b&limit=1000"), &Value::Null).await;
-        assert!(!answer.to_string().contains("short lived"), "{answer}");
+        assert!(!answer.to_string().contains("short-lived"), "{answer}");
         // Then destroyed, redacted or not.
         wards.net.clock().advance_ms(25 * 60 * 60 * 1000);
         server.core.retention_round().await.unwrap();
@@ -440,4 +443,141 @@ async fn a_name_to_which_the_register_gives_a_part_is_not_for_anyone() {
     assert_eq!((status, answer["errcode"].as_str()), (400, Some("M_EXCLUSIVE")), "{answer}");
     let (status, answer) = wards.matron.send("GET", "/v3/register/available?username=bot", &Value::Null).await;
     assert_eq!((status, answer["errcode"].as_str()), (400, Some("M_EXCLUSIVE")), "{answer}");
+}
+
+#[tokio::test]
+async fn nothing_readable_is_written_in_an_encrypted_ward() {
+    let wards = Wards::new(LIFE_MS).await;
+    let (rogue, rita) = wards.rogue().await;
+    let said = wards.say(&wards.nurse, "sealed").await;
+    wards.arrived(&said).await;
+    let about = json!({"rel_type": "m.annotation", "event_id": said, "key": "x"});
+    let sealed = Governance::ciphertext("sealed");
+    let beside = |mut content: Value| {
+        content["body"] = json!("clear");
+        content
+    };
+    let refused = [
+        ("m.room.encrypted", json!({"body": "clear", "msgtype": "m.text"})),
+        ("m.room.encrypted", beside(sealed)),
+        ("m.reaction", beside(json!({"m.relates_to": about}))),
+        ("m.key.verification.foo", json!({"body": "clear"})),
+        ("m.room.redaction", beside(json!({"redacts": said}))),
+    ];
+    for (number, (kind, content)) in refused.into_iter().enumerate() {
+        let path = wards.path(&format!("send/{kind}/{number}"));
+        let (status, answer) = wards.nurse.send("PUT", &path, &content).await;
+        assert_eq!((status, answer["errcode"].as_str()), (403, Some("M_FORBIDDEN")), "{kind}: {answer}");
+        // And as another server says it.
+        let authority = rita.authority(&rita.user, kind, None, &content);
+        let event = Draft::new(rita.version, &wards.room, &rita.user, kind, content)
+            .after([&rita.join])
+            .authorised_by(authority)
+            .seal(rogue.key(), rogue.name());
+        for server in [&wards.north, &wards.south] {
+            rogue.push(server, [&event]).await;
+            assert_eq!(server.status(event.event_id()), Some(Status::Withheld), "{kind} at {}", server.name);
+        }
+    }
+    let note = wards.path("state/com.example.note/x");
+    let (status, answer) = wards.bot.send("PUT", &wards.path("state/m.room.topic"), &json!({"topic": "Bed 7"})).await;
+    assert_eq!(status, 200, "{answer}");
+    let levels = wards.bot.get(&wards.path("state/m.room.power_levels")).await;
+    let mut levels = levels;
+    levels["state_default"] = json!(0);
+    wards.bot.put(&wards.path("state/m.room.power_levels"), levels).await;
+    let (status, answer) = wards.nurse.send("PUT", &note, &json!({"note": "clear"})).await;
+    assert_eq!((status, answer["errcode"].as_str()), (403, Some("M_FORBIDDEN")), "{answer}");
+    wards.nurse.put(&wards.path("send/m.reaction/r"), json!({"m.relates_to": about})).await;
+    // Whoever may not speak leaves without words.
+    let temp = wards.north.person("temp").await;
+    wards.bot.post(&wards.path("invite"), json!({"user_id": temp.id})).await;
+    let (status, answer) = temp.send("POST", &wards.path("leave"), &json!({"reason": "clear"})).await;
+    assert_eq!((status, answer["errcode"].as_str()), (403, Some("M_FORBIDDEN")), "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("without a reason"), "{answer}");
+    temp.post(&wards.path("leave"), json!({})).await;
+    wards.nurse.put(&wards.path(&format!("redact/{}/why", part(said.as_str()))), json!({"reason": "wrong ward"})).await;
+}
+
+#[tokio::test]
+async fn reasons_die_on_both_servers_and_what_was_done_stays() {
+    let wards = Wards::new(60_000).await;
+    let (rogue, rita) = wards.rogue().await;
+    let aide = wards.north.person("aide").await;
+    wards.governance.verify(&wards.north, "N", &aide.user()).await;
+    // One after the other: state resolution weighs what has one time by nothing but its id.
+    wards.bot.post(&wards.path("invite"), json!({"user_id": aide.id})).await;
+    wards.net.clock().advance_ms(1_000);
+    let (status, answer) = aide.try_join(wards.room.as_str(), "north.example").await;
+    assert_eq!(status, 200, "{answer}");
+    wards.net.clock().advance_ms(1_000);
+    let said = wards.say(&wards.nurse, "sealed").await;
+    let path = wards.path(&format!("redact/{}/why", part(said.as_str())));
+    let redaction = wards.nurse.put(&path, json!({"reason": "mortal-words"})).await;
+    let redaction = OwnedEventId::try_from(redaction["event_id"].as_str().unwrap()).unwrap();
+    aide.post(&wards.path("leave"), json!({"reason": "mortal-words"})).await;
+    let member = |server: &TestServer, user: &str| {
+        server.state(&wards.room)[&("m.room.member".to_owned(), user.to_owned())].clone()
+    };
+    let left = member(&wards.north, &aide.id);
+    wards.arrived(&redaction).await;
+    wards.arrived(&left).await;
+    assert_eq!(left, member(&wards.south, &aide.id));
+    // One who leaves with more than words of farewell has left.
+    let content = json!({"membership": "leave", "reason": "mortal-words", "body": "mortal-words"});
+    let authority = rita.authority(&rita.user, "m.room.member", Some(rita.user.as_str()), &content);
+    let leave = Draft::new(rita.version, &wards.room, &rita.user, "m.room.member", content)
+        .state_key(rita.user.as_str())
+        .after([&rita.join])
+        .authorised_by(authority)
+        .at_ms(wards.net.clock().now_ms())
+        .seal(rogue.key(), rogue.name());
+    for server in [&wards.north, &wards.south] {
+        rogue.push(server, [&leave]).await;
+        assert_eq!(server.status(leave.event_id()), Some(Status::Accepted), "{}", server.name);
+        assert!(!server.room(&wards.room).joined().contains(&rita.user));
+        assert!(server.core.load_event(leave.event_id()).unwrap().unwrap().pdu.json().get().contains("mortal-words"));
+    }
+    let read = async |reader: &Person| {
+        let mut all = String::new();
+        for path in ["messages?dir=b&limit=1000", "state", "members", "initialSync?limit=1000"] {
+            all.push_str(&reader.get(&wards.path(path)).await.to_string());
+        }
+        all
+    };
+    for reader in [&wards.nurse, &wards.matron] {
+        assert!(read(reader).await.contains("mortal-words"), "{}", reader.id);
+    }
+    wards.net.clock().advance_ms(61_000);
+    for reader in [&wards.nurse, &wards.matron] {
+        let read = read(reader).await;
+        assert!(!read.contains("mortal-words"), "{}: {read}", reader.id);
+        assert!(read.contains(redaction.as_str()) && read.contains(left.as_str()), "{}: {read}", reader.id);
+    }
+    for server in [&wards.north, &wards.south] {
+        server.core.retention_round().await.unwrap();
+        for id in [&redaction, &left, &leave.event_id().to_owned()] {
+            let gone = async {
+                while server.core.store.get(Table::EventContent, id.as_bytes()).unwrap().is_some() {
+                    server.core.retention_round().await.unwrap();
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("the words are still there");
+            assert_eq!(server.status(id), Some(Status::Accepted));
+        }
+        assert!(server.core.load_event(&said).unwrap().unwrap().content_gone);
+    }
+    // Who comes later is given what is left, can verify it, and agrees on the state.
+    let after = wards.say(&wards.nurse, "later").await;
+    wards.arrived(&after).await;
+    assert_eq!(wards.north.state(&wards.room), wards.south.state(&wards.room));
+    wards.bot.post(&wards.path("invite"), json!({"user_id": rita.user})).await;
+    let credential = wards.governance.credential("R", &rita.user).to_value();
+    let again = rogue
+        .join_with(&wards.north, &wards.room, "rita", json!({ matron_policy::CREDENTIAL_FIELD: credential }))
+        .await;
+    let left = again.state_of("m.room.member", &aide.id);
+    assert_eq!(left.content_value(), json!({"membership": "leave"}));
+    assert!(left.reference_hash().is_ok_and(|hash| left.event_id().as_str() == format!("${hash}")));
 }

@@ -36,10 +36,10 @@ async fn whom_a_tighter_policy_names_no_more_is_removed_and_hears_nothing_more()
     wards.bot.put(&wards.path(&format!("state/{ROOM_POLICY_TYPE}")), policy_of(&["N"])).await;
     is_out(&wards.north, &wards.room, &wards.matron.user()).await;
     is_out(&wards.south, &wards.room, &wards.matron.user()).await;
-    let said = wards.say(&wards.nurse, "among ourselves").await;
+    let said = wards.say(&wards.nurse, "among-ourselves").await;
     wards.settle().await;
     assert_eq!(wards.south.status(&said), None, "south was sent what is not for it");
-    wards.nobody_sees(&wards.matron, &said, "among ourselves").await;
+    wards.nobody_sees(&wards.matron, &said, "among-ourselves").await;
 }
 
 /// A room of anybody's, with somebody from a server outside every policy in it.
@@ -92,14 +92,14 @@ async fn a_server_outside_gets_no_words_even_where_nobody_can_remove_its_people(
     let encryption = json!({"algorithm": matron_policy::MEGOLM, "rotation_period_ms": DAY_MS});
     wards.bot.put(&path(&room, "state/m.room.encryption"), encryption).await;
     let send = path(&room, "send/m.room.encrypted/words");
-    let said = wards.nurse.put(&send, Governance::ciphertext("among ourselves")).await;
+    let said = wards.nurse.put(&send, Governance::ciphertext("among-ourselves")).await;
     // The state still goes out, so what comes after the words shows that they were left out.
     wards.bot.put(&path(&room, "state/m.room.topic"), json!({"topic": "what comes after"})).await;
     let seen = told("what comes after").await;
-    assert!(!seen.iter().any(|body| body.contains("among ourselves")), "a server outside was sent the words");
+    assert!(!seen.iter().any(|body| body.contains("among-ourselves")), "a server outside was sent the words");
     let asked = format!("/_matrix/federation/v1/event/{}", part(said["event_id"].as_str().unwrap()));
     let (_, answer) = outsider.ask(&wards.north.name, matron_core::ports::http_method::Method::Get, &asked, None).await;
-    assert!(!answer.to_string().contains("among ourselves"), "{answer}");
+    assert!(!answer.to_string().contains("among-ourselves"), "{answer}");
 }
 
 #[tokio::test]
@@ -134,9 +134,9 @@ async fn without_a_current_credential_nobody_reads_where_policy_says_so() {
     let mut strict = policy_of(&["N", "S", "R"]);
     strict["unverified_may_read"] = json!(false);
     wards.bot.put(&wards.path(&format!("state/{ROOM_POLICY_TYPE}")), strict).await;
-    let said = wards.say(&wards.nurse, "for the verified").await;
+    let said = wards.say(&wards.nurse, "for-the-verified").await;
     let (found, _) =
-        wards.matron.sync_until("", |answer| answer.to_string().contains("for the verified").then_some(true)).await;
+        wards.matron.sync_until("", |answer| answer.to_string().contains("for-the-verified").then_some(true)).await;
     assert!(found);
     // Everybody's credential has run out; the words have not, and the bot needs no credential.
     wards.net.clock().advance_ms(366 * DAY_MS);
@@ -145,7 +145,7 @@ async fn without_a_current_credential_nobody_reads_where_policy_says_so() {
         wards.governance.tell(server, &register).await;
     }
     let read = wards.bot.get(&wards.path("messages?dir=b&limit=100")).await;
-    assert!(read.to_string().contains("for the verified"), "{read}");
-    wards.nobody_sees(&wards.matron, &said, "for the verified").await;
-    wards.nobody_sees(&wards.nurse, &said, "for the verified").await;
+    assert!(read.to_string().contains("for-the-verified"), "{read}");
+    wards.nobody_sees(&wards.matron, &said, "for-the-verified").await;
+    wards.nobody_sees(&wards.nurse, &said, "for-the-verified").await;
 }

@@ -15,13 +15,19 @@ impl Core {
     /// The user has refused the invite, or withdrawn the knock, of a room that this server is not in.
     ///
     /// # Errors
-    /// [`Error::Store`]; an unreachable server does not keep the user.
+    /// [`Error::Store`]; [`Error::Forbidden`] for a reason where the room has a policy; an unreachable server does not keep
+    /// the user.
     pub(crate) async fn leave_remote_room(
         self: &Arc<Self>,
         user: &UserId,
         room_id: &RoomId,
         reason: Option<&str>,
     ) -> Result<(), Error> {
+        if reason.is_some_and(|reason| !reason.is_empty()) && self.was_shown_a_policy(user, room_id)? {
+            return Err(Error::forbidden(
+                "this room has a policy, and you are not in it: without a reason you may leave or decline at any time",
+            ));
+        }
         let servers = match self.handshake_servers(user, room_id, &[]) {
             Ok(servers) => servers,
             Err(error @ Error::Store(_)) => return Err(error),
@@ -50,6 +56,20 @@ impl Core {
             ..StrippedRoom::default()
         };
         self.set_outside_standing(user, room_id, Membership::Leave, user.to_owned(), stripped).await
+    }
+
+    /// Whether the user's invite or knock showed that the room has a policy.
+    fn was_shown_a_policy(&self, user: &UserId, room_id: &RoomId) -> Result<bool, Error> {
+        #[derive(serde::Deserialize)]
+        struct Shown {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let Some(stripped) = self.load_stripped(user, room_id)? else { return Ok(false) };
+        let mut shown = stripped.invite_state.iter().chain(&stripped.knock_state);
+        Ok(shown.any(|event| {
+            serde_json::from_str::<Shown>(event.get()).is_ok_and(|shown| shown.kind == matron_policy::ROOM_POLICY_TYPE)
+        }))
     }
 
     /// A leave that no other server has heard of: for the user's own devices.

@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Core {
-    /// Adds the event's rows: the whole event if it is state, else its skeleton and the sealed whole.
+    /// Adds the event's rows: the whole event if it is state, else its skeleton and the sealed whole; so too state and
+    /// redactions with words that die.
     pub(crate) fn write_event(
         &self,
         batch: &mut Batch,
@@ -31,7 +32,7 @@ impl Core {
             return Ok(());
         }
         let skeleton =
-            pdu.skeleton().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
+            pdu.without_words().map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?;
         let sealed = self
             .keyring
             .seal(pdu.room_id().as_str(), record.bucket, pdu.event_id().as_bytes(), pdu.json().get().as_bytes())

@@ -12,6 +12,7 @@ use crate::{
     Core, Error,
     federation::gaps::{ROOM_FOR_HISTORY, marks_of},
     house::to_json,
+    retention::outlives_words,
     rooms::{
         UnderWay,
         members::UserRoom,
@@ -156,7 +157,7 @@ impl Core {
         for id in &stale {
             inner.drop_pdu(id);
         }
-        if pdu.is_state() && status == Status::Accepted {
+        if pdu.is_state() && status == Status::Accepted && event.record.expires_ms == 0 {
             inner.keep_pdu(pdu);
         }
         let staged = Staged {
@@ -260,7 +261,13 @@ impl Core {
             (bare.map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?, (0, 0))
         } else {
             let life = self.life_of(inner, &pdu, received_ms)?;
-            (pdu, life)
+            if life.1 != 0 && life.1 <= received_ms && outlives_words(&pdu) {
+                // Its words died before it came.
+                let silent = pdu.without_words();
+                (silent.map_err(|error| Error::internal(format!("an event has no redacted form: {error}")))?, (0, 0))
+            } else {
+                (pdu, life)
+            }
         };
         let timeline = if let Place::Gap { order, .. } = place { order } else { 0 };
         let version = pdu.room_version();
