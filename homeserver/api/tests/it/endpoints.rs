@@ -7,10 +7,10 @@ use serde_json::json;
 use crate::server::{Answer, Server};
 
 /// Endpoints that are not served, each with the reason.
-const NOT_SERVED: &[(&str, &str)] = &[
-    ("getAuthMetadata", "the specification wants M_UNRECOGNIZED while the OAuth 2.0 API is off, as it is in this test"),
-    ("onBindThirdPartyIdentifier", "only identity servers ask for it, and there is none"),
-];
+const NOT_SERVED: &[(&str, &str)] = &[(
+    "getAuthMetadata",
+    "the specification wants M_UNRECOGNIZED while the OAuth 2.0 API is off, as it is in this test",
+)];
 
 /// Endpoints that answer without a token although the specification asks for one, each with the reason.
 const OPEN: &[(&str, &str)] = &[];
