@@ -90,7 +90,10 @@ impl Core {
             max_bytes,
         };
         match self.federation.request(request).await {
-            Ok(response) => parse_answer(response.body).await,
+            Ok(response) => {
+                self.peer_is_back(server);
+                parse_answer(response.body).await
+            }
             Err(error) => {
                 if matches!(error, PeerError::Timeout) {
                     self.let_us_wait(server);

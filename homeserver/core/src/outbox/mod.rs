@@ -3,11 +3,13 @@
 //! One sender at a time works for a destination. What it sends is a range of rows from the front; the rows go when the
 //! peer has answered 200. The transaction's id is a hash of the rows, so that trying again is the same
 //! transaction. A peer that fails is waited for, longer each time, also over restarts; whatever is heard from
-//! it ends the waiting.
+//! it ends the waiting. Those that never answered, that failed, that spoke, that are new and that are well have places of
+//! their own: none waits behind another kind.
 //!
 //! - [`queue`]: putting into the queue. [`receipts`]: of a reader, only the last. [`passing`]: what is worth telling only
 //!   now, and is kept nowhere.
-//! - [`worker`]: who is sent to, and when. [`sender`]: one transaction. [`catch_up`]: the order after an outage.
+//! - [`schedule`]: who is sent to, and when. [`standing`]: who goes ahead of whom. [`worker`]: the senders.
+//!   [`sender`]: one transaction. [`catch_up`]: the order after an outage.
 //! - [`peer`]: what is known of a destination. [`report`]: the same, for operators.
 
 mod catch_up;
@@ -16,12 +18,14 @@ mod peer;
 mod queue;
 mod receipts;
 mod report;
+mod schedule;
 mod sender;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use ruma::OwnedServerName;
@@ -32,33 +36,20 @@ pub use self::report::PeerReport;
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Destinations with something to send, for the worker.
-    awake: Mutex<BTreeSet<OwnedServerName>>,
+    /// Who is sent to, and when.
+    schedule: Mutex<schedule::Schedule>,
     /// Wakes the worker.
     wake: tokio::sync::Notify,
-    /// Destinations with a sender at work, and whether more came meanwhile.
-    busy: Mutex<HashMap<OwnedServerName, bool>>,
-    /// Destinations that failed.
-    waiting: Mutex<BTreeMap<OwnedServerName, Waiting>>,
     /// What is told once or not at all.
     passing: Mutex<passing::Passing>,
     /// When what the store knows of a destination was written, ms.
     noted: Mutex<BTreeMap<OwnedServerName, u64>>,
 }
 
-/// A destination that is left alone.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    /// Since when, ms.
-    since_ms: u64,
-    /// Until when, ms.
-    until_ms: u64,
-}
-
 impl State {
     /// How many destinations are waited for because they failed.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
-        self.waiting.lock().len()
+        self.schedule.lock().waiting_count()
     }
 }

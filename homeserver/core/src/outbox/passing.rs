@@ -93,7 +93,7 @@ impl Core {
         if self.is_local(server) || !self.settings.federation || !self.peer_allowed(server) {
             return;
         }
-        if self.outbox.waiting.lock().contains_key(server) {
+        if self.outbox.schedule.lock().is_doubtful(server) {
             return;
         }
         self.outbox.passing.lock().put(server, subject, word);

@@ -10,6 +10,8 @@ use crate::{Core, Error, house::to_json};
 const FIRST_WAIT_MS: u64 = 1_000;
 /// The longest wait, ms. Short beside the hours of others: a hospital's message waits no longer than its server is away.
 const LONGEST_WAIT_MS: u64 = 15 * 60 * 1000;
+/// The longest wait for a destination that never took anything, ms: its name may be made up.
+const LONGEST_WAIT_FOR_SILENT_MS: u64 = 60 * 60 * 1000;
 /// How old the written time of the last success may be while all is well, ms.
 const NOTE_AFTER_MS: u64 = 5 * 60 * 1000;
 /// The longest reason that is kept, characters.
@@ -36,7 +38,8 @@ pub(super) struct Backoff {
 impl Backoff {
     /// One failure later.
     pub(super) fn after_failure(self, now_ms: u64, reason: &str) -> Self {
-        let wait_ms = FIRST_WAIT_MS.saturating_mul(1 << self.failures.min(20)).min(LONGEST_WAIT_MS);
+        let longest_ms = if self.last_success_ms > 0 { LONGEST_WAIT_MS } else { LONGEST_WAIT_FOR_SILENT_MS };
+        let wait_ms = FIRST_WAIT_MS.saturating_mul(1 << self.failures.min(20)).min(longest_ms);
         // A fifth either way, so that peers that fell together do not come back together.
         let jitter_ms = wait_ms * u64::from(rand::random::<u8>()) / 640;
         Self {
@@ -86,16 +89,18 @@ mod tests {
 
     #[test]
     fn each_failure_waits_longer_up_to_a_bound() {
-        let mut backoff = Backoff::default();
-        let mut before = 0;
-        for round in 0..40 {
-            backoff = backoff.after_failure(0, "why");
-            assert!(backoff.until_ms <= LONGEST_WAIT_MS + LONGEST_WAIT_MS / 4);
-            if round < 5 {
-                assert!(backoff.until_ms > before);
+        for (last_success_ms, longest_ms) in [(1, LONGEST_WAIT_MS), (0, LONGEST_WAIT_FOR_SILENT_MS)] {
+            let mut backoff = Backoff { last_success_ms, ..Backoff::default() };
+            let mut before = 0;
+            for round in 0..40 {
+                backoff = backoff.after_failure(0, "why");
+                assert!(backoff.until_ms <= longest_ms + longest_ms / 4);
+                if round < 5 {
+                    assert!(backoff.until_ms > before);
+                }
+                before = backoff.until_ms;
             }
-            before = backoff.until_ms;
+            assert!(before >= longest_ms * 4 / 5);
         }
-        assert!(before >= LONGEST_WAIT_MS * 4 / 5);
     }
 }

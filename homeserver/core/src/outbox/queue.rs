@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::peer::Backoff;
 use crate::{Core, Error, house::to_json};
 
-/// How soon after a failure a peer that is heard from is tried again, ms.
-const TRY_AGAIN_MS: u64 = 1_000;
-
 /// A row of `outbox_row`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -74,25 +71,15 @@ impl Core {
 
     /// Something new is queued for the destination.
     pub fn wake_outbox(&self, destination: &ServerName) {
-        self.outbox.awake.lock().insert(destination.to_owned());
+        self.outbox.schedule.lock().wake(destination);
         self.outbox.wake.notify_one();
     }
 
-    /// The destination was heard from: what waits for it is sent now.
+    /// The destination was heard from, or answered: what waits for it is sent now, before whatever waits for others that failed.
     ///
-    /// Who can reach us but cannot be reached is tried once a second at most, however often it speaks.
+    /// Who can reach us but cannot be reached is tried once a second at most, and less often the longer that goes on.
     pub fn peer_is_back(&self, destination: &ServerName) {
-        let now_ms = self.now_ms();
-        let over = {
-            let mut waiting = self.outbox.waiting.lock();
-            let Some(wait) = waiting.get_mut(destination) else { return };
-            wait.until_ms = wait.until_ms.min(wait.since_ms.saturating_add(TRY_AGAIN_MS));
-            wait.until_ms <= now_ms
-        };
-        if over {
-            self.outbox.waiting.lock().remove(destination);
-            self.wake_outbox(destination);
-        } else {
+        if self.outbox.schedule.lock().heard_from(destination, self.now_ms()) {
             self.outbox.wake.notify_one();
         }
     }
@@ -108,8 +95,9 @@ impl Core {
             self.keep_backoff(destination, &fresh).await?;
         }
         self.federation.heard_from(destination);
-        self.outbox.waiting.lock().remove(destination);
-        self.wake_outbox(destination);
+        self.inbound.keys.ask_again(destination);
+        self.outbox.schedule.lock().prefer(destination);
+        self.outbox.wake.notify_one();
         Ok(())
     }
 }

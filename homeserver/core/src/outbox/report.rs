@@ -41,7 +41,7 @@ impl Core {
     /// [`Error::Store`].
     pub fn peer_report(&self, server: &ServerName) -> Result<PeerReport, Error> {
         let backoff = self.load_backoff(server)?;
-        let waiting = self.outbox.waiting.lock().get(server).map(|waiting| waiting.until_ms);
+        let waiting = self.outbox.schedule.lock().waits_until_ms(server);
         let now_ms = self.now_ms();
         let kept = (backoff.until_ms > now_ms).then_some(backoff.until_ms);
         Ok(PeerReport {

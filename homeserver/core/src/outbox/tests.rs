@@ -1,3 +1,5 @@
+mod crowded;
+
 use std::{sync::Arc, time::Duration};
 
 use matron_storage::Batch;
@@ -49,7 +51,7 @@ impl Running {
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..4_000 {
+    for _ in 0..24_000 {
         if holds() {
             return;
         }
@@ -202,8 +204,7 @@ async fn waiting_goes_on_over_a_restart_and_ends_when_the_peer_is_heard_from() {
     assert!(report.waiting_until_ms.is_some() && !report.reason.is_empty());
     let world = running.stop().await;
     // What a new process would know.
-    world.core.outbox.waiting.lock().clear();
-    world.core.outbox.awake.lock().clear();
+    *world.core.outbox.schedule.lock() = super::schedule::Schedule::default();
     world.answer(|_| json_answer(&json!({"pdus": {}})));
     world.peers.asked.lock().clear();
     let running = Running::start(world);

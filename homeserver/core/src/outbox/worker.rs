@@ -1,29 +1,41 @@
-//! The worker that hands destinations to senders.
+//! The worker that gives each destination in its turn to a sender.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use matron_storage::{Key, KeyRange, KeyReader, Order, Table};
 use ruma::{OwnedServerName, ServerName};
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
-use super::{Waiting, peer::Backoff, sender::FRONT};
+use super::{
+    sender::FRONT,
+    standing::{Past, Standing},
+};
 use crate::{Core, Error, house::stopped};
 
-/// How many destinations are sent to at once.
-const SENDERS: usize = 64;
-/// How many of those that failed the last time are tried at once: who may never answer takes no place of the living.
-const TRIALS: usize = 16;
 /// After so many failures in a row the queue is looked at, and again after as many more.
 const TRIM_AFTER: u32 = 16;
 
-/// Places for senders.
-#[derive(Clone)]
-struct Places {
-    well: Arc<Semaphore>,
-    failing: Arc<Semaphore>,
+/// A sender's place: free again when this is dropped, however the sender ends.
+struct AtWork {
+    core: Arc<Core>,
+    server: OwnedServerName,
+    has_left: bool,
+}
+
+impl AtWork {
+    /// Whether nothing came while the sender was at work; then its place is free.
+    fn is_done(&mut self) -> bool {
+        self.has_left = self.core.outbox.schedule.lock().is_done(&self.server);
+        self.has_left
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.core.outbox.schedule.lock().leave(&self.server);
+        }
+    }
 }
 
 impl Core {
@@ -35,10 +47,9 @@ impl Core {
         if let Err(error) = self.resume_outbox() {
             tracing::error!(%error, "the outbox cannot be read; it resumes with the next event for each server");
         }
-        let places = Places { well: Arc::new(Semaphore::new(SENDERS)), failing: Arc::new(Semaphore::new(TRIALS)) };
         let mut senders = JoinSet::new();
         loop {
-            let next_try = self.start_senders(&places, &mut senders);
+            let next_try = self.start_senders(&mut senders);
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 () = self.outbox.wake.notified() => {}
@@ -49,68 +60,53 @@ impl Core {
         senders.shutdown().await;
     }
 
-    /// Starts a sender for every destination that is awake and not waited for; gives when to look again.
-    fn start_senders(self: &Arc<Self>, places: &Places, senders: &mut JoinSet<()>) -> Duration {
+    /// Starts a sender for every destination for which there is a place; gives when to look again.
+    fn start_senders(self: &Arc<Self>, senders: &mut JoinSet<()>) -> Duration {
         let now_ms = self.now_ms();
-        {
-            let mut waiting = self.outbox.waiting.lock();
-            let over: Vec<OwnedServerName> =
-                waiting.iter().filter(|(_, wait)| wait.until_ms <= now_ms).map(|(server, _)| server.clone()).collect();
-            for server in over {
-                waiting.remove(&server);
-                self.outbox.awake.lock().insert(server);
-            }
-        }
-        let awake: BTreeSet<OwnedServerName> = std::mem::take(&mut *self.outbox.awake.lock());
+        let awake = self.outbox.schedule.lock().take_awake(now_ms);
         for server in awake {
-            if self.outbox.waiting.lock().contains_key(&server) {
-                continue;
-            }
-            {
-                let mut busy = self.outbox.busy.lock();
-                if let Some(more) = busy.get_mut(&server) {
-                    *more = true;
-                    continue;
-                }
-                busy.insert(server.clone(), false);
-            }
-            let core = Arc::clone(self);
-            let failed = self.load_backoff(&server).is_ok_and(|backoff| backoff.failures > 0);
-            let places = Arc::clone(if failed { &places.failing } else { &places.well });
-            senders.spawn(async move {
-                let Ok(_place) = places.acquire_owned().await else { return };
-                core.send_all_to(&server).await;
-            });
+            let past =
+                self.load_backoff(&server).map_or_else(|_unreadable| Past::default(), |backoff| Past::from(&backoff));
+            self.outbox.schedule.lock().line_up(&server, past);
         }
-        let next = self.outbox.waiting.lock().values().map(|wait| wait.until_ms).min();
+        loop {
+            let next = self.outbox.schedule.lock().next();
+            let Some((server, standing)) = next else { break };
+            let at_work = AtWork { core: Arc::clone(self), server, has_left: false };
+            let core = Arc::clone(self);
+            senders.spawn(async move { core.send_all_to(at_work, standing).await });
+        }
+        let next = self.outbox.schedule.lock().next_end_ms();
         next.map_or(Duration::from_secs(60), |until| {
             Duration::from_millis(until.saturating_sub(now_ms).clamp(10, 60_000))
         })
     }
 
-    /// Sends until nothing is left or the peer fails.
-    async fn send_all_to(self: &Arc<Self>, server: &ServerName) {
+    /// Sends until nothing is left or the peer fails. Whoever was not well gives its place back after the first success.
+    async fn send_all_to(self: &Arc<Self>, mut at_work: AtWork, standing: Standing) {
+        let server = at_work.server.clone();
+        let on_trial = standing != Standing::Well;
         loop {
-            let failed = match self.send_queue(server).await {
-                Ok(true) => continue,
-                Ok(false) => false,
-                Err(error) => {
-                    self.note_failure(server, &error).await;
-                    true
+            match self.send_queue(&server, on_trial).await {
+                Ok(true) if on_trial => {
+                    drop(at_work);
+                    let mut schedule = self.outbox.schedule.lock();
+                    schedule.succeeded(&server);
+                    schedule.wake(&server);
+                    return;
                 }
-            };
-            let mut busy = self.outbox.busy.lock();
-            // Whatever came while this looked is seen by one more look.
-            if !failed && busy.insert(server.to_owned(), false) == Some(true) {
-                continue;
+                Ok(true) => {}
+                Ok(false) if at_work.is_done() => return,
+                // Whatever came while this looked is seen by one more look.
+                Ok(false) => {}
+                Err(error) => return self.note_failure(&server, &error).await,
             }
-            busy.remove(server);
-            return;
         }
     }
 
-    /// The next transaction was taken, or, after an outage, all that was missed; `false` if there was nothing to send.
-    async fn send_queue(&self, server: &ServerName) -> Result<bool, Error> {
+    /// The next transaction was taken, or, after an outage, all that was missed, of which a trial sends one transaction;
+    /// `false` if there was nothing to send.
+    async fn send_queue(&self, server: &ServerName, on_trial: bool) -> Result<bool, Error> {
         let prefix = Key::new().text(server).prefix();
         let front = self.store.scan(Table::OutboxRow, &prefix, Order::Ascending, FRONT)?;
         let more = front.len() >= FRONT;
@@ -123,6 +119,9 @@ impl Core {
                 return Ok(true);
             }
             self.send_rows(server, &rows).await?;
+            if on_trial {
+                return Ok(true);
+            }
         }
     }
 
@@ -131,8 +130,7 @@ impl Core {
         let before = self.load_backoff(server).unwrap_or_default();
         let backoff = before.after_failure(now_ms, &error.to_string());
         tracing::info!(peer.name = %server, %error, failures = backoff.failures, "a peer cannot be reached; its queue waits");
-        let wait = Waiting { since_ms: now_ms, until_ms: backoff.until_ms };
-        self.outbox.waiting.lock().insert(server.to_owned(), wait);
+        self.outbox.schedule.lock().failed(server, now_ms, backoff.until_ms);
         self.outbox.passing.lock().drop_all(server);
         if let Err(error) = self.keep_backoff(server, &backoff).await {
             tracing::warn!(peer.name = %server, %error, "a peer's backoff is not kept over a restart");
@@ -159,12 +157,12 @@ impl Core {
             let Some(name) = KeyReader::new(key).text() else { return Ok(()) };
             let prefix = Key::new().text(&name).prefix();
             if let Ok(server) = OwnedServerName::try_from(name) {
-                let backoff: Backoff = self.load_backoff(&server)?;
-                if backoff.until_ms > now_ms {
-                    let wait = Waiting { since_ms: now_ms, until_ms: backoff.until_ms };
-                    self.outbox.waiting.lock().insert(server, wait);
+                let until_ms = self.load_backoff(&server)?.until_ms;
+                let mut schedule = self.outbox.schedule.lock();
+                if until_ms > now_ms {
+                    schedule.leave_alone(&server, now_ms, until_ms);
                 } else {
-                    self.outbox.awake.lock().insert(server);
+                    schedule.wake(&server);
                 }
             }
             let Some(end) = prefix.end else { return Ok(()) };

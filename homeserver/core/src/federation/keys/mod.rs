@@ -21,7 +21,7 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
 
 use record::ServerKeys;
@@ -56,6 +56,13 @@ struct Asked {
     /// How often it was asked since `burst_from_ms`.
     burst: u32,
     burst_from_ms: u64,
+}
+
+impl State {
+    /// The server may be asked for its keys now, though it did not answer lately.
+    pub(crate) fn ask_again(&self, server: &ServerName) {
+        self.asked.lock().pop(server);
+    }
 }
 
 impl Default for State {
