@@ -46,6 +46,8 @@ struct Inner {
     patience: Duration,
     /// How many requests each server has made.
     asked: HashMap<OwnedServerName, u64>,
+    /// How many events each server was told in transactions that it took.
+    told: HashMap<OwnedServerName, u64>,
 }
 
 /// What becomes of one request.
@@ -86,6 +88,7 @@ impl TestNet {
             dice: Dice::new(seed),
             patience: Duration::from_secs(120),
             asked: HashMap::new(),
+            told: HashMap::new(),
         };
         Arc::new(Self { clock: Arc::default(), inner: Mutex::new(inner) })
     }
@@ -159,6 +162,12 @@ impl TestNet {
     #[must_use]
     pub fn asked_by(&self, server: &ServerName) -> u64 {
         self.inner.lock().asked.get(server).copied().unwrap_or(0)
+    }
+
+    /// How many events the server was told in transactions that it took, those that it knew already among them.
+    #[must_use]
+    pub fn told(&self, server: &ServerName) -> u64 {
+        self.inner.lock().told.get(server).copied().unwrap_or(0)
     }
 
     /// None of these servers has anything to tell another of them: all has been told and dealt with.
@@ -252,7 +261,14 @@ impl TestNet {
                 }
             });
         }
+        let destination = request.destination.clone();
+        let events = request.body.as_ref().and_then(|body| body.get("pdus")?.as_array().map(Vec::len)).unwrap_or(0);
         let answer = self.hand_over(from, key, request).await;
+        if answer.is_ok() {
+            let mut inner = self.inner.lock();
+            let told = inner.told.entry(destination).or_default();
+            *told = told.saturating_add(u64::try_from(events).unwrap_or(u64::MAX));
+        }
         if fate.unanswered { Err(PeerError::Timeout) } else { answer }
     }
 

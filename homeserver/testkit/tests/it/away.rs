@@ -21,6 +21,8 @@ async fn a_server_that_was_away_for_a_day_hears_everything_once_and_in_order() {
     let (alice, bob) = (north.person("alice").await, south.person("bob").await);
     let room = OwnedRoomId::try_from(alice.room_with(&[&bob]).await).unwrap();
     let mut since = bob.now().await;
+    net.settle(&[&north, &south]).await;
+    let told_before = net.told(&south.name);
     net.cut_off(&south, true);
     let mut sent = Vec::new();
     for number in 0..count {
@@ -54,6 +56,8 @@ async fn a_server_that_was_away_for_a_day_hears_everything_once_and_in_order() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(60 + u64::try_from(count / 10).unwrap()), all).await.unwrap();
     net.settle(&[&north, &south]).await;
+    assert_eq!(net.told(&south.name) - told_before, u64::try_from(count).unwrap(), "each is sent once");
+    assert_eq!(heard.iter().filter(|id| wanted.contains(*id)).count(), count, "each is heard once");
     let mut before = BTreeSet::new();
     for id in &heard {
         let event = south.core.load_event(id).unwrap().unwrap();
