@@ -1,11 +1,12 @@
 //! How much a user has not read, by room and thread.
 //!
 //! INVARIANT: a warm count holds every notifying event after the user's receipts. Those at or below its `base` were
-//! found in the timeline when it was made; each later one adds itself, once, when it is committed. A count is only
-//! kept if no later one came while it was made, which `latest` tells.
+//! found in the timeline when it was made; each later one is added, once, after it is committed: to all warm counts of
+//! its room at the same moment, which `recent` tells. A count is only kept if no later one came while it was made, which
+//! `latest` tells. Events that a sync may see and that were not added yet are found in the timeline by the reader.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     num::NonZeroUsize,
     sync::Arc,
 };
@@ -38,6 +39,9 @@ const MAX_PROFILE_CHANGES: usize = 32;
 
 /// How many threads are counted apart; more are counted in the main timeline.
 const MAX_THREADS: usize = 1_000;
+
+/// How many events that were just committed a reader adds to a warm count by itself; behind more it counts anew.
+const MAX_TAIL: usize = 32;
 
 /// Unread events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -114,6 +118,49 @@ impl Counts {
     }
 }
 
+/// The warm counts of one room.
+#[derive(Debug, Default)]
+struct RoomCounts {
+    users: HashMap<OwnedUserId, Counts>,
+    /// The last events that were added to all of them.
+    recent: VecDeque<StreamPos>,
+    /// Events up to here may have been added without being among `recent`.
+    forgotten: StreamPos,
+}
+
+impl RoomCounts {
+    fn note(&mut self, position: StreamPos) {
+        self.recent.push_back(position);
+        if self.recent.len() > MAX_TAIL
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
+        }
+    }
+}
+
+/// Events at the end of a room's timeline that warm counts may not hold yet.
+#[derive(Debug, Default)]
+struct Tail {
+    /// Warm counts hold every event up to here.
+    counted_to: StreamPos,
+    /// The later ones, oldest first.
+    events: Vec<EventRef>,
+}
+
+/// What push rules say of a committed event, for all warm counts of its room.
+#[derive(Debug)]
+pub(super) struct Counted<'a> {
+    pub(super) room: &'a RoomId,
+    pub(super) position: StreamPos,
+    /// The root of its thread.
+    pub(super) thread: Option<OwnedEventId>,
+    /// Whom it notifies, and for whom it stands out.
+    pub(super) notified: Vec<(&'a UserId, bool)>,
+    /// Who said it, and so has read what was before it in the thread.
+    pub(super) said_by: Option<&'a UserId>,
+}
+
 /// Warm counts, by room: an event asks for those of its room.
 #[derive(Debug)]
 pub(super) struct CountCache {
@@ -121,7 +168,7 @@ pub(super) struct CountCache {
     capacity: usize,
     /// How many counts there are in all rooms.
     size: usize,
-    known: LruCache<OwnedRoomId, HashMap<OwnedUserId, Counts>>,
+    known: LruCache<OwnedRoomId, RoomCounts>,
     /// The latest event of each room that was announced to this cache.
     latest: LruCache<OwnedRoomId, StreamPos>,
 }
@@ -136,31 +183,62 @@ impl CountCache {
     pub(super) fn announce(&mut self, room: &RoomId, position: StreamPos) -> HashSet<OwnedUserId> {
         let latest = self.latest.get_or_insert_mut(room.to_owned(), StreamPos::default);
         *latest = (*latest).max(position);
-        self.known.get(room).map(|users| users.keys().cloned().collect()).unwrap_or_default()
+        self.known.get(room).map(|counts| counts.users.keys().cloned().collect()).unwrap_or_default()
     }
 
-    fn get(&mut self, user: &UserId, room: &RoomId) -> Option<&mut Counts> {
-        self.known.get_mut(room)?.get_mut(user)
+    /// The event is in every warm count of its room that it belongs in. Whether it changed what its sender has unread.
+    pub(super) fn add(&mut self, event: &Counted<'_>) -> bool {
+        let Some(room) = self.known.get_mut(event.room) else { return false };
+        room.note(event.position);
+        for (user, highlight) in &event.notified {
+            if let Some(counts) = room.users.get_mut(*user) {
+                counts.add_later(event.position, event.thread.clone(), *highlight);
+            }
+        }
+        let Some(user) = event.said_by else { return false };
+        let Some(counts) = room.users.get_mut(user) else { return false };
+        let before = counts.total();
+        if counts.read_to(event.position, event.thread.clone()) {
+            return before != counts.total();
+        }
+        self.forget(user, &event.room.to_owned());
+        true
+    }
+
+    /// The user's warm count, and which events of the tail it does not hold.
+    fn find(&mut self, user: &UserId, room: &RoomId, tail: Tail) -> Option<(Counts, Vec<EventRef>)> {
+        let known = self.known.get(room)?;
+        let counts = known.users.get(user)?;
+        if tail.events.is_empty() {
+            return Some((counts.clone(), tail.events));
+        }
+        if tail.counted_to < known.forgotten {
+            return None;
+        }
+        let is_missing = |event: &EventRef| {
+            stream_position(event).is_some_and(|position| position > counts.base && !known.recent.contains(&position))
+        };
+        Some((counts.clone(), tail.events.into_iter().filter(is_missing).collect()))
     }
 
     fn put(&mut self, user: OwnedUserId, room: OwnedRoomId, counts: Counts) {
-        if self.known.get_or_insert_mut(room, HashMap::new).insert(user, counts).is_none() {
+        if self.known.get_or_insert_mut(room, RoomCounts::default).users.insert(user, counts).is_none() {
             self.size = self.size.saturating_add(1);
         }
         // The rooms in which nothing was said or asked for the longest time go first.
         while self.size > self.capacity {
-            let Some((_, users)) = self.known.pop_lru() else { break };
-            self.size = self.size.saturating_sub(users.len());
+            let Some((_, counts)) = self.known.pop_lru() else { break };
+            self.size = self.size.saturating_sub(counts.users.len());
         }
     }
 
     pub(super) fn forget(&mut self, user: &UserId, room: &OwnedRoomId) {
         self.generation = self.generation.wrapping_add(1);
-        let Some(users) = self.known.peek_mut(room) else { return };
-        if users.remove(user).is_some() {
+        let Some(counts) = self.known.peek_mut(room) else { return };
+        if counts.users.remove(user).is_some() {
             self.size = self.size.saturating_sub(1);
         }
-        if users.is_empty() {
+        if counts.users.is_empty() {
             self.known.pop(room);
         }
     }
@@ -168,16 +246,16 @@ impl CountCache {
     /// All counts of a room: what it holds changed.
     pub(super) fn forget_room(&mut self, room: &RoomId) {
         self.generation = self.generation.wrapping_add(1);
-        if let Some(users) = self.known.pop(room) {
-            self.size = self.size.saturating_sub(users.len());
+        if let Some(counts) = self.known.pop(room) {
+            self.size = self.size.saturating_sub(counts.users.len());
         }
     }
 
     /// All counts of a user: their rules changed.
     pub(super) fn forget_user(&mut self, user: &UserId) {
         self.generation = self.generation.wrapping_add(1);
-        for (_, users) in &mut self.known {
-            if users.remove(user).is_some() {
+        for (_, counts) in &mut self.known {
+            if counts.users.remove(user).is_some() {
                 self.size = self.size.saturating_sub(1);
             }
         }
@@ -206,25 +284,46 @@ impl Read {
     }
 }
 
+/// Who counts, and by what.
+struct Reader<'a> {
+    user: &'a UserId,
+    context: RoomContext,
+    rules: Arc<super::CompiledRules>,
+    ignored: Arc<BTreeSet<OwnedUserId>>,
+    now_ms: u64,
+}
+
+/// What an event means to what a user has not read.
+enum Meaning {
+    /// It is not counted.
+    Nothing,
+    /// The user said it, in this thread.
+    Own(Option<OwnedEventId>),
+    /// Somebody else did, in this thread.
+    Other(Option<OwnedEventId>),
+}
+
 #[derive(Deserialize)]
 struct Receipt {
     event_id: OwnedEventId,
 }
 
 impl Core {
-    /// What the user has not read of the room. Warm rooms read no disk.
+    /// What the user has not read of the room: every event that a sync may see by now is counted. Warm rooms read no disk.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub fn count_unread(&self, user: &UserId, room: &RoomId) -> Result<Counts, Error> {
-        let is_complete = self.is_all_counted(room)?;
-        let generation = {
+        let tail = self.uncounted_tail(room)?;
+        let (found, generation) = {
             let mut cache = self.push.counts.lock();
-            if is_complete && let Some(counts) = cache.get(user, room) {
-                return Ok(counts.clone());
-            }
-            cache.generation
+            (tail.and_then(|tail| cache.find(user, room, tail)), cache.generation)
         };
+        if let Some((mut counts, missing)) = found
+            && (missing.is_empty() || self.add_missing(&mut counts, user, room, &missing)?)
+        {
+            return Ok(counts);
+        }
         let counts = self.count_anew(user, room)?;
         let mut cache = self.push.counts.lock();
         let latest = cache.latest.get(room).copied().unwrap_or_default();
@@ -234,14 +333,46 @@ impl Core {
         Ok(counts)
     }
 
-    /// Whether warm counts hold every event of the room that a sync may see by now.
-    fn is_all_counted(&self, room: &RoomId) -> Result<bool, Error> {
-        let Some(counted_to) = self.push.expected.counted_to(room) else { return Ok(true) };
+    /// The events that a sync may see by now and that warm counts may not hold; `None`: too many.
+    fn uncounted_tail(&self, room: &RoomId) -> Result<Option<Tail>, Error> {
+        let Some(counted_to) = self.push.expected.counted_to(room) else { return Ok(Some(Tail::default())) };
         let prefix = Key::new().text(room);
-        let newest = self.store.scan(Table::RoomTimeline, &prefix.prefix(), Order::Descending, 1)?;
-        let newest = newest.first().and_then(|(key, _)| key.get(prefix.as_bytes().len()..));
-        let newest = newest.and_then(|rest| KeyReader::new(rest).number());
-        Ok(newest.is_none_or(|newest| newest <= (1 << 63) | counted_to.0))
+        let first = timeline_of(counted_to).saturating_add(1);
+        let range = KeyRange { start: prefix.clone().number(first).into(), end: prefix.prefix().end };
+        let rows = self.store.scan(Table::RoomTimeline, &range, Order::Ascending, MAX_TAIL + 1)?;
+        if rows.len() > MAX_TAIL {
+            return Ok(None);
+        }
+        let ids: Vec<OwnedEventId> = rows.iter().filter_map(|(_, value)| timeline_event(value)).collect();
+        Ok(Some(Tail { counted_to, events: self.load_events(ids.iter().map(|id| &**id))? }))
+    }
+
+    /// The events are in the count, which was made before them. `false`: it must be counted anew.
+    fn add_missing(
+        &self,
+        counts: &mut Counts,
+        user: &UserId,
+        room: &RoomId,
+        missing: &[EventRef],
+    ) -> Result<bool, Error> {
+        let Some(reader) = self.reader(user, room)? else { return Ok(false) };
+        for event in missing {
+            let Some(position) = stream_position(event) else { continue };
+            match self.meaning(&reader, event)? {
+                Meaning::Nothing => {}
+                Meaning::Own(thread) => {
+                    if !counts.read_to(position, thread) {
+                        return Ok(false);
+                    }
+                }
+                Meaning::Other(thread) => {
+                    if let Some(actions) = self.actions_for(user, &reader.rules, &reader.context, event)? {
+                        counts.add_later(position, thread, actions.highlight);
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The user's receipts of the room moved, or what it holds changed: the counts are counted anew, and the user's devices wake.
@@ -258,40 +389,16 @@ impl Core {
         }
     }
 
-    /// Adds a notifying event to a warm count.
-    pub(super) fn count_event(
-        &self,
-        user: &UserId,
-        event: &EventRef,
-        position: StreamPos,
-        actions: &Actions,
-    ) -> Result<(), Error> {
-        let thread = self.thread_of(event)?;
-        let mut cache = self.push.counts.lock();
-        if let Some(counts) = cache.get(user, event.pdu.room_id()) {
-            counts.add_later(position, thread, actions.highlight);
-        }
-        Ok(())
-    }
-
-    /// What the user said shows that they have read what was before it in the thread.
+    /// The event is in the warm counts of its room.
     ///
-    /// SPEC: v1.19 Client-Server API, "Marking notifications as read": by a receipt, or by sending an event.
-    pub(super) fn count_own(&self, user: &UserId, event: &EventRef, position: StreamPos) -> Result<(), Error> {
-        let thread = self.thread_of(event)?;
-        let room = event.pdu.room_id().to_owned();
-        {
-            let mut cache = self.push.counts.lock();
-            let Some(counts) = cache.get(user, &room) else { return Ok(()) };
-            let before = counts.total();
-            let done = counts.read_to(position, thread);
-            let after = counts.total();
-            if !done {
-                cache.forget(user, &room);
-            } else if before == after {
-                return Ok(());
-            }
-        }
+    /// SPEC: v1.19 Client-Server API, "Marking notifications as read": what is unread ends with a receipt, or with an event
+    /// that the user sent.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn count_event(&self, event: &Counted<'_>) -> Result<(), Error> {
+        let changed = self.push.counts.lock().add(event);
+        let Some(user) = event.said_by.filter(|_| changed) else { return Ok(()) };
         for pusher in self.pushers_of(user)?.iter().filter(|pusher| pusher.enabled) {
             self.push.jobs.add(Job { user: user.to_owned(), pusher: pusher.id(), news: News::Badge });
         }
@@ -300,38 +407,55 @@ impl Core {
 
     fn count_anew(&self, user: &UserId, room: &RoomId) -> Result<Counts, Error> {
         let mut counts = Counts { base: self.position(), ..Counts::default() };
-        let ceiling = (1 << 63) | counts.base.0;
-        let Some(open) = self.find_room(room)? else { return Ok(counts) };
-        let context = self.push_context(&mut open.lock())?;
+        let ceiling = timeline_of(counts.base);
+        let Some(reader) = self.reader(user, room)? else { return Ok(counts) };
         let read = self.read_positions(user, room)?;
-        let rules = self.compiled_rules(user)?;
-        let ignored = self.ignored_users(user)?;
-        let now_ms = self.now_ms();
         // Newest first: once the user said something, what comes next was read.
         let mut said = HashSet::new();
         for event in self.unread_events(room, read.floor())? {
-            // What expired or was redacted notifies nobody.
-            if event.record.timeline > ceiling || !event.is_shown(now_ms) || event.is_emptied() {
+            if event.record.timeline > ceiling {
                 continue;
             }
-            if *event.pdu.sender() == *user {
-                if !event.pdu.is_state() {
-                    said.insert(self.thread_of(&event)?);
+            let thread = match self.meaning(&reader, &event)? {
+                Meaning::Nothing => continue,
+                Meaning::Own(thread) => {
+                    said.insert(thread);
+                    continue;
                 }
-                continue;
-            }
-            if ignored.contains(event.pdu.sender()) {
-                continue;
-            }
-            let thread = self.thread_of(&event)?;
+                Meaning::Other(thread) => thread,
+            };
             if said.contains(&thread) || read.covers(event.record.timeline, thread.as_deref()) {
                 continue;
             }
-            if let Some(actions) = self.actions_for(user, &rules, &context, &event)? {
+            if let Some(actions) = self.actions_for(user, &reader.rules, &reader.context, &event)? {
                 add(&mut counts, thread, actions.highlight);
             }
         }
         Ok(counts)
+    }
+
+    /// What counting asks of the user and the room; `None`: the room is not known.
+    fn reader<'a>(&self, user: &'a UserId, room: &RoomId) -> Result<Option<Reader<'a>>, Error> {
+        let Some(open) = self.find_room(room)? else { return Ok(None) };
+        let context = self.push_context(&mut open.lock())?;
+        let (rules, ignored) = (self.compiled_rules(user)?, self.ignored_users(user)?);
+        Ok(Some(Reader { user, context, rules, ignored, now_ms: self.now_ms() }))
+    }
+
+    /// What an event of the timeline means to what the user has not read.
+    fn meaning(&self, reader: &Reader<'_>, event: &EventRef) -> Result<Meaning, Error> {
+        // What expired or was redacted notifies nobody.
+        if !event.is_shown(reader.now_ms) || event.is_emptied() {
+            return Ok(Meaning::Nothing);
+        }
+        if *event.pdu.sender() == *reader.user {
+            let said = !event.pdu.is_state();
+            return if said { Ok(Meaning::Own(self.thread_of(event)?)) } else { Ok(Meaning::Nothing) };
+        }
+        if reader.ignored.contains(event.pdu.sender()) {
+            return Ok(Meaning::Nothing);
+        }
+        Ok(Meaning::Other(self.thread_of(event)?))
     }
 
     /// The actions of an event that notifies the user.
@@ -425,6 +549,16 @@ impl Core {
     }
 }
 
+/// Where in timelines an event of this position stands.
+fn timeline_of(position: StreamPos) -> u64 {
+    (1 << 63) | position.0
+}
+
+/// The position of an event that came to the end of its timeline; others were filled in before.
+fn stream_position(event: &EventRef) -> Option<StreamPos> {
+    event.record.timeline.checked_sub(1 << 63).map(StreamPos)
+}
+
 /// The event id in a row of the timeline.
 pub(crate) fn timeline_event(value: &[u8]) -> Option<OwnedEventId> {
     let id = value.split(|byte| *byte == 0).next()?;
@@ -447,5 +581,53 @@ impl From<&Counts> for Value {
             "notification_count": counts.main.notification_count,
             "highlight_count": counts.main.highlight_count,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{rooms::send::NewEvent, test_world::World};
+
+    #[tokio::test]
+    async fn an_event_that_is_not_counted_yet_is_counted_once_by_who_looks() {
+        let world = World::new();
+        let core = &world.core;
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = world.room(&[&alice, &bob]).await;
+        let say = async |user: &OwnedUserId| {
+            let content = json!({ "msgtype": "m.text", "body": "x" });
+            core.send_event(NewEvent::message(room.clone(), user.clone(), "m.room.message", content)).await.unwrap();
+        };
+        let missing = || {
+            let tail = core.uncounted_tail(&room).unwrap().unwrap();
+            core.push.counts.lock().find(&bob, &room, tail).map(|(_, missing)| missing.len())
+        };
+        let unread = || core.count_unread(&bob, &room).unwrap().total().notification_count;
+        say(&alice).await;
+        assert_eq!(unread(), 1);
+        let warm = core.push.counts.lock().find(&bob, &room, Tail::default()).unwrap().0;
+        // As long as one that came before them is on its way, what came since may be counted or not.
+        let _under_way = core.push.expect_event(&room, core.position());
+        for _ in 0..3 {
+            say(&alice).await;
+        }
+        assert_eq!((missing(), unread()), (Some(0), 4), "they were counted");
+        core.push.counts.lock().forget_room(&room);
+        core.push.counts.lock().put(bob.clone(), room.clone(), warm.clone());
+        assert_eq!((missing(), unread()), (Some(3), 4), "they were not counted");
+        say(&bob).await;
+        core.push.counts.lock().forget_room(&room);
+        core.push.counts.lock().put(bob.clone(), room.clone(), warm);
+        assert_eq!((missing(), unread()), (Some(4), 0), "bob has read what came before his own");
+        say(&alice).await;
+        assert_eq!((missing(), unread()), (Some(4), 1), "only the last was counted");
+        for _ in 0..=MAX_TAIL {
+            say(&alice).await;
+        }
+        assert!(core.uncounted_tail(&room).unwrap().is_none(), "too many");
+        assert_eq!(unread(), 2 + u64::try_from(MAX_TAIL).unwrap());
     }
 }

@@ -7,6 +7,7 @@ use matron_storage::StreamPos;
 use ruma::{OwnedUserId, RoomId, UserId};
 
 use super::{
+    counts::Counted,
     evaluate::{Context, EventView, evaluate},
     worker::{Job, News},
 };
@@ -58,6 +59,7 @@ impl Core {
         self.follow_guest_access(&new.event, &new.joined);
         self.note_openness(new.event.pdu.room_id(), new.event.pdu.kind());
         if let Err(error) = self.notify_users(new) {
+            self.push.forget_room_counts(new.event.pdu.room_id());
             tracing::warn!(%error, event.id = %new.event.id(), "push rules could not be evaluated");
         }
     }
@@ -69,15 +71,13 @@ impl Core {
         });
         let counted = self.push.counts.lock().announce(pdu.room_id(), new.position);
         let mut view = None;
+        let mut notified = Vec::new();
         // However many members there are, only those with a warm count or a pusher are looked at.
         let mut users: BTreeSet<&OwnedUserId> = counted.iter().filter(|user| new.joined.contains(*user)).collect();
         let reached = self.push.reached.among(&new.joined);
         users.extend(reached.iter().chain(invited).filter(|user| self.is_local_user(user)));
         for user in users {
             if *user == *pdu.sender() {
-                if counted.contains(user) && !pdu.is_state() {
-                    self.count_own(user, &new.event, new.position)?;
-                }
                 continue;
             }
             let is_counted = counted.contains(user);
@@ -96,7 +96,7 @@ impl Core {
                 continue;
             }
             if is_counted && new.joined.contains(user) {
-                self.count_event(user, &new.event, new.position, &actions)?;
+                notified.push((&**user, actions.highlight));
             }
             for pusher in pushers.iter().filter(|pusher| pusher.enabled) {
                 self.push.jobs.add(Job {
@@ -106,7 +106,12 @@ impl Core {
                 });
             }
         }
-        Ok(())
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let said_by = Some(pdu.sender()).filter(|sender| !pdu.is_state() && counted.contains(*sender));
+        let thread = self.thread_of(&new.event)?;
+        self.count_event(&Counted { room: pdu.room_id(), position: new.position, thread, notified, said_by })
     }
 
     /// The context of one user's evaluation of an event.
