@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rusqlite::{Connection, config::DbConfig};
+
 use crate::{Table, tables::CATALOGUE};
 
 /// Marks the file as Matron's: "MATR".
@@ -18,6 +20,12 @@ pub(super) const CREATE_META: &str =
     "CREATE TABLE IF NOT EXISTS matron_meta(name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) WITHOUT ROWID";
 pub(super) const READ_POSITION: &str = "SELECT value FROM matron_meta WHERE name = 'position'";
 pub(super) const WRITE_POSITION: &str = "INSERT INTO matron_meta(name, value) VALUES ('position', ?1) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+
+/// A prepared statement stays as it is. Otherwise SQLite would look at what is bound to a limit and prepare the statement
+/// anew each time that another value is; our statements have one plan, whatever is bound.
+pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
 
 /// Whether values are large enough that a tree of keys beside a tree of rows takes less disk than one tree of both.
 fn has_large_values(table: Table) -> bool {

@@ -79,6 +79,7 @@ impl SqliteWriter {
 
     fn prepare(&self, fresh: bool, options: SqliteOptions) -> rusqlite::Result<StreamPos> {
         let connection = &self.connection;
+        schema::keep_plans(connection)?;
         connection.set_prepared_statement_cache_capacity(schema::WRITE_STATEMENTS);
         if fresh {
             // Only an empty file takes it.
