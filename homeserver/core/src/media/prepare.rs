@@ -1,6 +1,6 @@
 //! Thumbnails that clients are likely to ask for are made when a picture comes, from one decoding.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -69,17 +69,8 @@ impl Core {
         };
         let place = place_of(&meta)?;
         let disk = self.disk();
-        let permit = Arc::clone(&self.media.decoders).acquire_owned().await;
-        let permit = permit.map_err(|_| Error::internal("the decoders were closed"))?;
-        let made = {
-            let (disk, place) = (disk.clone(), place.clone());
-            blocking(move || {
-                let _decoding = permit;
-                let original = disk.read(&place, ORIGINAL, MAX_FILE_BYTES)?;
-                original.map_or(Ok(Vec::new()), |original| make_all(&original))
-            })
-            .await?
-        };
+        let made = self.decode(&place, |original| original.map_or(Ok(Vec::new()), |original| make_all(&original)));
+        let made = made.await?;
         // Under the lock of its file, which may be dying: a thumbnail must not outlive it.
         let _writing = self.lock_file(&place).await;
         blocking(move || {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     DownloadOptions, MediaFile, MediaMeta, Mxc, animation,
-    disk::{ORIGINAL, blocking},
+    disk::{ORIGINAL, Place, blocking},
     download::{MediaContent, place_of},
 };
 use crate::{Core, Error};
@@ -148,6 +148,25 @@ impl Core {
         .await
     }
 
+    /// What `make` makes of the file, one of the few that are decoded at once; it is given nothing if the file is gone.
+    ///
+    /// # Errors
+    /// What `make` gives, and what reading does.
+    pub(super) async fn decode<T: Send + 'static>(
+        &self,
+        place: &Place,
+        make: impl FnOnce(Option<Bytes>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.media.decoders).acquire_owned().await;
+        let permit = permit.map_err(|_| Error::internal("the decoders were closed"))?;
+        let (disk, place) = (self.disk(), place.clone());
+        blocking(move || {
+            let _decoding = permit;
+            make(disk.read(&place, ORIGINAL, MAX_FILE_BYTES)?)
+        })
+        .await
+    }
+
     async fn thumbnail_of(&self, meta: &MediaMeta, size: ThumbnailRequest) -> Result<MediaFile, Error> {
         let place = place_of(meta)?;
         let variant = size.variant();
@@ -162,18 +181,11 @@ impl Core {
         if meta.size_bytes > MAX_FILE_BYTES {
             return Err(Error::TooLarge("the picture is too large to be made smaller".into()));
         }
-        let permit = Arc::clone(&self.media.decoders).acquire_owned().await;
-        let permit = permit.map_err(|_| Error::internal("the decoders were closed"))?;
-        let made = {
-            let (disk, place) = (disk.clone(), place.clone());
-            blocking(move || {
-                let _decoding = permit;
-                let original = disk.read(&place, ORIGINAL, MAX_FILE_BYTES)?;
-                let original = original.ok_or_else(|| Error::internal("a media file is missing from the disk"))?;
-                make(&original, size)
-            })
-            .await?
-        };
+        let made = self.decode(&place, move |original| {
+            let original = original.ok_or_else(|| Error::internal("a media file is missing from the disk"))?;
+            make(&original, size)
+        });
+        let made = made.await?;
         match made {
             Made::SmallEnough => self.picture_itself(meta).await,
             Made::Thumbnail(thumbnail) => {
