@@ -140,7 +140,7 @@ impl Core {
             self.governance.sweep_due.store(true, std::sync::atomic::Ordering::Release);
             return Err(error);
         }
-        // What a whole sweep covers is covered.
+        // One look-up, while no room's policy has changed.
         self.sweep_moved_rooms().await?;
         if sweep || woken {
             self.judge_held().await?;
