@@ -24,6 +24,7 @@
           cargoLock.lockFile = ./Cargo.lock;
           buildAndTestSubdir = "homeserver/server";
           buildNoDefaultFeatures = true;
+          buildType = "dist";
           # The tests are a check of their own: they need loopback and longer than a package should.
           doCheck = false;
           meta = {
