@@ -68,15 +68,19 @@ impl Core {
         Ok(())
     }
 
-    /// A remote user types in the room, or does not any more. The caller has checked the room's server ACL.
+    /// A remote user types in the room, or does not any more.
     ///
     /// # Errors
-    /// `M_BAD_JSON` for a malformed EDU, [`Error::Store`]; users of other servers or outside the room are ignored.
+    /// `M_BAD_JSON` for a malformed EDU, [`Error::Forbidden`] by the room's access control list, [`Error::Store`]; users of
+    /// other servers or outside the room are ignored.
     pub fn receive_typing(&self, origin: &ServerName, content: Value) -> Result<(), Error> {
         let typing: Typing =
             serde_json::from_value(content).map_err(|_| Error::bad_json("an m.typing has the wrong form"))?;
         if typing.user_id.server_name() != origin || !self.is_joined(&typing.user_id, &typing.room_id)? {
             return Ok(());
+        }
+        if let Some(room) = self.find_room(&typing.room_id)? {
+            self.check_server_acl(&room, origin)?;
         }
         if self.note_typing(&typing.user_id, &typing.room_id, typing.typing.then_some(DEFAULT_TIMEOUT_MS)) {
             self.wake_room(&typing.room_id)?;

@@ -223,7 +223,12 @@ impl Core {
             let Some(room) = self.find_room(&room_id)?.filter(|room| room.has_server(&self.server_name)) else {
                 continue;
             };
-            self.check_server_acl(&room, origin)?;
+            // SPEC: v1.19 Server-Server API, "Server Access Control Lists": the receipts of this room are ignored, others are not.
+            match self.check_server_acl(&room, origin) {
+                Ok(()) => {}
+                Err(Error::Forbidden(_)) => continue,
+                Err(error) => return Err(error),
+            }
             let joined = room.joined();
             let mut receipts = Vec::new();
             for (user, receipt) in kinds.into_iter().filter(|(kind, _)| kind == "m.read").flat_map(|(_, users)| users) {

@@ -1,6 +1,8 @@
 //! Whole servers together: what people of several trusts see, whatever the network and hostile servers do.
 
 #[cfg(test)]
+mod acl;
+#[cfg(test)]
 mod away;
 #[cfg(test)]
 mod big_room;

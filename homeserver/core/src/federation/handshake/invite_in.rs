@@ -59,6 +59,7 @@ impl Core {
     /// The invite carries our signature, and the invitee sees it.
     ///
     /// # Errors
+    /// [`Error::Forbidden`] for a server that the access control list of a room of ours keeps out;
     /// [`Error::IncompatibleRoomVersion`]; [`Error::InvalidParam`] for what is not an invite of a user of ours by a user of
     /// the origin; [`Error::NotFound`] for a user who does not exist; [`Error::PolicyDenied`] by policy.
     pub async fn receive_invite(
@@ -68,6 +69,10 @@ impl Core {
         event_id: &str,
         incoming: IncomingInvite,
     ) -> Result<SignedInvite, Error> {
+        let room = self.room_of_ours(room_id)?;
+        if let Some(room) = &room {
+            self.check_server_acl(room, origin)?;
+        }
         let version = self.joinable_version(&incoming.room_version)?;
         let unchecked = UncheckedPdu::parse(&incoming.event, version).map_err(|error| format_error(&error))?;
         let invitee = self.check_invite(unchecked.unverified(), origin, room_id, event_id)?;
@@ -75,10 +80,7 @@ impl Core {
         let signer = self.keys_of_signer(origin, &unchecked).await?;
         unchecked.verify_server(origin, &signer).map_err(|error| signature_error(&error))?;
         let pdu = unchecked.verify(&keys).map_err(|error| signature_error(&error))?.into_pdu();
-        let room = self.room_of_ours(room_id)?;
-        if let Some(room) = &room {
-            self.check_server_acl(room, origin)?;
-        } else if !self.ask_for_user(&invitee).await? {
+        if room.is_none() && !self.ask_for_user(&invitee).await? {
             return Err(Error::not_found("there is no such user"));
         }
         let state = match &room {
