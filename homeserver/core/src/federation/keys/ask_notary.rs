@@ -1,4 +1,4 @@
-//! What trusted notaries know of a server that cannot be reached.
+//! What trusted notaries know of a server that cannot be reached, or that no longer tells of its past.
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#post_matrixkeyv2query>.
 
@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ruma::{CanonicalJsonObject, ServerName};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::record::ServerKeys;
+use super::{fetch::Wanted, record::ServerKeys};
 use crate::{
     Core,
     ports::{FederationRequest, http_method::Method},
@@ -25,13 +25,13 @@ struct Answer {
 }
 
 impl Core {
-    /// The server's keys, as the first of the configured notaries that knows them signs them.
-    pub(super) async fn fetch_keys_from_notaries(&self, server: &ServerName) -> Option<ServerKeys> {
+    /// The server's keys, as the first of the configured notaries that knows any signs them.
+    pub(super) async fn fetch_keys_from_notaries(&self, server: &ServerName, wanted: &Wanted) -> Option<ServerKeys> {
         for notary in &self.settings.key_notaries {
             if notary == server || self.is_local(notary) || !self.peer_allowed(notary) {
                 continue;
             }
-            match self.fetch_keys_from_notary(notary, server).await {
+            match self.fetch_keys_from_notary(notary, server, wanted).await {
                 Some(keys) => return Some(keys),
                 None => tracing::debug!(peer.name = %notary, "the notary knows no keys of a server"),
             }
@@ -39,9 +39,20 @@ impl Core {
         None
     }
 
-    async fn fetch_keys_from_notary(&self, notary: &ServerName, server: &ServerName) -> Option<ServerKeys> {
+    async fn fetch_keys_from_notary(
+        &self,
+        notary: &ServerName,
+        server: &ServerName,
+        wanted: &Wanted,
+    ) -> Option<ServerKeys> {
         let vouching = self.keys_of_notary(notary).await?;
-        let body = json!({ "server_keys": { server.as_str(): {} } });
+        // SPEC: room version 5, "Signing key validity period": with it the notary sees whether it must ask anew.
+        let criteria: Map<String, Value> = wanted
+            .iter()
+            .take(MAX_DOCUMENTS)
+            .map(|(key_id, until_ms)| (key_id.clone(), json!({ "minimum_valid_until_ts": until_ms })))
+            .collect();
+        let body = json!({ "server_keys": { server.as_str(): criteria } });
         let request = FederationRequest {
             destination: notary.to_owned(),
             method: Method::Post,

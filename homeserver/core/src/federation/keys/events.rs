@@ -1,11 +1,12 @@
 //! The keys that events need before their signatures can be checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, stream};
 use matron_room::{UncheckedPdu, VerifyKey};
 use ruma::OwnedServerName;
 
+use super::{fetch::Wanted, record::ServerKeys};
 use crate::{Core, Error};
 
 /// How many servers are asked at once.
@@ -38,18 +39,23 @@ impl Core {
         &self,
         pdus: impl IntoIterator<Item = &'a UncheckedPdu>,
     ) -> Result<(), Error> {
-        let mut wanted: BTreeMap<OwnedServerName, (BTreeSet<String>, Option<u64>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<OwnedServerName, Wanted> = BTreeMap::new();
         for pdu in pdus {
             for (server, key_ids) in pdu.required_key_ids() {
-                let entry = wanted.entry(server).or_default();
-                entry.0.extend(key_ids);
-                // The latest event decides: a key that was valid then has been for all before it, or is retired.
-                entry.1 = entry.1.max(pdu.keys_valid_at_ms());
+                let wanted = wanted.entry(server).or_default();
+                for key_id in key_ids {
+                    // Of each key the latest event decides: if it was valid then, it has been for all before.
+                    let valid_at_ms = wanted.entry(key_id).or_default();
+                    *valid_at_ms = (*valid_at_ms).max(pdu.keys_valid_at_ms().unwrap_or(0));
+                }
             }
         }
+        wanted.retain(|server, _| !self.is_local(server));
         let answers: Vec<Result<(), Error>> = stream::iter(wanted)
-            .map(|(server, (key_ids, valid_at_ms))| async move {
-                self.server_keys(&server, &key_ids, valid_at_ms).await.map(|_known| ())
+            .map(|(server, wanted)| async move {
+                let satisfies =
+                    |known: &ServerKeys| wanted.iter().all(|(key_id, at)| known.find(key_id, Some(*at)).is_some());
+                self.keys_satisfying(&server, &wanted, satisfies).await.map(|_known| ())
             })
             .buffer_unordered(AT_ONCE)
             .collect()

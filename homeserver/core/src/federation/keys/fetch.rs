@@ -23,6 +23,9 @@ const BURST_MS: u64 = 10_000;
 /// How soon a server that did not answer is asked again, doubling, ms.
 const AFTER_FAILURE_MS: u64 = 2_000;
 const LONGEST_WAIT_MS: u64 = 5 * 60_000;
+/// The keys that are needed of a server, and until when each must be valid at least, ms.
+pub(crate) type Wanted = BTreeMap<String, u64>;
+
 /// Beyond so many turns, abandoned ones are swept.
 const MAX_TURNS: usize = 1024;
 
@@ -47,14 +50,17 @@ impl Core {
             return Ok(pick(&*self.own_keys().await?));
         }
         let satisfies = |known: &ServerKeys| pick(known).len() == key_ids.len();
-        let known = self.keys_satisfying(server, satisfies).await?;
+        let wanted = key_ids.iter().map(|key_id| (key_id.clone(), valid_at_ms.unwrap_or(0))).collect();
+        let known = self.keys_satisfying(server, &wanted, satisfies).await?;
         Ok(known.map(|known| pick(&known)).unwrap_or_default())
     }
 
-    /// What is known of the server once it satisfies the caller, or once the server had its chance to.
+    /// What is known of the server once it satisfies the caller, or once the server, and after it the trusted notaries, had
+    /// their chance to. `wanted`: the keys that are needed, and until when they must be valid at least, ms.
     pub(crate) async fn keys_satisfying(
         &self,
         server: &ServerName,
+        wanted: &Wanted,
         satisfies: impl Fn(&ServerKeys) -> bool,
     ) -> Result<Option<Arc<ServerKeys>>, Error> {
         let known = self.find_known_keys(server)?;
@@ -74,7 +80,7 @@ impl Core {
         // Whoever had the turn before brought what is needed, or learned that it cannot be had.
         let mut known = self.find_known_keys(server)?;
         if self.asked(server).times == asked_before.times {
-            known = self.fetch_keys(server, known).await?;
+            known = self.fetch_keys(server, wanted, known, satisfies).await?;
         }
         drop(held);
         // INVARIANT: clones are made only under this lock, so a count of two is the map and us.
@@ -93,11 +99,14 @@ impl Core {
         asked.next_ms <= self.now_ms() && self.settings.federation && self.peer_allowed(server)
     }
 
-    /// Asks the server, and remembers its answer, or that it gave none.
+    /// Asks the server, and remembers its answer, or that it gave none. Where that is not enough, the notaries are asked: for
+    /// what the server no longer tells of its past, or for all if it does not answer.
     async fn fetch_keys(
         &self,
         server: &ServerName,
+        wanted: &Wanted,
         known: Option<Arc<ServerKeys>>,
+        satisfies: impl Fn(&ServerKeys) -> bool,
     ) -> Result<Option<Arc<ServerKeys>>, Error> {
         let fetched = match self.inbound.keys.fetches.acquire().await {
             Ok(_place) => self.fetch_key_document(server).await,
@@ -106,28 +115,35 @@ impl Core {
         let reached = fetched.as_ref().map_or_else(FetchError::was_reached, |_| true);
         let asked = self.asked(server).after(reached, self.now_ms());
         self.inbound.keys.asked.lock().put(server.to_owned(), asked);
-        match fetched {
+        let known = match fetched {
             Ok(fetched) => {
                 let merged = match &known {
                     Some(known) => fetched.over(known),
                     None => fetched,
                 };
-                Ok(Some(self.remember_keys(server, merged).await?))
+                let known = self.remember_keys(server, merged).await?;
+                // What it uses now, the server itself knows best.
+                let now_ms = self.now_ms();
+                if satisfies(&known) || !wanted.values().any(|valid_at_ms| *valid_at_ms < now_ms) {
+                    return Ok(Some(known));
+                }
+                Some(known)
             }
             Err(error) => {
                 tracing::debug!(peer.name = %server, %error, "the server's signing keys could not be fetched");
-                match self.fetch_keys_from_notaries(server).await {
-                    Some(found) => {
-                        // What the server itself said weighs more than what others remember.
-                        let merged = match known {
-                            Some(known) => ServerKeys::clone(&known).under(found),
-                            None => found,
-                        };
-                        Ok(Some(self.remember_keys(server, merged).await?))
-                    }
-                    None => Ok(known),
-                }
+                known
             }
+        };
+        match self.fetch_keys_from_notaries(server, wanted).await {
+            Some(found) => {
+                // What the server itself said weighs more than what others remember.
+                let merged = match known {
+                    Some(known) => ServerKeys::clone(&known).under(found),
+                    None => found,
+                };
+                Ok(Some(self.remember_keys(server, merged).await?))
+            }
+            None => Ok(known),
         }
     }
 

@@ -27,17 +27,34 @@ pub struct KeyQuery {
 }
 
 impl KeyQuery {
-    /// Whether what is known answers the query.
+    /// Whether what is known answers the query, so that the server need not be asked.
     fn is_answered_by(&self, known: &ServerKeys, now_ms: u64) -> bool {
         // No key is valid for longer than this, whatever is asked.
         let latest_ms = now_ms.saturating_add(LONGEST_VALIDITY_MS / 2);
-        let holds = |key_id: Option<&str>, until_ms: u64| {
-            known.document_with(key_id).is_some_and(|document| document.valid_until_ts >= until_ms.min(latest_ms))
+        let lasts = |document: &StoredDocument, until_ms: Option<u64>| match until_ms {
+            // What is asked for the past needs nothing new.
+            Some(until_ms) if until_ms <= now_ms => document.valid_until_ts >= until_ms,
+            until_ms => {
+                document.is_fresh(now_ms) && document.valid_until_ts >= until_ms.unwrap_or(now_ms).min(latest_ms)
+            }
+        };
+        let holds = |key_id: Option<&str>, until_ms: Option<u64>| {
+            known.document_with(key_id).is_some_and(|document| lasts(document, until_ms))
+        };
+        // Nobody makes an old key valid for longer.
+        let is_retired = |key_id: &str| {
+            known.keys.get(key_id).is_some_and(|key| key.retired)
+                && known.documents.first().is_some_and(|newest| newest.is_fresh(now_ms))
         };
         if self.keys.is_empty() {
-            return holds(None, self.until_ms.unwrap_or(now_ms));
+            return holds(None, self.until_ms);
         }
-        self.keys.iter().all(|(key_id, until_ms)| holds(Some(key_id), until_ms.unwrap_or(now_ms)))
+        self.keys.iter().all(|(key_id, until_ms)| holds(Some(key_id), *until_ms) || is_retired(key_id))
+    }
+
+    /// The keys that are asked for, and until when at least.
+    fn wanted(&self) -> BTreeMap<String, u64> {
+        self.keys.iter().map(|(key_id, until_ms)| (key_id.clone(), until_ms.unwrap_or(0))).collect()
     }
 
     /// The documents with these keys, each once; the newest, if none has them.
@@ -77,7 +94,8 @@ impl Core {
             return Ok(vec![self.own_key_document().await?]);
         }
         let now_ms = self.now_ms();
-        let known = self.keys_satisfying(&query.server, |known| query.is_answered_by(known, now_ms)).await?;
+        let wanted = query.wanted();
+        let known = self.keys_satisfying(&query.server, &wanted, |known| query.is_answered_by(known, now_ms)).await?;
         let Some(known) = known else { return Ok(Vec::new()) };
         let mut objects: Vec<CanonicalJsonObject> =
             query.pick(&known).into_iter().filter_map(StoredDocument::object).collect();

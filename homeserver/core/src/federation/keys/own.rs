@@ -45,7 +45,8 @@ impl Core {
     /// The keys that this server has ever signed with; all but the present one are retired as of now, once.
     pub(crate) async fn own_keys(&self) -> Result<Arc<ServerKeys>, Error> {
         let current_id = self.signing_key.key_id();
-        let current = KeyRecord { key: self.signing_key.verify_key().to_base64(), valid_until_ts: u64::MAX };
+        let current =
+            KeyRecord { key: self.signing_key.verify_key().to_base64(), valid_until_ts: u64::MAX, retired: false };
         if let Some(own) = self.find_known_keys(&self.server_name)?
             && own.keys.iter().all(|(key_id, record)| (key_id == current_id) == (*record == current))
             && own.keys.contains_key(current_id)

@@ -31,6 +31,9 @@ pub struct StoredDocument {
     pub text: String,
     /// Until when it holds, ms; bounded by [`LONGEST_VALIDITY_MS`] after its arrival.
     pub valid_until_ts: u64,
+    /// When it arrived, ms; 0 if that was not noted.
+    #[serde(default)]
+    pub received_ms: u64,
     /// The ids of the keys that it publishes.
     pub key_ids: BTreeSet<String>,
 }
@@ -42,6 +45,24 @@ pub struct KeyRecord {
     pub key: String,
     /// The last moment at which it may have signed, ms.
     pub valid_until_ts: u64,
+    /// Whether the server said that it uses the key no more: nobody makes that moment later then.
+    #[serde(default)]
+    pub retired: bool,
+}
+
+impl KeyRecord {
+    /// What two records of the same key say together: the server's word that it retired the key weighs more than that it
+    /// used it, and of two of a kind the earlier end of use, the later validity.
+    fn and(&self, other: &Self) -> Self {
+        let (one, two) = (self.valid_until_ts, other.valid_until_ts);
+        let valid_until_ts = match (self.retired, other.retired) {
+            (true, true) => one.min(two),
+            (true, false) => one,
+            (false, true) => two,
+            (false, false) => one.max(two),
+        };
+        Self { key: self.key.clone(), valid_until_ts, retired: self.retired || other.retired }
+    }
 }
 
 /// Why a key document is not believed.
@@ -107,15 +128,19 @@ impl ServerKeys {
         // SPEC: the lesser of `valid_until_ts` and seven days.
         let valid_until_ts = document.valid_until_ts.min(now_ms.saturating_add(LONGEST_VALIDITY_MS));
         let key_ids = current.keys().cloned().collect();
-        let retired = document
-            .old_verify_keys
-            .into_iter()
-            .filter(|(key_id, _)| is_ed25519(key_id))
-            .map(|(key_id, retired)| (key_id, KeyRecord { key: retired.key, valid_until_ts: retired.expired_ts }));
+        let retired =
+            document.old_verify_keys.into_iter().filter(|(key_id, _)| is_ed25519(key_id)).map(|(key_id, retired)| {
+                // SPEC: old keys are for events alone: one that ends in the future would sign requests.
+                let valid_until_ts = retired.expired_ts.min(now_ms);
+                (key_id, KeyRecord { key: retired.key, valid_until_ts, retired: true })
+            });
         let mut keys: BTreeMap<String, KeyRecord> = retired.collect();
-        keys.extend(current.into_iter().map(|(key_id, key)| (key_id, KeyRecord { key, valid_until_ts })));
+        keys.extend(
+            current.into_iter().map(|(key_id, key)| (key_id, KeyRecord { key, valid_until_ts, retired: false })),
+        );
         keys.retain(|_, record| VerifyKey::from_base64(&record.key).is_ok());
-        let mut found = Self { keys, documents: vec![StoredDocument { text, valid_until_ts, key_ids }] };
+        let document = StoredDocument { text, valid_until_ts, received_ms: now_ms, key_ids };
+        let mut found = Self { keys, documents: vec![document] };
         found.forget_oldest();
         Ok(found)
     }
@@ -137,22 +162,23 @@ impl ServerKeys {
         self
     }
 
-    /// These keys, each valid for as long as either record says, and those that only the other record names.
+    /// These keys, each valid for as long as either record says unless one of them knows it as retired, and those that only the
+    /// other record names.
     #[must_use]
     pub fn under(self, other: Self) -> Self {
-        let lasting: Vec<(String, u64)> = self
+        let of_both: Vec<(String, KeyRecord)> = self
             .keys
             .iter()
             .filter_map(|(key_id, record)| {
                 let seen = other.keys.get(key_id)?;
-                (seen.key == record.key).then(|| (key_id.clone(), seen.valid_until_ts.max(record.valid_until_ts)))
+                (seen.key == record.key).then(|| (key_id.clone(), record.and(seen)))
             })
             .collect();
         let newest = |keys: &Self| keys.documents.first().map_or(0, |document| document.valid_until_ts);
         let mut both = if newest(&other) > newest(&self) { other.over(&self) } else { self.over(&other) };
-        for (key_id, valid_until_ts) in lasting {
-            if let Some(record) = both.keys.get_mut(&key_id) {
-                record.valid_until_ts = valid_until_ts;
+        for (key_id, record) in of_both {
+            if let Some(known) = both.keys.get_mut(&key_id) {
+                *known = record;
             }
         }
         both
@@ -184,6 +210,15 @@ impl ServerKeys {
 }
 
 impl StoredDocument {
+    /// Whether less than half of its life is over, so that it need not be fetched anew.
+    ///
+    /// SPEC: v1.19, `GET /_matrix/key/v2/server`: how long a notary should keep an answer.
+    #[must_use]
+    pub fn is_fresh(&self, now_ms: u64) -> bool {
+        let half_ms = self.valid_until_ts.saturating_sub(self.received_ms) / 2;
+        self.received_ms != 0 && now_ms < self.received_ms.saturating_add(half_ms)
+    }
+
     /// The document as an object, to be signed once more.
     #[must_use]
     pub fn object(&self) -> Option<CanonicalJsonObject> {
@@ -263,11 +298,53 @@ mod tests {
         let (old, new) = (key(1, "one"), key(2, "two"));
         let retired = BTreeMap::from([(
             "ed25519:one".to_owned(),
-            KeyRecord { key: old.verify_key().to_base64(), valid_until_ts: NOW_MS - 5 },
+            KeyRecord { key: old.verify_key().to_base64(), valid_until_ts: NOW_MS - 5, retired: true },
         )]);
         let found = ServerKeys::from_document(server(), &document(&new, &retired, NOW_MS + 9), NOW_MS).unwrap();
         assert_eq!(found.find("ed25519:one", Some(NOW_MS - 5)), Some(old.verify_key()));
         assert_eq!(found.find("ed25519:one", Some(NOW_MS)), None);
+    }
+
+    #[test]
+    fn a_key_that_was_retired_in_time_is_not_made_valid_again_by_an_older_document() {
+        let (old, new) = (key(1, "one"), key(2, "two"));
+        let record = KeyRecord { key: old.verify_key().to_base64(), valid_until_ts: NOW_MS - 5, retired: true };
+        let retired = BTreeMap::from([("ed25519:one".to_owned(), record)]);
+        let told = |valid_until_ts: u64| {
+            ServerKeys::from_document(server(), &document(&new, &retired, valid_until_ts), NOW_MS).unwrap()
+        };
+        let before =
+            ServerKeys::from_document(server(), &document(&old, &BTreeMap::new(), NOW_MS + 99), NOW_MS).unwrap();
+        // Whichever of them a notary brings, and whichever is newer.
+        for both in [
+            told(NOW_MS + 999).under(before.clone()),
+            told(NOW_MS).under(before.clone()),
+            before.under(told(NOW_MS + 999)),
+        ] {
+            assert_eq!(both.find("ed25519:one", Some(NOW_MS - 5)), Some(old.verify_key()));
+            assert_eq!(both.find("ed25519:one", Some(NOW_MS - 4)), None);
+        }
+    }
+
+    #[test]
+    fn a_key_that_retires_tomorrow_is_retired_now() {
+        let (old, new) = (key(1, "one"), key(2, "two"));
+        let record = KeyRecord { key: old.verify_key().to_base64(), valid_until_ts: u64::MAX >> 12, retired: true };
+        let retired = BTreeMap::from([("ed25519:one".to_owned(), record)]);
+        let found = ServerKeys::from_document(server(), &document(&new, &retired, NOW_MS + 9), NOW_MS).unwrap();
+        assert_eq!(found.find("ed25519:one", Some(NOW_MS)), Some(old.verify_key()));
+        assert_eq!(found.find("ed25519:one", Some(NOW_MS + 1)), None);
+    }
+
+    #[test]
+    fn a_document_is_fresh_for_half_of_its_life() {
+        let key = key(1, "one");
+        let found =
+            ServerKeys::from_document(server(), &document(&key, &BTreeMap::new(), NOW_MS + 100), NOW_MS).unwrap();
+        assert!(found.documents[0].is_fresh(NOW_MS + 49));
+        assert!(!found.documents[0].is_fresh(NOW_MS + 50));
+        let found = ServerKeys::from_document(server(), &document(&key, &BTreeMap::new(), NOW_MS - 1), NOW_MS).unwrap();
+        assert!(!found.documents[0].is_fresh(NOW_MS), "it is over already");
     }
 
     #[test]

@@ -44,6 +44,8 @@ struct Peers {
     documents: Mutex<HashMap<OwnedServerName, Vec<u8>>>,
     /// What every notary answers.
     notarised: Mutex<Option<Vec<u8>>>,
+    /// What notaries were asked.
+    queried: Mutex<Vec<serde_json::Value>>,
     fetches: AtomicUsize,
     heard: Mutex<Vec<OwnedServerName>>,
     /// Every answer takes one permit.
@@ -59,7 +61,9 @@ impl Federation for Peers {
         Box::pin(async move {
             assert!(!request.signed);
             if request.path_and_query == "/_matrix/key/v2/query" {
-                assert!(request.body.unwrap()["server_keys"].as_object().unwrap().len() == 1);
+                let queried = request.body.unwrap()["server_keys"].take();
+                assert_eq!(queried.as_object().unwrap().len(), 1);
+                self.queried.lock().push(queried);
                 return match self.notarised.lock().clone() {
                     Some(body) => Ok(answer(body)),
                     None => Err(PeerError::Timeout),
@@ -110,6 +114,7 @@ impl World {
         let peers = Arc::new(Peers {
             documents: Mutex::default(),
             notarised: Mutex::default(),
+            queried: Mutex::default(),
             fetches: AtomicUsize::new(0),
             heard: Mutex::default(),
             gate: Semaphore::new(100),
@@ -164,7 +169,8 @@ impl World {
         let retired: BTreeMap<String, KeyRecord> = retired
             .iter()
             .map(|(key, expired_ts)| {
-                let record = KeyRecord { key: key.verify_key().to_base64(), valid_until_ts: *expired_ts };
+                let key_text = key.verify_key().to_base64();
+                let record = KeyRecord { key: key_text, valid_until_ts: *expired_ts, retired: true };
                 (key.key_id().to_owned(), record)
             })
             .collect();
@@ -364,6 +370,67 @@ async fn a_trusted_notary_stands_in_for_a_server_that_is_gone() {
     *world.peers.notarised.lock() = Some(signed);
     let wanted = ["ed25519:one", "ed25519:two"];
     assert_eq!(world.keys("gone.example", &wanted, Some(NOW_MS)).await, ["ed25519:one"]);
+}
+
+#[tokio::test]
+async fn a_notary_knows_a_key_of_the_past_that_its_server_forgot() {
+    let world = World::new();
+    let notary = key(9, "notary");
+    world.publish("notary.example", &notary, &[], NOW_MS + DAY_MS);
+    world.publish("a.example", &key(2, "two"), &[], NOW_MS + DAY_MS);
+    let mut document = World::document("a.example", &key(1, "one"), &[], NOW_MS - DAY_MS);
+    notary.sign_json(&mut document, "notary.example").unwrap();
+    *world.peers.notarised.lock() = Some(serde_json::to_vec(&json!({ "server_keys": [document] })).unwrap());
+    // What signs now, the server itself must publish.
+    assert!(world.keys("a.example", &["ed25519:one"], Some(NOW_MS)).await.is_empty());
+    assert!(world.peers.queried.lock().is_empty());
+    let then = NOW_MS - 2 * DAY_MS;
+    assert_eq!(world.keys("a.example", &["ed25519:one"], Some(then)).await, ["ed25519:one"]);
+    let asked = json!({ "a.example": { "ed25519:one": { "minimum_valid_until_ts": then } } });
+    assert_eq!(*world.peers.queried.lock(), [asked]);
+    assert_eq!(world.keys("a.example", &["ed25519:one", "ed25519:two"], Some(then)).await.len(), 2);
+    assert!(world.keys("a.example", &["ed25519:one"], Some(NOW_MS - DAY_MS + 1)).await.is_empty());
+    assert_eq!(world.keys("a.example", &["ed25519:two"], Some(NOW_MS)).await, ["ed25519:two"]);
+}
+
+#[tokio::test]
+async fn a_notary_keeps_an_answer_for_half_of_its_life() {
+    let world = World::new();
+    world.publish("a.example", &key(1, "one"), &[(&key(2, "old"), NOW_MS - 9)], NOW_MS + DAY_MS);
+    let ask = async |keys: &[(&str, Option<u64>)]| {
+        assert_eq!(world.core.notarised_keys(vec![query("a.example", keys)]).await.unwrap().len(), 1);
+        world.fetches()
+    };
+    assert_eq!(ask(&[]).await, 1);
+    world.advance_ms(DAY_MS / 2 - 1);
+    assert_eq!(ask(&[]).await, 1);
+    assert_eq!(ask(&[("ed25519:one", None)]).await, 1);
+    assert_eq!(ask(&[("ed25519:old", None)]).await, 1, "nobody makes a retired key valid again");
+    world.advance_ms(1);
+    assert_eq!(ask(&[("ed25519:one", Some(NOW_MS))]).await, 1, "for the past, what is known is enough");
+    assert_eq!(ask(&[("ed25519:one", None)]).await, 2);
+    // It has not been renewed: half of what is left is over already.
+    world.publish("a.example", &key(1, "one"), &[], NOW_MS + 3 * DAY_MS);
+    world.advance_ms(DAY_MS / 4);
+    assert_eq!(ask(&[]).await, 3);
+    assert_eq!(ask(&[]).await, 3);
+}
+
+#[tokio::test]
+async fn events_from_before_and_after_a_change_of_keys_cost_one_fetch() {
+    let world = World::new();
+    let (old, new) = (key(1, "one"), key(2, "two"));
+    world.publish("a.example", &new, &[(&old, NOW_MS - DAY_MS)], NOW_MS + DAY_MS);
+    let events =
+        [event("11", NOW_MS - 2 * DAY_MS, &old), event("11", NOW_MS, &new), event("11", NOW_MS - DAY_MS, &old)];
+    for _ in 0..2 {
+        world.core.prepare_keys_for_events(&events).await.unwrap();
+        for event in &events {
+            let keys = world.core.keys_for_event(event).await.unwrap();
+            assert!(keys.values().all(|keys| keys.len() == 1));
+        }
+    }
+    assert_eq!(world.fetches(), 1);
 }
 
 fn query(server: &str, keys: &[(&str, Option<u64>)]) -> KeyQuery {
