@@ -5,6 +5,7 @@
 //! - [`append`]: one event becomes one batch; the only writer of rooms.
 //! - [`send`]: drafting, judging, authorising and sealing an event of ours.
 //! - [`create`], [`membership`], [`redact`], [`receipts`], [`aliases`], [`public`], [`upgrade`]: what users do.
+//! - [`join_rules`]: who may join.
 //! - [`delayed`]: what is sent later.
 //! - [`read`]: what users see, and [`visibility`]: what they may.
 
@@ -14,6 +15,7 @@ pub mod changes;
 pub mod create;
 pub mod delayed;
 pub mod events;
+pub(crate) mod join_rules;
 pub mod members;
 pub mod membership;
 pub mod public;

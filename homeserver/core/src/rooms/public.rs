@@ -169,8 +169,11 @@ impl Core {
     /// A page of this server's directory.
     ///
     /// # Errors
-    /// [`Error::InvalidParam`] for a token that is none.
+    /// [`Error::InvalidParam`] for a token that is none, and for one network together with all.
     pub fn local_public_rooms(&self, request: &PublicRoomsRequest) -> Result<PublicRooms, Error> {
+        if request.include_all_networks && request.third_party_instance_id.is_some() {
+            return Err(Error::invalid("rooms of one network and of all cannot be asked for together"));
+        }
         let from = request.since.as_deref().filter(|since| !since.is_empty()).map(Place::parse).transpose()?;
         let mut rooms = Vec::new();
         for (key, value) in self.scan_all(Table::RoomPublic, &Key::new())? {
@@ -321,7 +324,9 @@ fn matches(filter: &PublicRoomsFilter, room: &PublicRoom) -> bool {
 }
 
 fn page_of(rooms: Vec<PublicRoom>, from: Option<&Place>, limit: Option<u64>) -> PublicRooms {
-    let limit = usize::try_from(limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE)).unwrap_or(usize::MAX);
+    // SPEC: v1.19 Server-Server API, `GET /publicRooms`: 0 names no limit.
+    let limit = limit.filter(|limit| *limit > 0).unwrap_or(DEFAULT_PAGE);
+    let limit = usize::try_from(limit.min(MAX_PAGE)).unwrap_or(usize::MAX);
     let total = rooms.len();
     let is_before =
         |room: &PublicRoom, place: &Place| (Reverse(room.num_joined_members), room.room_id.as_str()) < place.rank();

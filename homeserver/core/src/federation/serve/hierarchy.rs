@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Core, Error,
-    rooms::{Room, public::PublicRoom},
+    federation::client::server_names,
+    rooms::{Room, join_rules::JoinRules, public::PublicRoom},
 };
 
 /// How many rooms of one space are told.
@@ -34,7 +35,7 @@ pub struct HierarchyRoom {
     /// As in the directory.
     #[serde(flatten)]
     pub shown: PublicRoom,
-    /// Rooms whose members may join.
+    /// Rooms whose members may join, if the rules say so now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_room_ids: Vec<OwnedRoomId>,
     /// The algorithm, if it is encrypted.
@@ -42,28 +43,29 @@ pub struct HierarchyRoom {
     pub encryption: Option<String>,
     /// Its version.
     pub room_version: &'static str,
-    /// The children, in stripped form with their time.
+    /// The children of a space, in stripped form with their time; none of any other room.
     pub children_state: Vec<Value>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ChildContent {
-    via: Vec<OwnedServerName>,
+/// What `m.space.child` says of a child; what has another form is not said.
+pub(crate) struct ChildContent {
+    /// Servers that know the room.
+    pub(crate) via: Vec<OwnedServerName>,
     suggested: bool,
     order: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct JoinRules {
-    join_rule: String,
-    #[serde(default)]
-    allow: Vec<Allow>,
-}
-
-#[derive(Deserialize)]
-struct Allow {
-    room_id: Option<OwnedRoomId>,
+impl ChildContent {
+    /// What the content says; nothing, if it names no server: then the room is no child.
+    pub(crate) fn read(content: &Value) -> Option<Self> {
+        let via = server_names(content.get("via")?.as_array()?);
+        let order = content
+            .get("order")
+            .and_then(Value::as_str)
+            .filter(|order| order.len() <= MAX_ORDER_BYTES && order.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
+        let suggested = content.get("suggested").and_then(Value::as_bool).unwrap_or(false);
+        (!via.is_empty()).then(|| Self { via, suggested, order: order.map(str::to_owned) })
+    }
 }
 
 #[derive(Deserialize)]
@@ -131,11 +133,10 @@ impl Core {
         if self.room_as_shown(room)?.world_readable {
             return Ok(true);
         }
-        let rule = rules.as_ref().and_then(|rules| JoinRule::parse(&rules.join_rule));
-        match rule {
+        match rules.as_ref().and_then(|rules| rules.rule) {
             Some(JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted) => return Ok(true),
             Some(JoinRule::Restricted) => {
-                for allowed in rules.iter().flat_map(|rules| &rules.allow).filter_map(|allow| allow.room_id.as_ref()) {
+                for allowed in rules.iter().flat_map(JoinRules::allowed_rooms) {
                     if self.find_room(allowed)?.is_some_and(|room| room.has_server(server)) {
                         return Ok(true);
                     }
@@ -153,28 +154,38 @@ impl Core {
         Ok(false)
     }
 
+    fn is_space(&self, room: &Room) -> Result<bool, Error> {
+        let create: Option<Value> = room.lock().state_content(self, "m.room.create", "")?;
+        Ok(create.is_some_and(|create| create.get("type").and_then(Value::as_str) == Some("m.space")))
+    }
+
+    /// The children that the room names, in their order; none unless it is a space.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
     pub(crate) fn children_of(&self, room: &Room, suggested_only: bool) -> Result<Vec<Child>, Error> {
+        if !self.is_space(room)? {
+            return Ok(Vec::new());
+        }
         let state = room.current();
         let ids = state.iter().filter(|(key, _)| &*key.kind == "m.space.child").map(|(_, id)| &***id);
         let mut children = Vec::new();
         for event in self.load_events(ids)? {
-            let content: ChildContent = event.pdu.content_as().unwrap_or_default();
             let room_id = event.pdu.state_key().and_then(|key| OwnedRoomId::try_from(key).ok());
-            let (Some(room_id), false) = (room_id, content.via.is_empty()) else { continue };
+            let said = event.pdu.content_value();
+            let (Some(room_id), Some(content)) = (room_id, ChildContent::read(&said)) else { continue };
             if suggested_only && !content.suggested {
                 continue;
             }
             let ts = event.pdu.origin_server_ts_ms();
-            let order = content.order.filter(|order| {
-                order.len() <= MAX_ORDER_BYTES && order.bytes().all(|byte| (0x20..=0x7e).contains(&byte))
-            });
+            let order = content.order;
             children.push(Child {
                 rank: (order.is_none(), order.unwrap_or_default(), ts, room_id.clone()),
                 stripped: json!({
                     "type": "m.space.child",
                     "state_key": room_id,
                     "sender": event.pdu.sender(),
-                    "content": event.pdu.content_value(),
+                    "content": said,
                     "origin_server_ts": ts,
                 }),
                 room_id,
@@ -192,11 +203,7 @@ impl Core {
         let encryption: Option<Encryption> = inner.state_content(self, "m.room.encryption", "")?;
         Ok(HierarchyRoom {
             shown,
-            allowed_room_ids: rules
-                .into_iter()
-                .flat_map(|rules| rules.allow)
-                .filter_map(|allow| allow.room_id)
-                .collect(),
+            allowed_room_ids: rules.iter().flat_map(JoinRules::allowed_rooms).cloned().collect(),
             encryption: encryption.map(|encryption| encryption.algorithm),
             room_version: room.version().as_str(),
             children_state: children.iter().map(|child| child.stripped.clone()).collect(),

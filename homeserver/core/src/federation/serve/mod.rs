@@ -10,6 +10,7 @@ mod state;
 mod timestamp;
 
 pub use events::{EventAnswer, EventAuth};
+pub(crate) use hierarchy::ChildContent;
 pub use hierarchy::{Hierarchy, HierarchyRoom};
 pub use history::{Backfill, MissingEvents, MissingRequest};
 pub use state::{RoomState, RoomStateIds};

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use matron_room::{JoinRule, Membership};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     Core, Error,
-    rooms::{Room, room::Inner, send::NewEvent},
+    rooms::{Room, join_rules::JoinRules, room::Inner, send::NewEvent},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -22,20 +21,6 @@ pub struct JoinOptions {
     pub third_party_signed: Option<Value>,
     /// What the member event says beside, instead of the profile.
     pub content: serde_json::Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct JoinRulesContent {
-    join_rule: String,
-    #[serde(default)]
-    allow: Vec<AllowRule>,
-}
-
-#[derive(Deserialize)]
-struct AllowRule {
-    #[serde(rename = "type")]
-    kind: String,
-    room_id: Option<OwnedRoomId>,
 }
 
 impl Core {
@@ -88,10 +73,8 @@ impl Core {
     /// # Errors
     /// [`Error::Forbidden`] for a user in none of the rooms that a restricted room allows.
     pub(crate) fn join_gate(&self, room: &Room, inner: &mut Inner, user: &UserId) -> Result<JoinGate, Error> {
-        let rules: Option<JoinRulesContent> = inner.state_content(self, "m.room.join_rules", "")?;
-        let Some(rules) = rules else { return Ok(JoinGate::Open) };
-        let restricted =
-            matches!(JoinRule::parse(&rules.join_rule), Some(JoinRule::Restricted | JoinRule::KnockRestricted));
+        let rules: JoinRules = inner.state_content(self, "m.room.join_rules", "")?.unwrap_or_default();
+        let restricted = matches!(rules.rule, Some(JoinRule::Restricted | JoinRule::KnockRestricted));
         if !restricted || !room.version().rules.authorization.restricted_join_rule {
             return Ok(JoinGate::Open);
         }
@@ -101,8 +84,7 @@ impl Core {
         }
         let mut unknown = false;
         let mut allowed = false;
-        for rule in rules.allow.iter().filter(|rule| rule.kind == "m.room_membership") {
-            let Some(allowed_room) = &rule.room_id else { continue };
+        for allowed_room in rules.allowed_rooms() {
             match self.find_room(allowed_room)? {
                 Some(other) if other.has_server(&self.server_name) => allowed |= other.joined().contains(user),
                 _ => unknown = true,

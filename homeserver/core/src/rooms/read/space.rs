@@ -7,10 +7,14 @@ use std::{
 
 use matron_room::{JoinRule, Membership};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{Core, Error, rooms::Room};
+use crate::{
+    Core, Error,
+    federation::serve::ChildContent,
+    rooms::{Room, join_rules::JoinRules},
+};
 
 /// The most rooms on one page.
 const MAX_LIMIT: usize = 50;
@@ -44,29 +48,9 @@ pub struct SpacePage {
     pub next_batch: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct JoinRules {
-    join_rule: String,
-    allow: Vec<Allow>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Allow {
-    room_id: Option<OwnedRoomId>,
-}
-
-#[derive(Deserialize)]
+/// A child as a room names it.
 struct ChildState {
-    state_key: OwnedRoomId,
-    #[serde(default)]
-    content: ChildContent,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ChildContent {
+    room_id: OwnedRoomId,
     via: Vec<OwnedServerName>,
 }
 
@@ -78,6 +62,8 @@ struct Walk<'a> {
     asked: usize,
     /// What other servers told on the way.
     told: HashMap<OwnedRoomId, Value>,
+    /// Rooms of which they told that this server's users can neither read nor join them.
+    closed: BTreeSet<OwnedRoomId>,
 }
 
 impl Core {
@@ -163,11 +149,11 @@ impl Core {
         if self.room_as_shown(room)?.world_readable {
             return Ok(true);
         }
-        match JoinRule::parse(&rules.join_rule) {
+        match rules.rule {
             Some(JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted) => Ok(true),
             Some(JoinRule::Restricted) => {
                 let Some(user) = user else { return Ok(false) };
-                for allowed in rules.allow.iter().filter_map(|allow| allow.room_id.as_ref()) {
+                for allowed in rules.allowed_rooms() {
                     if self.is_joined(user, allowed)? {
                         return Ok(true);
                     }
@@ -226,8 +212,14 @@ impl Core {
         let limit = request.limit.map_or(MAX_LIMIT, |limit| usize::try_from(limit).unwrap_or(MAX_LIMIT));
         let limit = limit.clamp(1, MAX_LIMIT);
         let max_depth = request.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
-        let mut walk =
-            Walk { core: self, user, suggested_only: request.suggested_only, asked: 0, told: HashMap::new() };
+        let mut walk = Walk {
+            core: self,
+            user,
+            suggested_only: request.suggested_only,
+            asked: 0,
+            told: HashMap::new(),
+            closed: BTreeSet::new(),
+        };
         let mut rooms = Vec::new();
         let mut seen: BTreeSet<OwnedRoomId> = BTreeSet::from([space.to_owned()]);
         let mut waiting = vec![(space.to_owned(), Vec::new(), 0_u64)];
@@ -245,8 +237,8 @@ impl Core {
             }
             if depth < max_depth {
                 for child in children(&room).into_iter().rev() {
-                    if seen.len() < MAX_VISITED && seen.insert(child.state_key.clone()) {
-                        waiting.push((child.state_key, child.content.via, depth.saturating_add(1)));
+                    if seen.len() < MAX_VISITED && seen.insert(child.room_id.clone()) {
+                        waiting.push((child.room_id, child.via, depth.saturating_add(1)));
                     }
                 }
             }
@@ -269,7 +261,8 @@ impl Walk<'_> {
         if let Some(told) = self.told.remove(room_id) {
             return Ok(self.core.may_preview_told(self.user, &told)?.then_some(told));
         }
-        if !self.core.settings.federation {
+        // SPEC: v1.19 Server-Server API, "Spaces": what is told as inaccessible is not asked for again.
+        if !self.core.settings.federation || self.closed.contains(room_id) {
             return Ok(None);
         }
         for server in self.core.candidate_servers(room_id, via, None).into_iter().take(2) {
@@ -289,6 +282,9 @@ impl Walk<'_> {
                     self.told.insert(id, child.clone());
                 }
             }
+            let closed = answer.get("inaccessible_children").and_then(Value::as_array);
+            let closed = closed.into_iter().flatten().filter_map(|id| OwnedRoomId::try_from(id.as_str()?).ok());
+            self.closed.extend(closed.take(MAX_VISITED));
             return Ok(self.core.may_preview_told(self.user, room)?.then(|| room.clone()));
         }
         Ok(None)
@@ -301,5 +297,9 @@ fn names(room: &Value, room_id: &RoomId) -> bool {
 
 fn children(room: &Value) -> Vec<ChildState> {
     let list = room.get("children_state").and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|child| ChildState::deserialize(child).ok()).collect()
+    let read = |child: &Value| -> Option<ChildState> {
+        let room_id = OwnedRoomId::try_from(child.get("state_key")?.as_str()?).ok()?;
+        Some(ChildState { room_id, via: ChildContent::read(child.get("content")?)?.via })
+    };
+    list.into_iter().flatten().filter_map(read).collect()
 }
