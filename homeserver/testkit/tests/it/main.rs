@@ -29,4 +29,6 @@ mod policy_changes;
 #[cfg(test)]
 mod policy_server;
 #[cfg(test)]
+mod rejected;
+#[cfg(test)]
 mod wire;

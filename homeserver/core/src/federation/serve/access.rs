@@ -68,10 +68,17 @@ impl Reader<'_> {
     /// # Errors
     /// [`Error::Store`].
     pub fn find_event(&self, id: &EventId) -> Result<Option<EventRef>, Error> {
+        Ok(self.find_step(id)?.filter(|event| event.record.status != Status::Rejected))
+    }
+
+    /// The event, if it is of this room and has a place in its graph, rejected or not: what came before a rejected event is
+    /// history too, though the event itself is shown to nobody.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn find_step(&self, id: &EventId) -> Result<Option<EventRef>, Error> {
         let event = self.core.load_event(id)?;
-        Ok(event.filter(|event| {
-            event.pdu.room_id() == self.room.id() && !matches!(event.record.status, Status::Outlier | Status::Rejected)
-        }))
+        Ok(event.filter(|event| event.pdu.room_id() == self.room.id() && event.record.status != Status::Outlier))
     }
 
     /// The event as this server may see it: whole, as its skeleton, or not at all.
@@ -79,7 +86,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`Error::Store`].
     pub fn shown(&self, event: &EventRef) -> Result<Option<Pdu>, Error> {
-        if !self.is_in_room && !self.was_in_room_at(event)? {
+        if event.record.status == Status::Rejected || (!self.is_in_room && !self.was_in_room_at(event)?) {
             return Ok(None);
         }
         let is_ours_to_show = match event.record.status {

@@ -7,7 +7,10 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 
 use super::access::Reader;
-use crate::{Core, Error, rooms::EventRef};
+use crate::{
+    Core, Error,
+    rooms::{EventRef, Status},
+};
 
 /// The most events that one answer holds.
 const MAX_EVENTS: usize = 100;
@@ -102,7 +105,7 @@ impl Core {
         let mut heap = BinaryHeap::new();
         for id in from.iter().take(MAX_STARTS) {
             // Events of other rooms are no beginning here.
-            if let Some(event) = reader.find_event(id)?
+            if let Some(event) = reader.find_step(id)?
                 && seen.insert(id.clone())
             {
                 heap.push(Deep(event));
@@ -121,7 +124,7 @@ impl Core {
             pdus.extend(reader.shown(&event)?);
             for prev in event.pdu.prev_events() {
                 if seen.insert(prev.clone())
-                    && let Some(prev) = reader.find_event(prev)?
+                    && let Some(prev) = reader.find_step(prev)?
                 {
                     heap.push(Deep(prev));
                 }
@@ -167,7 +170,7 @@ fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<
     let mut heap = BinaryHeap::new();
     for id in request.latest_events.iter().take(MAX_STARTS).chain(&theirs) {
         if seen.insert(id.clone()) {
-            heap.extend(reader.find_event(id)?.map(Deep));
+            heap.extend(reader.find_step(id)?.map(Deep));
         }
     }
     let mut found: Vec<EventRef> = Vec::new();
@@ -186,10 +189,10 @@ fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<
                 theirs.insert(prev.clone());
             }
             if seen.insert(prev.clone()) {
-                heap.extend(reader.find_event(prev)?.filter(|prev| prev.pdu.depth() >= min_depth).map(Deep));
+                heap.extend(reader.find_step(prev)?.filter(|prev| prev.pdu.depth() >= min_depth).map(Deep));
             }
         }
-        if !is_theirs && !starts.contains(&event.id().to_owned()) {
+        if !is_theirs && event.record.status != Status::Rejected && !starts.contains(&event.id().to_owned()) {
             found.push(event);
         }
     }
