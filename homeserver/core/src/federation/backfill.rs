@@ -130,7 +130,8 @@ impl Core {
         Ok(placed)
     }
 
-    /// The events that their authority and the state before them allow, oldest first, with that state.
+    /// The events that their authority, the state before them and the room's policy server allow, oldest first, with that
+    /// state.
     async fn place_history(
         self: &Arc<Self>,
         server: &ServerName,
@@ -142,7 +143,8 @@ impl Core {
         // INVARIANT: the states are on the disk before any of the events: those are placed from the newest on, whose state
         // builds on that of the older ones, and some of them may never get a place.
         let mut batch = Batch::new();
-        for pdu in events {
+        let recommended = self.recommended_history(room, &events).await?;
+        for (pdu, recommended) in events.into_iter().zip(recommended) {
             self.fetch_missing_auth(server, &pdu).await?;
             if self.check_by_auth_events(&pdu, &HashMap::new()).is_err() {
                 continue;
@@ -170,7 +172,10 @@ impl Core {
             }
             let after_group = state.group;
             after.insert(pdu.event_id().to_owned(), state);
-            placed.push(Historic { pdu, before: before.group, after: after_group });
+            // What is refused is soft-failed: it counts for the state, and is shown to nobody.
+            if let Some(pdu) = recommended {
+                placed.push(Historic { pdu, before: before.group, after: after_group });
+            }
         }
         if !batch.is_empty() {
             self.commit(batch).await?;

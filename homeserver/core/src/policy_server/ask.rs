@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use matron_room::Pdu;
 use ruma::ServerName;
 use serde_json::Value;
@@ -17,6 +18,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one that did not answer is not asked about events from outside, ms.
 const SILENCE_MS: u64 = 5_000;
+/// How many events of the past are asked about at once.
+const HISTORY_AT_ONCE: usize = 8;
 /// How many silent ones are remembered.
 const MAX_SILENT: usize = 1_024;
 
@@ -47,6 +50,23 @@ impl Core {
             ));
         }
         Ok((pdu, None))
+    }
+
+    /// The event from outside that this server's own policy permits, signed by this server if the room names it as its policy
+    /// server: whoever hears of the event from us need not ask.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn recommend_permitted(&self, inner: &mut crate::rooms::room::Inner, pdu: &Pdu) -> Result<Pdu, Error> {
+        let named = if is_exempt(pdu) { None } else { self.policy_server_in(inner)? };
+        let Some(server) = named.filter(|server| self.is_local(&server.via) && !server.signed(pdu)) else {
+            return Ok(pdu.clone());
+        };
+        let signed = pdu
+            .with_signature(&self.policy_server.key, &self.server_name)
+            .map_err(|error| Error::internal(error.to_string()))?;
+        // A room that names another key is not helped by ours.
+        Ok(if server.signed(&signed) { signed } else { pdu.clone() })
     }
 
     /// The event of ours, sealed and not yet sent, with the recommendation that the room demands, if any.
@@ -114,6 +134,25 @@ impl Core {
         let signed = with_recommendation(pdu, &server.via, &signature)?;
         let stands = server.signed(&signed);
         Ok((signed, stands))
+    }
+
+    /// The events of the past with their recommendations, in the same order; `None` for one that is refused.
+    ///
+    /// # Errors
+    /// [`Error::Peer`] when the policy server does not answer: whether they may be shown is not known then; [`Error::Store`].
+    pub(crate) async fn recommended_history(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        pdus: &[Pdu],
+    ) -> Result<Vec<Option<Pdu>>, Error> {
+        let asked = stream::iter(pdus.to_vec()).map(|pdu| async move {
+            match self.recommended(room, &pdu).await? {
+                (pdu, true) => Ok(Some(pdu)),
+                (pdu, false) if self.policy_server.asked.lock().peek(pdu.event_id()).is_some() => Ok(None),
+                (_, false) => Err(Error::Peer("the room's policy server does not answer".into())),
+            }
+        });
+        asked.buffered(HISTORY_AT_ONCE).try_collect().await
     }
 
     /// The policy server's signature of an event from outside; `None` when it refuses, or does not answer.

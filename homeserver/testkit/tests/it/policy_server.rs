@@ -135,6 +135,72 @@ async fn the_policy_servers_refusal_reaches_the_sender_and_another_key_is_not_be
     assert_eq!(try_say(&bob, room, "no signature").await.0, 403);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_through_the_policy_server_is_recommended_to_all_by_that() {
+    let net = TestNet::new();
+    let (north, south) = (net.server("north.example"), net.server("south.example"));
+    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    assert_eq!(bob.try_join(room.as_str(), "north.example").await.0, 200);
+    let key = key_of(&alice).await;
+    name_policy_server(&alice, room.as_str(), "north.example", &key).await;
+    net.settle(&[&north, &south]).await;
+    let adversary = net.adversary("adversary.example");
+    adversary.answers(|_| Reply::Json(json!({})));
+    // It asks nobody for a recommendation of its join.
+    let foothold = adversary.join(&north, &room, "mallory").await;
+    let join = foothold.join.event_id().as_str();
+    assert!(is_recommended(&north, join, "north.example", &key));
+    net.settle(&[&north, &south]).await;
+    assert!(is_recommended(&south, join, "north.example", &key));
+    assert_eq!(south.status(foothold.join.event_id()), Some(Status::Accepted));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_that_the_policy_server_refuses_is_shown_to_nobody_who_comes_later() {
+    let net = TestNet::new();
+    let (north, south) = (net.server("north.example"), net.server("south.example"));
+    let (alice, bob) = (north.person("alice").await, south.person("bob").await);
+    let adversary = net.adversary("adversary.example");
+    adversary.answers(|_| Reply::Json(json!({})));
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    adversary.join(&north, &room, "mallory").await;
+    for text in ["spam", "a good word"] {
+        alice.say(room.as_str(), text).await;
+    }
+    let signing = SigningKey::from_seed("policy_server", &[1; 32]).unwrap();
+    name_policy_server(&alice, room.as_str(), "adversary.example", &signing.verify_key().to_base64()).await;
+    let silent = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let version = north.room(&room).version();
+    let is_silent = Arc::clone(&silent);
+    adversary.answers(move |question| {
+        if is_silent.load(std::sync::atomic::Ordering::SeqCst) {
+            return Reply::Close;
+        }
+        if !question.path.ends_with("/sign") {
+            return Reply::Json(json!({}));
+        }
+        if question.body["content"]["body"] == "spam" {
+            return Reply::Status(400);
+        }
+        let event = UncheckedPdu::parse(&to_raw_value(&question.body).unwrap(), version).unwrap().trust_own();
+        Reply::Json(json!({"adversary.example": {KEY_ID: event.signature_by(&signing).unwrap()}}))
+    });
+    assert_eq!(bob.try_join(room.as_str(), "north.example").await.0, 200);
+    let said = async || -> Vec<String> {
+        let page = bob.get(&format!("/v3/rooms/{}/messages?dir=b&limit=50", part(room.as_str()))).await;
+        let texts = page["chunk"].as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str());
+        texts.map(str::to_owned).collect()
+    };
+    // What nobody recommends now may be recommended later: it is not decided.
+    silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(said().await.is_empty());
+    silent.store(false, std::sync::atomic::Ordering::SeqCst);
+    net.clock().advance_ms(60_000);
+    assert_eq!(said().await, ["a good word"]);
+    net.settle(&[&north, &south]).await;
+}
+
 /// A message of somebody at the adversary's, as it would stand in the room.
 fn message(room: &OwnedRoomId, adversary: &Adversary, kind: &str, content: Value) -> matron_room::Pdu {
     let some = vec![id("$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")];

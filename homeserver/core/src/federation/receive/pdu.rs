@@ -323,6 +323,10 @@ impl Core {
                 RemoteVerdict::Hold => Status::Held,
             },
         };
+        let pdu = &match status {
+            Status::Accepted => self.recommend_permitted(inner, pdu)?,
+            _ => pdu.clone(),
+        };
         let mut item = Append {
             pdu: pdu.clone(),
             status,
