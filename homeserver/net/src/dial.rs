@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::select_ok;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use matron_core::ports::PeerError;
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -170,19 +170,47 @@ impl Dialer {
             .collect())
     }
 
-    /// A stream to the first address that accepts, each given a head start before the next.
+    /// A stream to the first address that accepts.
     async fn connect_any(&self, addresses: &[SocketAddr]) -> Result<TcpStream, PeerError> {
-        let attempts = addresses.iter().zip(0_u32..).map(|(address, turn)| {
-            let attempt = async move {
-                sleep(HEAD_START.saturating_mul(turn)).await;
-                self.network.connect(*address).await
-            };
-            Box::pin(attempt)
-        });
-        select_ok(attempts)
+        first_to_accept(addresses, |address| self.network.connect(address), || sleep(HEAD_START))
             .await
-            .map(|(stream, _losers)| stream)
-            .map_err(|error: io::Error| PeerError::Connect(error.kind().to_string()))
+            .map_err(|error| PeerError::Connect(error.kind().to_string()))
+    }
+}
+
+/// What the first address that accepts gives. The next one is tried when one has failed, or when the last one that was
+/// begun has had its head start.
+///
+/// # Errors
+/// Why the last of them failed.
+async fn first_to_accept<T, C, W>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> C,
+    head_start: impl Fn() -> W,
+) -> io::Result<T>
+where
+    C: Future<Output = io::Result<T>>,
+    W: Future<Output = ()>,
+{
+    let mut waiting = addresses.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        let more = waiting.next().map(|address| attempts.push(connect(*address))).is_some();
+        let ended = if more && waiting.len() > 0 {
+            tokio::select! {
+                biased;
+                ended = attempts.next() => ended,
+                () = head_start() => continue,
+            }
+        } else {
+            attempts.next().await
+        };
+        match ended {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => failure = error,
+            None => return Err(failure),
+        }
     }
 }
 
@@ -195,5 +223,47 @@ fn take_turns(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
             (None, None) => return turns,
             (one, other) => turns.extend(one.into_iter().chain(other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn addresses() -> Vec<SocketAddr> {
+        ["[::1]:8448", "127.0.0.1:8448", "127.0.0.2:8448"].iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// IPv6 is refused, as on a machine whose name has an address of it and whose servers do not listen there.
+    async fn connect(address: SocketAddr) -> io::Result<SocketAddr> {
+        if address.is_ipv6() { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(address) }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_does_not_hold_up_the_next() {
+        let accepted = first_to_accept(&addresses(), connect, pending).await.unwrap();
+        assert_eq!(accepted.to_string(), "127.0.0.1:8448");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_holds_up_the_next_for_its_head_start_only() {
+        let connect = |address: SocketAddr| async move {
+            if address.is_ipv6() {
+                pending::<()>().await;
+            }
+            Ok(address)
+        };
+        let accepted = first_to_accept(&addresses(), connect, || ready(())).await.unwrap();
+        assert_eq!(accepted.to_string(), "127.0.0.1:8448");
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_the_last_address_that_failed_is_told() {
+        let refusing = |_| async { Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)) };
+        let error = first_to_accept(&addresses(), refusing, pending).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(first_to_accept(&[], refusing, pending).await.is_err());
     }
 }
