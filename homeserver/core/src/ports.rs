@@ -149,6 +149,19 @@ impl Finding {
     }
 }
 
+/// A time in the largest unit that fits, in words.
+#[must_use]
+pub fn span(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7_200 => (seconds / 60, "minute"),
+        7_200..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}
+
 /// A form sent to a configured service: an identity provider's token endpoint.
 #[derive(Clone)]
 pub struct OutboundForm {

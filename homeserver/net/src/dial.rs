@@ -13,11 +13,11 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{guard::AddressGuard, network::Network, tls::TlsConfigs};
+use crate::{guard::AddressGuard, network::Network, plain, tls::TlsConfigs};
 
 /// How many addresses of one place are tried.
 const MAX_ADDRESSES: usize = 6;
@@ -112,28 +112,34 @@ impl Dialer {
     pub(crate) async fn dial(&self, route: &Route) -> Result<Box<dyn Stream>, PeerError> {
         let mut failure = PeerError::Resolve("it has no address".to_owned());
         for place in &route.places {
-            match timeout(self.connect_timeout, self.dial_place(route, place)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => failure = error,
-                Err(_elapsed) => failure = PeerError::Connect("no connection in time".to_owned()),
+            match self.dial_place(route, place).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
             }
         }
         Err(failure)
     }
 
     async fn dial_place(&self, route: &Route, place: &Place) -> Result<Box<dyn Stream>, PeerError> {
-        let addresses = self.reachable(route, place).await?;
-        let stream = self.connect_any(&addresses).await?;
+        let end = Instant::now() + self.connect_timeout;
+        let addresses = timeout_at(end, self.reachable(route, place)).await.unwrap_or_else(|_elapsed| {
+            Err(match &place.host {
+                Host::Name(name) => plain::dns(name, None),
+                Host::Address(_) => plain::nobody(),
+            })
+        })?;
+        let stream =
+            timeout_at(end, self.connect_any(&addresses)).await.unwrap_or_else(|_elapsed| Err(plain::nobody()))?;
         let (name, config) = match &route.proof {
             Proof::Homeserver(name) => (name, &self.tls.federation),
             Proof::Service(name) => (name, &self.tls.services),
             Proof::None => return Ok(Box::new(stream)),
         };
-        let stream = TlsConnector::from(Arc::clone(config))
-            .connect(name.clone(), stream)
-            .await
-            .map_err(|error| PeerError::Connect(format!("TLS: {error}")))?;
-        Ok(Box::new(stream))
+        match timeout_at(end, TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream)).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(plain::tls(&error)),
+            Err(_elapsed) => Err(plain::mute()),
+        }
     }
 
     /// The addresses of a place that may be reached, both families taking turns.
@@ -141,12 +147,13 @@ impl Dialer {
         let found = match &place.host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => {
-                self.network.addresses(name).await.map_err(|error| PeerError::Resolve(format!("DNS: {error}")))?
+                let found = self.network.addresses(name).await.map_err(|error| plain::dns(name, Some(&error)))?;
+                if found.is_empty() {
+                    return Err(plain::no_address(name));
+                }
+                found
             }
         };
-        if found.is_empty() {
-            return Err(PeerError::Resolve("it has no address".to_owned()));
-        }
         let mut refusal = None;
         let mut allowed = Vec::new();
         for address in found {
@@ -174,7 +181,7 @@ impl Dialer {
     async fn connect_any(&self, addresses: &[SocketAddr]) -> Result<TcpStream, PeerError> {
         first_to_accept(addresses, |address| self.network.connect(address), || sleep(HEAD_START))
             .await
-            .map_err(|error| PeerError::Connect(error.kind().to_string()))
+            .map_err(|error| plain::tcp(&error))
     }
 }
 

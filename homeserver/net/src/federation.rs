@@ -39,7 +39,7 @@ pub struct NetFederation {
     pub(crate) discovery: Discovery,
     pub(crate) exchanger: Exchanger,
     backoff: Backoff,
-    longest: Duration,
+    pub(crate) longest: Duration,
 }
 
 impl NetFederation {

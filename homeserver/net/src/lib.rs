@@ -10,7 +10,7 @@
 //! - [`discovery`], [`well_known`]: from a server name to a place, as the specification says.
 //! - [`tls`], [`dial`], [`pool`], [`exchange`]: one request and its bounded answer over a pooled connection.
 //! - [`backoff`]: who failed lately.
-//! - [`probe`]: the way to one server, for operators.
+//! - [`probe`]: the way to one server, for operators; [`plain`]: what a failure means.
 //! - [`federation`]: all of it together.
 
 pub mod cidr;
@@ -23,6 +23,7 @@ mod dial;
 mod discovery;
 mod exchange;
 mod federation;
+mod plain;
 mod pool;
 mod probe;
 mod tls;

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::{Method, header::DATE, uri::PathAndQuery};
-use matron_core::ports::{Finding, Grade, PeerError};
+use matron_core::ports::{Finding, Grade, PeerError, span};
 use ruma::ServerName;
 
 use crate::{
@@ -55,8 +55,7 @@ impl NetFederation {
                     Grade::Note,
                     "well-known",
                     format!(
-                        "https://{server}/.well-known/matrix/server gives no answer ({}); the name itself is tried",
-                        plain(&error)
+                        "https://{server}/.well-known/matrix/server gives no answer ({error}); the name itself is tried"
                     ),
                 ),
             }
@@ -73,7 +72,7 @@ impl NetFederation {
                 Some(route)
             }
             Err(error) => {
-                say(Grade::Bad, "address", plain(&error));
+                say(Grade::Bad, "address", error.to_string());
                 None
             }
         }
@@ -124,8 +123,14 @@ impl NetFederation {
                 true
             }
             Ok(Err(error)) => {
-                let tls = matches!(&error, PeerError::Connect(reason) if reason.starts_with("TLS"));
-                found.push(Finding::new(Grade::Bad, if tls { "TLS" } else { "connection" }, plain(&error)));
+                let said = match error {
+                    PeerError::Resolve(said) | PeerError::Connect(said) => said,
+                    other => other.to_string(),
+                };
+                found.push(match said.strip_prefix("TLS: ") {
+                    Some(said) => Finding::new(Grade::Bad, "TLS", said),
+                    None => Finding::new(Grade::Bad, "connection", said),
+                });
                 false
             }
             Err(_elapsed) => {
@@ -143,13 +148,13 @@ impl NetFederation {
             authorization: None,
             content_type: crate::exchange::JSON,
             body: None,
-            timeout: PATIENCE,
+            timeout: PATIENCE.min(self.longest),
             max_bytes: 64 * 1024,
         };
         let before_ms = self.clock.now_ms();
         let answer = match self.exchanger.exchange(&format!("probe {server}"), route, &outgoing).await {
             Ok(answer) => answer,
-            Err(error) => return found.push(Finding::new(Grade::Bad, "answer", plain(&error))),
+            Err(error) => return found.push(Finding::new(Grade::Bad, "answer", error.to_string())),
         };
         let version: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let software = |field: &str| {
@@ -189,7 +194,7 @@ fn clock(theirs_ms: u64, before_ms: u64, after_ms: u64) -> Finding {
         return Finding::new(Grade::Good, "clock", "its clock and ours agree");
     }
     let grade = if off_ms > WRONG_CLOCK_MS { Grade::Bad } else { Grade::Note };
-    let sentence = format!("its clock is {} seconds {word} ours: one of the two is wrong", off_ms / 1_000);
+    let sentence = format!("its clock is {} {word} ours: one of the two is wrong", span(off_ms));
     Finding::new(grade, "clock", sentence)
 }
 
@@ -197,29 +202,6 @@ fn text_of(place: &Place) -> String {
     match &place.host {
         Host::Address(address) => std::net::SocketAddr::new(*address, place.port).to_string(),
         Host::Name(name) => format!("{name}:{}", place.port),
-    }
-}
-
-/// The failure, and what it means.
-fn plain(error: &PeerError) -> String {
-    let reason = error.to_string();
-    let meaning = [
-        ("Expired", "its TLS certificate has expired"),
-        ("expired", "its TLS certificate has expired"),
-        ("NotValidYet", "its TLS certificate is not valid yet: it is too new, or a clock is wrong"),
-        ("not valid yet", "its TLS certificate is not valid yet: it is too new, or a clock is wrong"),
-        ("NotValidForName", "its TLS certificate is for another name"),
-        ("not valid for", "its TLS certificate is for another name"),
-        (
-            "UnknownIssuer",
-            "its TLS certificate is from an authority that this machine does not know: name it in `federation.ca_files`",
-        ),
-        ("connection refused", "nobody listens there, or a firewall refuses"),
-        ("no connection in time", "nobody answers there, or a firewall drops what is sent"),
-    ];
-    match meaning.iter().find(|(part, _)| reason.contains(part)) {
-        Some((_, meaning)) => format!("{meaning} ({reason})"),
-        None => reason,
     }
 }
 

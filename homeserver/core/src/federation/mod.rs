@@ -15,6 +15,7 @@ pub mod serve;
 pub mod state_at;
 
 pub(crate) use fetch::peer_error;
+pub(crate) use probe::plain_status;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -6,10 +6,13 @@ use matron_storage::{KeyRange, KeyReader, Order, Table};
 use ruma::{RoomId, ServerName};
 use serde_json::Value;
 
-use super::fetch::encode;
+use super::{
+    fetch::encode,
+    keys::{fetch::FetchError, record::DocumentError},
+};
 use crate::{
     Core, Error,
-    ports::{FederationRequest, Finding, Grade, PeerError, http_method::Method},
+    ports::{FederationRequest, Finding, Grade, PeerError, http_method::Method, span},
 };
 
 /// How many rooms are looked at.
@@ -73,22 +76,25 @@ impl Core {
     }
 
     async fn probe_keys(&self, server: &ServerName) -> Finding {
-        match self.fetch_key_document(server).await {
-            Ok(keys) => {
-                let now_ms = self.now_ms();
-                let valid = keys.keys.values().filter(|key| key.valid_until_ts > now_ms).count();
-                if valid == 0 {
-                    Finding::new(
-                        Grade::Bad,
-                        "keys",
-                        "all keys that it publishes have run out: its clock is wrong, or it stopped renewing them",
-                    )
-                } else {
-                    let ids: Vec<&str> = keys.keys.keys().map(String::as_str).take(8).collect();
-                    Finding::new(Grade::Good, "keys", format!("it publishes signing keys: {}", ids.join(", ")))
-                }
+        let keys = match self.fetch_key_document(server).await {
+            Ok(keys) => keys,
+            Err(error) => return Finding::new(Grade::Bad, "keys", plain_key_error(server, &error)),
+        };
+        let now_ms = self.now_ms();
+        let ids: Vec<&str> = keys.keys.keys().map(String::as_str).take(8).collect();
+        match keys.documents.first().map(|document| document.valid_until_ts) {
+            Some(until_ms) if until_ms > now_ms => {
+                Finding::new(Grade::Good, "keys", format!("it publishes signing keys: {}", ids.join(", ")))
             }
-            Err(error) => Finding::new(Grade::Bad, "keys", format!("its signing keys cannot be used: {error}")),
+            until_ms => Finding::new(
+                Grade::Bad,
+                "keys",
+                format!(
+                    "the signing keys that it publishes ran out {} ago (`valid_until_ts`): its clock is wrong, or it stopped \
+                     renewing them",
+                    span(now_ms.saturating_sub(until_ms.unwrap_or_default()))
+                ),
+            ),
         }
     }
 
@@ -104,34 +110,24 @@ impl Core {
             timeout: Duration::from_secs(30),
             max_bytes: 64 * 1024,
         };
-        let said = |body: &Value| -> String {
-            let field = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            format!("{} {}", field("errcode"), field("error")).chars().filter(|c| !c.is_control()).take(200).collect()
-        };
         match self.federation.request(request).await {
             Ok(_) | Err(PeerError::Status { status: 400 | 404, .. }) => {
                 Finding::new(Grade::Good, "signature", "it believes our signature")
             }
-            Err(PeerError::Status { status: 401, body }) => Finding::new(
-                Grade::Bad,
-                "signature",
-                format!(
-                    "it does not believe our signature: it cannot fetch our keys (can it reach this server?), or a clock \
-                     is wrong. It says: {}",
-                    said(&body)
-                ),
-            ),
-            Err(PeerError::Status { status: 403, body }) => Finding::new(
-                Grade::Bad,
-                "signature",
-                format!("it refuses to speak with this server. It says: {}", said(&body)),
-            ),
+            Err(PeerError::Status { status, body }) => {
+                Finding::new(Grade::Bad, "signature", plain_status(status, &body))
+            }
             Err(error) => Finding::new(Grade::Bad, "signature", format!("a signed question got no answer: {error}")),
         }
     }
 
     fn queue_finding(&self, server: &ServerName) -> Result<Finding, Error> {
         let report = self.peer_report(server)?;
+        if let Some(refused) = report.refused.filter(|_| report.failures == 0) {
+            let ago = span(self.now_ms().saturating_sub(refused.at_ms));
+            let sentence = format!("{} waiting; it refused an event {ago} ago: {}", report.queue, refused.reason);
+            return Ok(Finding::new(Grade::Note, "queue", sentence));
+        }
         if report.failures == 0 {
             let sentence = match report.queue {
                 0 => "nothing waits for it".to_owned(),
@@ -139,16 +135,16 @@ impl Core {
             };
             return Ok(Finding::new(Grade::Good, "queue", sentence));
         }
-        let sentence = format!(
-            "{} waiting; sending failed {} times in a row, the last time because: {}",
-            report.queue, report.failures, report.reason
-        );
+        let times =
+            if report.failures == 1 { "once".to_owned() } else { format!("{} times in a row", report.failures) };
+        let sentence =
+            format!("{} waiting; sending failed {times}, the last time because: {}", report.queue, report.reason);
         Ok(Finding::new(Grade::Bad, "queue", sentence))
     }
 
     /// Rooms that the server is in and whose access control list keeps it out.
     fn acl_findings(self: &Arc<Self>, server: &ServerName) -> Result<Vec<Finding>, Error> {
-        let mut shut = Vec::new();
+        let (mut them, mut us) = (Vec::new(), Vec::new());
         let mut shared = 0_usize;
         for (key, _) in self.store.scan(Table::RoomExtremity, &KeyRange::all(), Order::Ascending, MAX_ROOMS)? {
             let Some(room) = KeyReader::new(&key).text() else { continue };
@@ -157,18 +153,82 @@ impl Core {
             if room.has_server(server) {
                 shared = shared.saturating_add(1);
                 if self.check_server_acl(&room, server).is_err() {
-                    shut.push(room_id.to_string());
+                    them.push(room_id.to_string());
+                }
+                if self.check_server_acl(&room, &self.server_name).is_err() {
+                    us.push(room_id.to_string());
                 }
             }
         }
         let mut found = vec![Finding::new(Grade::Good, "rooms", format!("{shared} rooms are shared with it"))];
-        if !shut.is_empty() {
-            let more = shut.len().saturating_sub(10);
-            shut.truncate(10);
+        for (mut rooms, who) in [(them, "it"), (us, "this server")] {
+            let more = rooms.len().saturating_sub(10);
+            rooms.truncate(10);
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let sentence = format!("the access control list keeps it out of {}{rest}", shut.join(", "));
-            found.push(Finding::new(Grade::Bad, "ACL", sentence));
+            if !rooms.is_empty() {
+                let sentence = format!("the access control list keeps {who} out of {}{rest}", rooms.join(", "));
+                found.push(Finding::new(Grade::Bad, "ACL", sentence));
+            }
         }
         Ok(found)
+    }
+}
+
+/// Why a key document could not be used, for an operator.
+fn plain_key_error(server: &ServerName, error: &FetchError) -> String {
+    match error {
+        FetchError::Peer(PeerError::Status { status, .. }) => {
+            format!("it answers {status} to the question for its signing keys (`/_matrix/key/v2/server`)")
+        }
+        FetchError::Peer(error) => format!("its signing keys cannot be had: {error}"),
+        FetchError::NotText | FetchError::Json(_) => {
+            "what it publishes is no JSON: perhaps a proxy answers in its place".to_owned()
+        }
+        FetchError::Document(DocumentError::OtherServer) => {
+            format!(
+                "its key document names another server than {server}: `server_name` is wrong there, or a proxy leads elsewhere"
+            )
+        }
+        FetchError::Document(error) => format!("its signing keys cannot be used: {error}"),
+    }
+}
+
+/// What an answer with this status means, and what it says itself, for an operator.
+pub(crate) fn plain_status(status: u16, body: &Value) -> String {
+    let meaning = match status {
+        401 => {
+            "it does not believe our signature: it cannot fetch our keys (can it reach this server?), or a clock is wrong"
+        }
+        403 => "it refuses to speak with this server",
+        404 | 405 => "what answers there is no homeserver, or none that federates",
+        429 => "it asks to be sent less",
+        502..=504 => "a proxy answers that the server behind it is down",
+        500..=599 => "something is broken there",
+        _ => "it refuses what it was sent",
+    };
+    let field = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let said: String =
+        [field("errcode"), field("error")].join(" ").chars().filter(|c| !c.is_control()).take(200).collect();
+    match said.trim() {
+        "" => format!("{meaning} (HTTP status {status})"),
+        said => format!("{meaning} (HTTP status {status}). It says: {said}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::plain_status;
+
+    #[test]
+    fn a_status_is_explained_and_quoted_without_what_moves_a_terminal() {
+        let body = json!({"errcode": "M_FORBIDDEN", "error": "go \u{1b}[2J away"});
+        let said = plain_status(403, &body);
+        assert_eq!(said, "it refuses to speak with this server (HTTP status 403). It says: M_FORBIDDEN go [2J away");
+        assert_eq!(
+            plain_status(502, &json!(null)),
+            "a proxy answers that the server behind it is down (HTTP status 502)"
+        );
     }
 }

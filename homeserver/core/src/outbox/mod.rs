@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use ruma::OwnedServerName;
 
 pub(crate) use self::passing::Subject;
-pub use self::report::PeerReport;
+pub use self::report::{PeerReport, Refusal};
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub struct State {
     wake: tokio::sync::Notify,
     /// What is told once or not at all.
     passing: Mutex<passing::Passing>,
+    /// What destinations refused of transactions that they took.
+    refused: report::Refusals,
     /// When what the store knows of a destination was written, ms.
     noted: Mutex<BTreeMap<OwnedServerName, u64>>,
 }

@@ -1,8 +1,10 @@
 //! What operators read about destinations.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroUsize};
 
+use lru::LruCache;
 use matron_storage::{KeyRange, KeyReader, Order, Table};
+use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use serde::Serialize;
 
@@ -12,6 +14,40 @@ use crate::{Core, Error};
 const COUNTED: usize = 20_000;
 /// How many destinations one report names.
 const MAX_PEERS: usize = 2_000;
+
+/// How many destinations are remembered that refused something.
+const MAX_REFUSING: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+
+/// The last event that a destination refused of a transaction that it took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refusal {
+    /// When, ms.
+    pub at_ms: u64,
+    /// What it said.
+    pub reason: String,
+}
+
+/// The last refusals, in memory.
+#[derive(Debug)]
+pub(super) struct Refusals(Mutex<LruCache<OwnedServerName, Refusal>>);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_REFUSING)))
+    }
+}
+
+impl Refusals {
+    /// The destination refused an event.
+    pub(super) fn note(&self, server: &ServerName, at_ms: u64, reason: &str) {
+        let reason = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+        self.0.lock().put(server.to_owned(), Refusal { at_ms, reason });
+    }
+
+    fn of(&self, server: &ServerName) -> Option<Refusal> {
+        self.0.lock().peek(server).cloned()
+    }
+}
 
 /// How it stands with one destination.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +68,8 @@ pub struct PeerReport {
     pub last_success_ms: u64,
     /// Why it failed the last time; empty while all is well.
     pub reason: String,
+    /// The last event that it refused since this server started, though it took the transaction.
+    pub refused: Option<Refusal>,
 }
 
 impl Core {
@@ -53,6 +91,7 @@ impl Core {
             waiting_until_ms: waiting.or(kept).filter(|_| backoff.failures > 0),
             last_success_ms: backoff.last_success_ms,
             reason: backoff.reason,
+            refused: self.outbox.refused.of(server),
         })
     }
 

@@ -1,6 +1,6 @@
 //! One transaction to one peer (Server-Server API, "Transactions").
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use matron_storage::{Batch, Table};
@@ -125,8 +125,24 @@ impl Core {
             max_bytes: 4 * 1024 * 1024,
         };
         let response = self.federation.request(request).await.map_err(crate::federation::peer_error)?;
-        log_refusals(server, &response.body);
+        self.note_refusals(server, &response.body);
         Ok(())
+    }
+
+    /// What the peer refused of a transaction it took is logged, and kept for operators.
+    fn note_refusals(&self, server: &ServerName, body: &[u8]) {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            pdus: BTreeMap<String, Value>,
+        }
+        let Ok(answer) = serde_json::from_slice::<Answer>(body) else { return };
+        for (event_id, result) in answer.pdus {
+            if let Some(reason) = result.get("error") {
+                tracing::info!(peer.name = %server, event.id = %event_id, "a peer refused an event");
+                self.outbox.refused.note(server, self.now_ms(), reason.as_str().unwrap_or_default());
+            }
+        }
     }
 
     async fn take_off(&self, server: &ServerName, keys: Vec<Vec<u8>>) -> Result<(), Error> {
@@ -146,19 +162,4 @@ impl Core {
 fn transaction_id(hash: Sha256) -> String {
     let digest = hash.finalize();
     URL_SAFE_NO_PAD.encode(digest.get(..18).unwrap_or_default())
-}
-
-/// What the peer refused of a transaction it took.
-fn log_refusals(server: &ServerName, body: &[u8]) {
-    #[derive(Deserialize)]
-    struct Answer {
-        #[serde(default)]
-        pdus: std::collections::BTreeMap<String, Value>,
-    }
-    let Ok(answer) = serde_json::from_slice::<Answer>(body) else { return };
-    for (event_id, result) in answer.pdus {
-        if result.get("error").is_some() {
-            tracing::info!(peer.name = %server, event.id = %event_id, "a peer refused an event");
-        }
-    }
 }

@@ -10,7 +10,7 @@ use super::{
     sender::FRONT,
     standing::{Past, Standing},
 };
-use crate::{Core, Error, house::stopped};
+use crate::{Core, Error, federation::plain_status, house::stopped};
 
 /// After so many failures in a row the queue is looked at, and again after as many more.
 const TRIM_AFTER: u32 = 16;
@@ -128,7 +128,7 @@ impl Core {
     async fn note_failure(&self, server: &ServerName, error: &Error) {
         let now_ms = self.now_ms();
         let before = self.load_backoff(server).unwrap_or_default();
-        let backoff = before.after_failure(now_ms, &error.to_string());
+        let backoff = before.after_failure(now_ms, &reason_of(error));
         tracing::info!(peer.name = %server, %error, failures = backoff.failures, "a peer cannot be reached; its queue waits");
         self.outbox.schedule.lock().failed(server, now_ms, backoff.until_ms);
         self.outbox.passing.lock().drop_all(server);
@@ -168,5 +168,13 @@ impl Core {
             let Some(end) = prefix.end else { return Ok(()) };
             range.start = end;
         }
+    }
+}
+
+/// Why sending failed, for an operator.
+fn reason_of(error: &Error) -> String {
+    match error {
+        Error::PeerAnswer { status, body } => plain_status(*status, body),
+        other => other.to_string(),
     }
 }

@@ -1,6 +1,7 @@
 //! `matron federation status|retry|probe`.
 
 use http::Method;
+use matron_core::ports::span;
 use serde_json::Value;
 
 use super::{ask, say, segment, text};
@@ -58,7 +59,12 @@ fn status(answer: &Value) {
                 0 => "tried again now".to_owned(),
                 wait_ms => format!("tried again in {}", span(wait_ms)),
             };
-            say(format!("    failing for {since}, {failures} times in a row, {next}: {}", text(server, "reason")));
+            let times = if failures == 1 { "once".to_owned() } else { format!("{failures} times in a row") };
+            say(format!("    failing for {since}, {times}, {next}: {}", text(server, "reason")));
+        }
+        if let Some(refused) = server.get("refused").filter(|refused| refused.is_object()) {
+            let ago = span(now_ms.saturating_sub(number(refused, "at_ms")));
+            say(format!("    refused an event {ago} ago: {}", text(refused, "reason")));
         }
     }
 }
@@ -85,16 +91,4 @@ fn probe(answer: &Value) -> Result<(), Failure> {
 
 fn number(value: &Value, field: &str) -> u64 {
     value.get(field).and_then(Value::as_u64).unwrap_or_default()
-}
-
-/// A time in the largest unit that fits.
-fn span(ms: u64) -> String {
-    let seconds = ms / 1_000;
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7_200 => (seconds / 60, "minute"),
-        7_200..172_800 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
 }

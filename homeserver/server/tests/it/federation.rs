@@ -118,7 +118,7 @@ fn an_outage_shows_in_the_status_and_a_retry_ends_it() {
     (1..4).for_each(send);
     wait_until("the outage shows", || text(&north.federation(&["status", "south.test"])).contains("DOWN: 3 waiting"));
     let status = text(&north.federation(&["status", "south.test"]));
-    assert!(status.contains("in a row") && status.contains("tried again"), "{status}");
+    assert!(status.contains("failing for") && status.contains("tried again"), "{status}");
 
     // The sender dies too: what waits, and why, is known after its restart.
     north_server.kill();
@@ -135,4 +135,32 @@ fn an_outage_shows_in_the_status_and_a_retry_ends_it() {
         page["chunk"].as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str()).collect();
     assert_eq!(bodies, ["message 3", "message 2", "message 1", "message 0"]);
     drop(north_server);
+}
+
+#[test]
+fn a_room_that_keeps_a_server_out_is_named_on_both_sides() {
+    let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
+    let north_server = north.start(&[&south]);
+    let south_server = south.start(&[&north]);
+    let amira = north_server.register("amira", "a long password");
+    let ben = south_server.register("ben", "a long password");
+    let room = north_server.create_room(&amira);
+    let invite = json!({"user_id": "@ben:south.test"});
+    let path = |rest: &str| format!("/_matrix/client/v3/rooms/{room}/{rest}");
+    assert_eq!(north_server.post(&path("invite"), Some(&amira), &invite).status, 200);
+    assert_eq!(south_server.post(&path("join"), Some(&ben), &json!({})).status, 200);
+    let acl = json!({"allow": ["*"], "deny": ["south.test"]});
+    assert_eq!(north_server.put(&path("state/m.room.server_acl/"), Some(&amira), &acl).status, 200);
+    let found = text(&north.federation(&["probe", "south.test"]));
+    assert!(found.contains("BAD   ACL") && found.contains(&format!("keeps it out of {room}")), "{found}");
+    wait_until("the other side knows", || {
+        let found = text(&south.federation(&["probe", "north.test"]));
+        found.contains("BAD   ACL") && found.contains(&format!("keeps this server out of {room}"))
+    });
+    let body = json!({"msgtype": "m.text", "body": "does anybody hear me"});
+    assert_eq!(south_server.put(&path("send/m.room.message/1"), Some(&ben), &body).status, 200);
+    wait_until("the refusal shows", || {
+        let status = text(&south.federation(&["status", "north.test"]));
+        status.contains("refused an event") && status.contains("access control list")
+    });
 }

@@ -23,6 +23,7 @@ mod redaction;
 mod routes;
 mod serve;
 mod service;
+mod sick;
 mod ssrf;
 mod standing;
 mod support;
