@@ -125,15 +125,31 @@ impl Core {
         if server.signed(pdu) {
             return Ok((pdu.clone(), true));
         }
-        let known = self.policy_server.asked.lock().get(pdu.event_id()).cloned();
-        let signature = match known {
-            Some(signature) => signature,
-            None => self.ask_about(&server.via, pdu).await,
+        let decided = |signature: Option<String>| -> Result<(Pdu, bool), Error> {
+            let Some(signature) = signature else { return Ok((pdu.clone(), false)) };
+            let signed = with_recommendation(pdu, &server.via, &signature)?;
+            let stands = server.signed(&signed);
+            Ok((signed, stands))
         };
-        let Some(signature) = signature else { return Ok((pdu.clone(), false)) };
-        let signed = with_recommendation(pdu, &server.via, &signature)?;
-        let stands = server.signed(&signed);
-        Ok((signed, stands))
+        let key = (pdu.event_id().to_owned(), server.via.clone());
+        if let Some(signature) = self.policy_server.asked.lock().get(&key).cloned() {
+            let is_refusal = signature.is_none();
+            let (signed, stands) = decided(signature)?;
+            // SPEC: a signature that is not valid is asked for anew: the key may have changed since.
+            if stands || is_refusal {
+                return Ok((signed, stands));
+            }
+        }
+        decided(self.ask_about(&server.via, pdu).await)
+    }
+
+    /// Whether the room's policy server said that it refuses the event, rather than nothing.
+    fn is_refused(&self, room: &Room, pdu: &Pdu) -> Result<bool, Error> {
+        let server = self.policy_server_in(&mut room.lock())?;
+        Ok(server.is_some_and(|server| {
+            let key = (pdu.event_id().to_owned(), server.via);
+            self.policy_server.asked.lock().peek(&key).is_some()
+        }))
     }
 
     /// The events of the past with their recommendations, in the same order; `None` for one that is refused.
@@ -146,9 +162,13 @@ impl Core {
         pdus: &[Pdu],
     ) -> Result<Vec<Option<Pdu>>, Error> {
         let asked = stream::iter(pdus.to_vec()).map(|pdu| async move {
+            // Without its create event there is no room to speak of.
+            if pdu.is_state_of("m.room.create", "") {
+                return Ok(Some(pdu));
+            }
             match self.recommended(room, &pdu).await? {
                 (pdu, true) => Ok(Some(pdu)),
-                (pdu, false) if self.policy_server.asked.lock().peek(pdu.event_id()).is_some() => Ok(None),
+                (pdu, false) if self.is_refused(room, &pdu)? => Ok(None),
                 (_, false) => Err(Error::Peer("the room's policy server does not answer".into())),
             }
         });
@@ -176,7 +196,7 @@ impl Core {
                 return None;
             }
         };
-        self.policy_server.asked.lock().put(pdu.event_id().to_owned(), decided.clone());
+        self.policy_server.asked.lock().put((pdu.event_id().to_owned(), via.to_owned()), decided.clone());
         decided
     }
 

@@ -44,7 +44,7 @@ pub struct State {
     /// How much each server asked lately.
     turns: Mutex<HashMap<OwnedServerName, answer::Turns>>,
     /// What policy servers answered about events from outside: their signature, or that they refuse.
-    asked: Mutex<LruCache<OwnedEventId, Option<String>>>,
+    asked: Mutex<LruCache<(OwnedEventId, OwnedServerName), Option<String>>>,
     /// Policy servers that did not answer, and until when they are not asked, ms.
     silent: Mutex<BTreeMap<OwnedServerName, u64>>,
 }

@@ -157,6 +157,47 @@ async fn who_joins_through_the_policy_server_is_recommended_to_all_by_that() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_alters_an_event_cannot_have_the_true_one_refused() {
+    let net = TestNet::new();
+    let (north, _south, adversary, foothold, alice, _bob) = shared(&net).await;
+    let key = key_of(&alice).await;
+    name_policy_server(&alice, foothold.room.as_str(), "north.example", &key).await;
+    let event = json_of(&foothold.message("true").seal(adversary.key(), adversary.name()));
+    let mut altered = event.clone();
+    altered["content"]["body"] = "false".into();
+    let mut bare = event.clone();
+    bare["signatures"] = json!({});
+    let ask =
+        async |body: Value| adversary.ask(&north.name, Method::Post, "/_matrix/policy/v1/sign", Some(body)).await.0;
+    for (body, status) in [(altered, 400), (bare, 400), (event, 200)] {
+        assert_eq!(ask(body.clone()).await, status, "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_policy_servers_own_people_said_before_it_was_named_is_recommended_too() {
+    let net = TestNet::new();
+    for version in ["11", "12"] {
+        let north = net.server(&format!("north{version}.example"));
+        let alice = north.person("alice").await;
+        let adversary = net.adversary(&format!("adversary{version}.example"));
+        adversary.answers(|_| Reply::Json(json!({})));
+        let room = alice.room(json!({"preset": "public_chat", "room_version": version})).await;
+        let foothold = adversary.join(&north, &room, "mallory").await;
+        let said = id(&alice.say(room.as_str(), "before").await);
+        name_policy_server(&alice, room.as_str(), north.name.as_str(), &key_of(&alice).await).await;
+        let said = json_of(&north.core.load_event(&said).unwrap().unwrap().pdu);
+        // From version 12 on a create event does not name its room.
+        for event in [said, json_of(foothold.state_of("m.room.create", ""))] {
+            let (status, answer) =
+                adversary.ask(&north.name, Method::Post, "/_matrix/policy/v1/sign", Some(event)).await;
+            assert_eq!(status, 200, "version {version}: {answer}");
+            assert!(answer[north.name.as_str()][KEY_ID].is_string(), "{answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_that_the_policy_server_refuses_is_shown_to_nobody_who_comes_later() {
     let net = TestNet::new();
     let (north, south) = (net.server("north.example"), net.server("south.example"));
@@ -240,6 +281,10 @@ async fn a_wards_policy_server_refuses_what_its_rules_forbid_and_the_rules_outli
         let (said, answer) = ask(body.clone()).await;
         assert_eq!((said, &answer["errcode"]), (status, &json!(errcode)), "{body}: {answer}");
     }
+    // Who has no part in the room does not learn that it is there.
+    let stranger = net.adversary("stranger.example");
+    let (said, answer) = stranger.ask(&north.name, Method::Post, sign, Some(json_of(&plain))).await;
+    assert_eq!((said, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");
     let mut altered = json_of(&plain);
     altered["content"]["body"] = "y".into();
     assert_eq!(ask(altered).await.0, 400);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use matron_room::{CanonicalJsonValue, FormatError, Pdu, UncheckedPdu};
 use ruma::ServerName;
 
-use crate::{Core, Error, federation::client::passed_on};
+use crate::{Core, Error, federation::client::passed_on, policy_server::KEY_ID};
 
 impl Core {
     /// The invite, signed by the invitee's server too.
@@ -42,7 +42,8 @@ impl Core {
         Ok(signed)
     }
 
-    /// The keys with which the server signed the event, whether or not it had to.
+    /// The keys with which the server signed the event, whether or not it had to; that of a policy server, which no server
+    /// publishes, is none of them.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -57,7 +58,7 @@ impl Core {
             .and_then(CanonicalJsonValue::as_object)
             .and_then(|all| all.get(server.as_str()))
             .and_then(CanonicalJsonValue::as_object)
-            .map(|keys| keys.keys().take(4).cloned().collect())
+            .map(|keys| keys.keys().filter(|key_id| *key_id != KEY_ID).take(4).cloned().collect())
             .unwrap_or_default();
         let found = self.server_keys(server, &key_ids, pdu.keys_valid_at_ms()).await?;
         Ok([(server.to_owned(), found)].into())
