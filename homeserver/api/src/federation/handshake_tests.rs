@@ -403,6 +403,42 @@ async fn a_member_of_an_allowed_room_is_vouched_for_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_vouch_says_so_and_another_is_asked() {
+    let (wires, north, south) = two();
+    let west = Trust::start(&wires, "west.example", 3, open_settings());
+    let east = Trust::start(&wires, "east.example", 4, open_settings());
+    let anna = north.user("anna").await;
+    let (ben, wim, eve) = (south.user("ben").await, west.user("wim").await, east.user("eve").await);
+    let lobby = north.room(&anna, "public_chat", "11", shared()).await;
+    let allow = json!([{"type": "m.room_membership", "room_id": lobby}]);
+    let state = json!([
+        {"type": "m.room.join_rules", "content": {"join_rule": "restricted", "allow": allow}},
+        {"type": "m.room.power_levels", "content": {"users": {anna.as_str(): 100}, "invite": 50}},
+    ]);
+    let ward = north.room(&anna, "private_chat", "11", state).await;
+    for (trust, user) in [(&west, &wim), (&east, &eve)] {
+        trust.join(user, &lobby, &north).await.unwrap();
+        trust.join(user, &ward, &north).await.unwrap();
+    }
+    west.core.leave_room(&wim, &lobby, None).await.unwrap();
+    south.join(&ben, &lobby, &north).await.unwrap();
+    until("the east knows that ben is in the lobby", || east.membership(&ben, &lobby) == Membership::Join).await;
+    // The west does not know who is in the lobby; in the east nobody may invite.
+    let make_join = format!("/_matrix/federation/v1/make_join/{ward}/{ben}?ver=11");
+    let asked = async |other: &Trust| south.ask(other, make_join.clone()).await.unwrap_err();
+    assert_eq!(asked(&west).await, (400, "M_UNABLE_TO_AUTHORISE_JOIN".to_owned()));
+    assert_eq!(asked(&east).await, (400, "M_UNABLE_TO_GRANT_JOIN".to_owned()));
+    let via = [&west, &east, &north].map(|trust| trust.core.server_name.clone()).to_vec();
+    let options = JoinOptions { via, ..JoinOptions::default() };
+    south.core.join_room(&ben, &ward, options).await.unwrap();
+    assert_eq!(north.membership(&ben, &ward), Membership::Join);
+    // Who is in none of the rooms is told so, without another to ask.
+    let bea = south.user("bea").await;
+    let make_join = format!("/_matrix/federation/v1/make_join/{ward}/{bea}?ver=11");
+    assert_eq!(south.ask(&north, make_join).await.unwrap_err(), (403, "M_FORBIDDEN".to_owned()));
+}
+
+#[tokio::test]
 async fn a_room_of_a_version_that_is_not_spoken_is_named_as_such() {
     let wires = Arc::new(Wires::default());
     let north = Trust::start(&wires, "north.example", 1, open_settings());
