@@ -35,7 +35,7 @@ fn cut_off(victim: &Trust, round: u64, span_ms: u64, activity: impl FnOnce() + S
 }
 
 /// Both still talk in the room, and hold the same state.
-fn both_go_on(room: &str, owner: &Person, visitor: &Person) {
+pub(crate) fn both_go_on(room: &str, owner: &Person, visitor: &Person) {
     let (first, second) = (owner.say(room, "still here"), visitor.say(room, "so am I"));
     visitor.wait_for_text(room, &first, "still here");
     owner.wait_for_text(room, &second, "so am I");

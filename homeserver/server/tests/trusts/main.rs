@@ -9,6 +9,7 @@
 
 mod authority;
 mod bounded;
+mod checkpoint;
 mod converge;
 mod directory;
 mod encrypted;
@@ -21,6 +22,7 @@ mod membership;
 mod outage;
 mod person;
 mod scenario;
+mod steps;
 mod talk;
 mod trust;
 mod trusts;

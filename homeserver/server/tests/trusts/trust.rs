@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     authority::Authority,
+    checkpoint::Checkpoint,
     http::{Reply, request, wait_for},
 };
 
@@ -36,8 +37,15 @@ pub(crate) struct Trust {
     process: Mutex<Option<Child>>,
 }
 
+/// An address that nobody listens at. The port is below those that the machine gives to whoever asks for any: nobody takes it
+/// while its server is dead.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    loop {
+        let port = rand::random_range(15_000..32_000_u16);
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 fn write_json(file: &Path, value: &Value) {
@@ -47,20 +55,38 @@ fn write_json(file: &Path, value: &Value) {
 impl Trust {
     /// A Matron that is not running yet. Its name has a port, so that others find it without any name server.
     pub(crate) fn matron(authority: &Authority, folder: &Path) -> Self {
-        let (clients, servers) = (free_address(), free_address());
+        let servers = free_address();
         let name = format!("localhost:{}", servers.port());
         std::fs::create_dir_all(folder).unwrap();
         let (certificate, key) = authority.certify("localhost", folder);
+        let listener = json!({
+            "address": servers,
+            "tls_certificate": certificate,
+            "tls_key": key,
+            "resources": ["federation", "key"],
+        });
+        Self::matron_with(authority, folder, name, &listener)
+    }
+
+    /// As [`Trust::matron`]; whatever other servers say to it passes the checkpoint.
+    pub(crate) fn matron_behind(authority: &Authority, folder: &Path, checkpoint: &Checkpoint) -> Self {
+        let outside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = format!("localhost:{}", outside.local_addr().unwrap().port());
+        std::fs::create_dir_all(folder).unwrap();
+        let (certificate, key) = authority.certify("localhost", folder);
+        let servers = free_address();
+        checkpoint.stand_before(servers, outside, &certificate, &key);
+        let listener = json!({"address": servers, "resources": ["federation", "key"]});
+        Self::matron_with(authority, folder, name, &listener)
+    }
+
+    fn matron_with(authority: &Authority, folder: &Path, name: String, listener: &Value) -> Self {
+        let clients = free_address();
         let config = json!({
             "server_name": name,
             "data_dir": folder.join("data"),
             "listen": {"address": clients, "resources": ["client", "media"]},
-            "listeners": [{
-                "address": servers,
-                "tls_certificate": certificate,
-                "tls_key": key,
-                "resources": ["federation", "key"],
-            }],
+            "listeners": [listener],
             "registration": {"mode": "open"},
             "insecure_fast_password_hash": true,
             "rate_limit": false,
