@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -16,11 +16,13 @@ use matron_storage::{Batch, Key, KeyRange, Mark, Order, Pending, Row, Store, Sto
 pub(crate) struct Cable {
     store: Arc<dyn Store>,
     is_cut: AtomicBool,
+    /// How many batches go through before it is cut.
+    left: AtomicUsize,
 }
 
 impl Cable {
     pub(crate) fn to(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, is_cut: AtomicBool::new(false) })
+        Arc::new(Self { store, is_cut: AtomicBool::new(false), left: AtomicUsize::new(usize::MAX) })
     }
 
     /// Nothing goes through any more; gives what the next server begins with.
@@ -33,8 +35,18 @@ impl Cable {
         Arc::clone(&self.store)
     }
 
+    /// So many more batches go through, and nothing after them.
+    pub(crate) fn cut_after(&self, batches: usize) {
+        self.left.store(batches, Ordering::SeqCst);
+    }
+
+    /// Whether nothing goes through any more.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+
     fn live(&self) -> Result<&Arc<dyn Store>, StoreError> {
-        if self.is_cut.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(&self.store) }
+        if self.is_cut() { Err(StoreError::Closed) } else { Ok(&self.store) }
     }
 }
 
@@ -52,6 +64,9 @@ impl Store for Cable {
     }
 
     fn submit(&self, batch: Batch) -> Pending {
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            self.is_cut.store(true, Ordering::SeqCst);
+        }
         match self.live() {
             Ok(store) => store.submit(batch),
             // Nobody will answer: that is how a pending commit tells that the engine is gone.

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
 use tower::ServiceExt as _;
 
-use crate::{Adversary, Dice, FakeClock, TestServer, Weather};
+use crate::{Adversary, Dice, FakeClock, TestServer, Weather, cable::Cable};
 
 /// How long a condition may take to come true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(3);
 /// Who stands at an end of the network.
 #[derive(Clone)]
 enum End {
-    Server(Router),
+    Server(Router, Arc<Cable>),
     Adversary(Arc<Adversary>),
 }
 
@@ -113,7 +113,10 @@ impl TestNet {
 
     /// Who asks for the server's name reaches this one.
     pub(crate) fn stands_at(&self, server: &TestServer) {
-        self.inner.lock().ends.insert(server.name.clone(), End::Server(server.router().clone()));
+        self.inner
+            .lock()
+            .ends
+            .insert(server.name.clone(), End::Server(server.router().clone(), Arc::clone(server.cable())));
     }
 
     /// A server of this name that keeps no rule.
@@ -180,7 +183,11 @@ impl TestNet {
         let empty = |server: &&TestServer| {
             servers.iter().all(|to| {
                 let waiting = Key::new().text(&to.name).prefix();
-                server.core.store.scan(Table::OutboxRow, &waiting, Order::Ascending, 1).unwrap().is_empty()
+                server
+                    .core
+                    .store
+                    .scan(Table::OutboxRow, &waiting, Order::Ascending, 1)
+                    .is_ok_and(|rows| rows.is_empty())
             })
         };
         let all = async {
@@ -280,10 +287,13 @@ impl TestNet {
         request: FederationRequest,
     ) -> Result<PeerResponse, PeerError> {
         let end = self.inner.lock().ends.get(&request.destination).cloned();
-        let router = match end.ok_or_else(|| PeerError::Resolve("unknown".to_owned()))? {
-            End::Server(router) => router,
+        let (router, cable) = match end.ok_or_else(|| PeerError::Resolve("unknown".to_owned()))? {
+            End::Server(router, cable) => (router, cable),
             End::Adversary(adversary) => return adversary.answer(request).await,
         };
+        // Who is killed says nothing any more, whatever it was about to say.
+        let alive = || if cable.is_cut() { Err(PeerError::Connect("nobody listens".to_owned())) } else { Ok(()) };
+        alive()?;
         let method = match request.method {
             Method::Get => "GET",
             Method::Put => "PUT",
@@ -302,6 +312,7 @@ impl TestNet {
         }
         let body = request.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let response = router.oneshot(wire.body(body).unwrap()).await.unwrap();
+        alive()?;
         let (head, body) = response.into_parts();
         let text = |name| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         let (content_type, content_disposition) = (text(header::CONTENT_TYPE), text(header::CONTENT_DISPOSITION));

@@ -14,7 +14,7 @@ use matron_storage::{EngineKind, KeyRing, MasterKey, Store};
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use tokio::sync::watch;
 
-use crate::{Person, TestNet, cable::Cable, link::Link};
+use crate::{Person, TestNet, cable::Cable, link::Link, net::LOOK_AGAIN};
 
 /// A whole server in memory, its workers included; they stop when it is dropped.
 pub struct TestServer {
@@ -86,7 +86,7 @@ impl TestServer {
             keyring: Arc::clone(&keyring),
             signing_key: Arc::clone(&key),
             clock: Arc::clone(net.clock()) as Arc<dyn Clock>,
-            federation: Arc::new(Link { net: Arc::clone(net), name: name.clone(), key }),
+            federation: Arc::new(Link { net: Arc::clone(net), name: name.clone(), key, cable: Arc::clone(&cable) }),
             media_dir: directory.path().join("media"),
             appservices: Vec::new(),
         })
@@ -112,8 +112,30 @@ impl TestServer {
         net.stands_at(self);
     }
 
+    /// The server is killed when it has made so many commits more: the next one is lost with everything that is in memory.
+    pub fn dies_after(&self, commits: usize) {
+        self.cable.cut_after(commits);
+    }
+
+    /// Whether it was killed and not started again.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.cable.is_cut()
+    }
+
+    /// Waits until it is killed.
+    pub async fn died(&self) {
+        while !self.is_dead() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     pub(crate) fn router(&self) -> &Router {
         &self.router
+    }
+
+    pub(crate) fn cable(&self) -> &Arc<Cable> {
+        &self.cable
     }
 
     /// Somebody to whom the operator has just given an account, also under a name that the register knows.

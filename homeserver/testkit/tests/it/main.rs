@@ -29,6 +29,8 @@ mod policy_changes;
 #[cfg(test)]
 mod policy_server;
 #[cfg(test)]
+mod power_cut;
+#[cfg(test)]
 mod rejected;
 #[cfg(test)]
 mod wire;
