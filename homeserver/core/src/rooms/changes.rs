@@ -96,6 +96,13 @@ impl ChangeGuard {
     /// The change is visible at this position.
     pub fn publish(self, position: StreamPos) {
         let mut inner = self.log.0.lock();
+        // Messages that follow each other in one room are one change of it, as of the last.
+        if let Some((last, room)) = inner.log.back_mut()
+            && *room == self.room
+        {
+            *last = position.0.max(*last);
+            return;
+        }
         inner.log.push_back((position.0, self.room.clone()));
         if inner.log.len() > REMEMBERED
             && let Some((forgotten, _)) = inner.log.pop_front()
@@ -124,5 +131,27 @@ impl Drop for ChangeGuard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::room_id;
+
+    use super::*;
+
+    #[test]
+    fn a_room_that_goes_on_changing_takes_one_place_and_is_told_to_whoever_missed_the_last() {
+        let log = Arc::new(ChangeLog::default());
+        let (ward, clinic) = (room_id!("!ward:x"), room_id!("!clinic:x"));
+        for (room, position) in [(ward, 1), (ward, 2), (clinic, 3), (ward, 5), (ward, 4)] {
+            log.begin(room, &[]).publish(StreamPos(position));
+        }
+        assert_eq!(log.0.lock().log.len(), 3);
+        let since = |position| log.rooms_since(StreamPos(position)).unwrap().into_iter().collect::<Vec<_>>();
+        assert_eq!(since(0), [clinic, ward]);
+        assert_eq!(since(3), [ward]);
+        assert_eq!(since(4), [ward]);
+        assert!(since(5).is_empty());
     }
 }

@@ -62,8 +62,10 @@ const OPEN_ROOMS: usize = 4096;
 const USER_CACHE: usize = 8192;
 /// Of how many rooms it is remembered what syncs ask again and again.
 const REMEMBERED_ROOMS: usize = 1024;
-/// How many recent transaction ids are kept.
-const TXN_CACHE: usize = 8192;
+/// How many recent transaction ids are kept; what one of before did is found by the batch that would do it again.
+const TXN_CACHE: usize = 2048;
+/// Of how many recent events it is kept which transaction made them.
+const SENT_CACHE: usize = 4096;
 
 /// What rooms keep in memory; truth lives in the store.
 #[derive(Debug)]
@@ -122,7 +124,7 @@ impl Default for State {
             users: cache(USER_CACHE),
             txns: cache(TXN_CACHE),
             under_way: Arc::default(),
-            sent: cache(TXN_CACHE),
+            sent: cache(SENT_CACHE),
             tails: Remembered::new(REMEMBERED_ROOMS),
             without_receipts: Remembered::new(OPEN_ROOMS),
             without_redactions: Remembered::new(1),

@@ -35,7 +35,7 @@ use crate::{
 /// How many readers there are at most.
 const READERS: usize = 4;
 /// How much each reader keeps in memory.
-const READER_CACHE_KIB: i64 = 2 * 1024;
+const READER_CACHE_KIB: i64 = 1024;
 
 /// What a test or an operator may set.
 #[derive(Clone, Copy, Debug, Default)]

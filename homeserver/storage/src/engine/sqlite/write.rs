@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-const CACHE_KIB: i64 = 8 * 1024;
+const CACHE_KIB: i64 = 2 * 1024;
 /// How many pages the log may hold before a commit also moves them to the file.
 const LOG_PAGES: i64 = 1000;
 /// What the log may keep of the disk once it was emptied.
