@@ -33,4 +33,6 @@ mod power_cut;
 #[cfg(test)]
 mod rejected;
 #[cfg(test)]
+mod soft_failed;
+#[cfg(test)]
 mod wire;
