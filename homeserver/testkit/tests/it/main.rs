@@ -19,6 +19,8 @@ mod hung_up;
 #[cfg(test)]
 mod in_line;
 #[cfg(test)]
+mod knocking;
+#[cfg(test)]
 mod partition;
 #[cfg(test)]
 mod past;

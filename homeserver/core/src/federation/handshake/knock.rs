@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_room::{Membership, stripped_event};
+use matron_room::{Membership, RoomVersion, stripped_event};
 use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
 use serde_json::value::RawValue;
 
@@ -41,6 +41,21 @@ impl Core {
         Err(refusal.unwrap_or_else(|| Error::not_found("no server is known that has this room")))
     }
 
+    /// What a resident server shows to someone who knocks, in stripped form. Since room version 12 these are whole events:
+    /// those that are not signed as they must be, or of another room, are left out.
+    async fn shown_to_knocker(
+        &self,
+        version: &'static RoomVersion,
+        room_id: &RoomId,
+        state: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
+        if !version.has_hashed_room_id() {
+            return Ok(shown_state(&state, room_id));
+        }
+        let events = self.verified_events(version, room_id, state.into_iter().take(MAX_STRIPPED).collect()).await?;
+        Ok(events.iter().filter(|event| event.is_state()).map(stripped_event).collect())
+    }
+
     async fn knock_through(
         &self,
         server: &ServerName,
@@ -52,7 +67,7 @@ impl Core {
         let content = self.member_content(user, Membership::Knock, reason)?;
         let knock = self.seal_membership(&template, user, room_id, content)?;
         let state = self.send_knock(server, &knock).await?;
-        let mut knock_state: Vec<Box<RawValue>> = shown_state(&state, room_id).into_iter().take(MAX_STRIPPED).collect();
+        let mut knock_state = self.shown_to_knocker(knock.room_version(), room_id, state).await?;
         knock_state.push(stripped_event(&knock));
         Ok(StrippedRoom {
             knock_state,
