@@ -256,6 +256,46 @@ async fn a_room_of_every_version_is_joined_and_both_sides_hear_each_other() {
 }
 
 #[tokio::test]
+async fn old_versions_that_both_sides_allow_are_joined_and_their_events_named_as_each_demands() {
+    let wires = Arc::new(Wires::default());
+    let settings = || {
+        let versions = (1..=12).map(|version| version.to_string()).collect();
+        Settings { room_versions: versions, ..open_settings() }
+    };
+    let north = Trust::start(&wires, "north.example", 1, settings());
+    let south = Trust::start(&wires, "south.example", 2, settings());
+    let anna = north.user("anna").await;
+    let ben = south.user("ben").await;
+    let chosen = |id: &ruma::EventId, server: &str| id.as_str().ends_with(&format!(":{server}"));
+    let is_hash = |id: &ruma::EventId, more: &str| {
+        let hash = id.as_str().strip_prefix('$').unwrap();
+        hash.len() == 43 && hash.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    for version in ["1", "2", "3", "4", "5"] {
+        let room = north.room(&anna, "private_chat", version, shared()).await;
+        north.core.invite(&anna, &room, &ben, None, false).await.unwrap();
+        south.join(&ben, &room, &north).await.unwrap();
+        for number in 0..8 {
+            let one = north.say(&anna, &room, &format!("from the north {number}")).await;
+            let other = south.say(&ben, &room, &format!("from the south {number}")).await;
+            match version {
+                "1" | "2" => assert!(chosen(&one, "north.example") && chosen(&other, "south.example")),
+                // A hash in the alphabet that has slashes, later in the one for addresses.
+                "3" => assert!(is_hash(&one, "+/") && is_hash(&other, "+/")),
+                _ => assert!(is_hash(&one, "-_") && is_hash(&other, "-_")),
+            }
+            until("both have both", || south.has(&one) && north.has(&other)).await;
+            let path =
+                format!("/_matrix/federation/v1/event/{}", other.as_str().replace('/', "%2F").replace('+', "%2B"));
+            let given = north.ask(&south, path).await.unwrap();
+            assert_eq!(given["pdus"][0].get("event_id").is_some(), matches!(version, "1" | "2"), "{version}");
+        }
+        south.core.leave_room(&ben, &room, None).await.unwrap();
+        until("ben is gone", || north.membership(&ben, &room) == Membership::Leave).await;
+    }
+}
+
+#[tokio::test]
 async fn a_third_server_joins_through_the_second_and_the_first_hears_of_it() {
     let (wires, north, south) = two();
     let west = Trust::start(&wires, "west.example", 3, open_settings());

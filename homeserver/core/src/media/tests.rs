@@ -1,6 +1,13 @@
 //! Media, as users and other servers see it.
 
-use std::{io::Cursor, path::Path};
+use std::{
+    io::Cursor,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use image::{DynamicImage, ImageFormat};
@@ -395,6 +402,45 @@ async fn old_servers_are_asked_at_the_old_path() {
     });
     let mxc = Mxc::new("far.example".try_into().unwrap(), "old").unwrap();
     assert_eq!(content_of(&world, &mxc).await.unwrap(), SECRET);
+}
+
+#[tokio::test]
+async fn a_file_that_lies_elsewhere_is_fetched_from_there_each_time_it_is_needed() {
+    let world = World::new();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    world.answer(move |_| {
+        let turn = count.fetch_add(1, Ordering::SeqCst);
+        let scheme = if turn == 0 { "http" } else { "https" };
+        let body = format!("--b\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--b\r\nlocation: {scheme}://cdn.example/{turn}\r\n\r\n\r\n--b--\r\n");
+        Ok(PeerResponse {
+            status: 200,
+            content_type: Some("multipart/mixed; boundary=b".to_owned()),
+            content_disposition: None,
+            location: None,
+            body: body.into(),
+        })
+    });
+    world.answer_outside(|request| {
+        assert_eq!((request.bearer.as_deref(), request.trusted), (None, false));
+        match request.url.as_str() {
+            // The address was good for a while only.
+            "https://cdn.example/1" => Err(PeerError::Status { status: 404, body: json!(null) }),
+            "https://cdn.example/2" => Ok(PeerResponse {
+                status: 200,
+                content_type: Some("text/plain".to_owned()),
+                content_disposition: None,
+                location: None,
+                body: Bytes::from_static(SECRET),
+            }),
+            other => panic!("{other}"),
+        }
+    });
+    let mxc = Mxc::new("far.example".try_into().unwrap(), "moved").unwrap();
+    assert!(matches!(content_of(&world, &mxc).await, Err(Error::Peer(_))), "nothing is read in the clear");
+    assert!(matches!(content_of(&world, &mxc).await, Err(Error::NotFound(_))));
+    assert_eq!(content_of(&world, &mxc).await.unwrap(), SECRET);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
