@@ -2,19 +2,24 @@
 //!
 //! A waiter registers first, then samples the store's position, then builds its answer: nothing falls between.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::watch;
 
-/// One generation counter per user who waits; waking nobody costs a map lookup.
+/// A generation counter for each of those for whom somebody waits.
+type Channels<K> = HashMap<K, watch::Sender<u64>>;
+
+/// One generation counter per user who waits, and per room that somebody looks at from outside; waking nobody costs a map
+/// lookup.
 #[derive(Debug, Default)]
 pub struct Notifier {
-    users: Mutex<HashMap<OwnedUserId, watch::Sender<u64>>>,
+    users: Mutex<Channels<OwnedUserId>>,
+    rooms: Mutex<Channels<OwnedRoomId>>,
 }
 
-/// Resolves when something changed for its user since it was made.
+/// Resolves when something changed for its user, or in its room, since it was made.
 #[derive(Debug)]
 pub struct Waiter {
     receiver: watch::Receiver<u64>,
@@ -23,19 +28,25 @@ pub struct Waiter {
 impl Notifier {
     /// Registers interest; changes from now on wake the waiter.
     pub fn subscribe(self: &Arc<Self>, user: &UserId) -> Waiter {
-        let mut users = self.users.lock();
-        if users.len() > 1024 && users.len().is_power_of_two() {
-            users.retain(|_, sender| sender.receiver_count() > 0);
-        }
-        let sender = users.entry(user.to_owned()).or_insert_with(|| watch::channel(0).0);
-        Waiter { receiver: sender.subscribe() }
+        wait_in(&mut self.users.lock(), user.to_owned())
+    }
+
+    /// Registers interest in a room, for those who are not in it.
+    pub fn subscribe_room(self: &Arc<Self>, room: &RoomId) -> Waiter {
+        wait_in(&mut self.rooms.lock(), room.to_owned())
     }
 
     /// Wakes everyone who waits for this user.
     pub fn wake_user(&self, user: &UserId) {
-        let users = self.users.lock();
-        if let Some(sender) = users.get(user) {
-            sender.send_modify(|generation| *generation = generation.wrapping_add(1));
+        if let Some(sender) = self.users.lock().get(user) {
+            wake(sender);
+        }
+    }
+
+    /// Wakes everyone who looks at this room from outside.
+    pub fn wake_room(&self, room: &RoomId) {
+        if let Some(sender) = self.rooms.lock().get(room) {
+            wake(sender);
         }
     }
 
@@ -47,7 +58,7 @@ impl Notifier {
         }
         for user in wanted {
             if let Some(sender) = users.get(user) {
-                sender.send_modify(|generation| *generation = generation.wrapping_add(1));
+                wake(sender);
             }
         }
     }
@@ -56,9 +67,7 @@ impl Notifier {
     pub fn wake_members(&self, members: &imbl::OrdSet<OwnedUserId>) {
         let users = self.users.lock();
         if users.len() < members.len() {
-            for (_, sender) in users.iter().filter(|(user, _)| members.contains(*user)) {
-                sender.send_modify(|generation| *generation = generation.wrapping_add(1));
-            }
+            users.iter().filter(|(user, _)| members.contains(*user)).for_each(|(_, sender)| wake(sender));
             return;
         }
         drop(users);
@@ -67,8 +76,25 @@ impl Notifier {
 
     /// Drops the channels that nobody listens to.
     pub fn sweep(&self) {
-        self.users.lock().retain(|_, sender| sender.receiver_count() > 0);
+        sweep(&mut self.users.lock());
+        sweep(&mut self.rooms.lock());
     }
+}
+
+fn wait_in<K: Hash + Eq>(channels: &mut Channels<K>, key: K) -> Waiter {
+    if channels.len() > 1024 && channels.len().is_power_of_two() {
+        sweep(channels);
+    }
+    let sender = channels.entry(key).or_insert_with(|| watch::channel(0).0);
+    Waiter { receiver: sender.subscribe() }
+}
+
+fn wake(sender: &watch::Sender<u64>) {
+    sender.send_modify(|generation| *generation = generation.wrapping_add(1));
+}
+
+fn sweep<K: Hash + Eq>(channels: &mut Channels<K>) {
+    channels.retain(|_, sender| sender.receiver_count() > 0);
 }
 
 impl Waiter {

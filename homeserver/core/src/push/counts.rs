@@ -26,6 +26,7 @@ use super::{
 use crate::{
     Core, Error,
     rooms::{StateKey, append::relation_of, record::EventRef},
+    sync::timeline::timeline_of,
 };
 
 /// How far back unread events of a cold room are counted.
@@ -547,11 +548,6 @@ impl Core {
         }
         Ok(None)
     }
-}
-
-/// Where in timelines an event of this position stands.
-fn timeline_of(position: StreamPos) -> u64 {
-    (1 << 63) | position.0
 }
 
 /// The position of an event that came to the end of its timeline; others were filled in before.

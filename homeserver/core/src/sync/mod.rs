@@ -33,7 +33,7 @@ use crate::{Core, Error, Requester, accounts::Filter};
 const TOLD_CACHE: usize = 8192;
 
 /// The longest that a sync waits, ms.
-const MAX_TIMEOUT_MS: u64 = 5 * 60 * 1000;
+pub(crate) const MAX_TIMEOUT_MS: u64 = 5 * 60 * 1000;
 
 type Told = LruCache<(OwnedUserId, OwnedDeviceId, OwnedRoomId), HashMap<OwnedUserId, OwnedEventId>>;
 

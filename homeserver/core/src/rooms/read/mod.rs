@@ -7,6 +7,7 @@ mod initial_sync;
 mod members;
 pub mod messages;
 pub mod mutual;
+pub mod peek;
 pub mod relations;
 pub mod search;
 pub mod space;
