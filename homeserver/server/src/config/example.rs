@@ -61,7 +61,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ),
     ("unauthenticated_media", "Give out media without a token too, as before Matrix 1.11.", None),
     ("url_previews", "Fetch pages that people link to, for previews; the pages then see this server.", None),
-    ("key_notaries", "Servers to ask for the keys of servers that cannot be reached.", None),
+    (
+        "key_notaries",
+        "Servers to ask for the keys of servers that cannot be reached, and for keys that they no longer publish.",
+        None,
+    ),
     ("user_directory_all_users", "The user directory finds all local users, not only those who share a room.", None),
     ("url_previews", "Fetch pages that people link to, for previews; the server learns what they talk about.", None),
     (
