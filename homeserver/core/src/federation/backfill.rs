@@ -165,7 +165,7 @@ impl Core {
             let mut state = before.clone();
             if let Some(key) = pdu.state_key() {
                 // Others of this page are judged by it before it is placed.
-                self.keep_outliers(vec![pdu.clone()]).await?;
+                let _known = self.keep_outliers(vec![pdu.clone()]).await?;
                 let change = (StateKey::new(pdu.kind(), key), Some(Arc::new(pdu.event_id().to_owned())));
                 state.state.insert(change.0.clone(), Arc::new(pdu.event_id().to_owned()));
                 state.group = self.write_state_group(&mut batch, before.group, &[change], &state.state)?;
@@ -184,7 +184,7 @@ impl Core {
     }
 
     async fn state_before_history(
-        &self,
+        self: &Arc<Self>,
         batch: &mut Batch,
         server: &ServerName,
         room: &Arc<Room>,

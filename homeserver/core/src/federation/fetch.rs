@@ -1,39 +1,61 @@
 //! Events fetched from a peer: parsed, verified, and kept as outliers. Every fetch is bounded.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use matron_policy::ROOM_POLICY_TYPE;
 use matron_room::{AuthEvent, Pdu, RoomVersion, UncheckedPdu, check_auth, check_state_independent};
-use matron_storage::Batch;
+use matron_storage::{Batch, Pending};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
+use tokio::time::Instant;
 
 use super::graph::in_order;
 use crate::{
     Core, Error,
     ports::{FederationRequest, PeerError, http_method::Method},
     retention::carries_words,
-    rooms::{GroupId, Record, Status, StoredEvent, record::Flag},
+    rooms::{EventRef, GroupId, Record, Status, StoredEvent, record::Flag},
 };
 
 /// How many events one answer may bring.
 pub(super) const MAX_EVENTS: usize = 100_000;
 
+/// How many events are unfolded at a time: parsed they are many times as large as they came.
+const WINDOW: usize = 4_096;
+
+/// How long keys are fetched for the events of one answer.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How many single events are fetched for one received event.
 const MAX_SINGLE: usize = 500;
 
 /// The largest answer with state in it, bytes.
-pub(super) const MAX_STATE_BYTES: usize = 256 * 1024 * 1024;
+pub(super) const MAX_STATE_BYTES: usize = 128 * 1024 * 1024;
 
 /// Answers up to this size are read where they arrive, bytes.
 const INLINE_BYTES: usize = 256 * 1024;
 
 /// How many events one blocking thread takes at a time.
 const CHUNK: usize = 128;
+
+/// Events by id, and whether their own auth events allow them.
+pub(crate) type Judged = HashMap<OwnedEventId, (Pdu, bool)>;
+
+/// Events that were judged and are on their way to the disk.
+struct Outliers {
+    judged: Judged,
+    pending: Vec<Pending>,
+    /// The first of them, for memory.
+    newest: Vec<EventRef>,
+}
 
 /// Percent-encodes a part of a path.
 #[must_use]
@@ -118,7 +140,8 @@ impl Core {
 
     /// As [`Core::verified_events`], each in the place of its text; `None` for what is dropped.
     ///
-    /// Keys are fetched once per server; formats and signatures are checked on blocking threads, a bounded number at once.
+    /// Keys are fetched once per server, for a minute at most; formats and signatures are checked on blocking threads, a
+    /// bounded number at once.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -128,31 +151,28 @@ impl Core {
         room: &RoomId,
         events: Vec<Box<RawValue>>,
     ) -> Result<Vec<Option<Pdu>>, Error> {
-        let room_id = room.to_owned();
-        let parse =
-            move |raw: Box<RawValue>| UncheckedPdu::parse(&raw, version).ok().filter(|pdu| pdu.room_id() == room_id);
-        let events = events.into_iter().take(MAX_EVENTS).collect();
-        let parsed: Vec<Option<UncheckedPdu>> = in_parallel(events, parse).await?;
-        self.prepare_keys_for_events(parsed.iter().flatten()).await?;
-        let mut work = Vec::with_capacity(parsed.len());
-        for pdu in parsed {
-            work.push(match pdu {
-                Some(pdu) => Some((self.keys_for_event(&pdu).await?, pdu)),
-                None => None,
-            });
-        }
-        let room_id = room.to_owned();
-        in_parallel(work, move |item| {
-            let (keys, pdu) = item?;
-            match pdu.verify(&keys) {
+        let until = Instant::now() + KEYS_TIMEOUT;
+        let mut verified = Vec::with_capacity(events.len().min(MAX_EVENTS));
+        let mut events = events.into_iter().take(MAX_EVENTS).peekable();
+        while events.peek().is_some() {
+            let room_id = room.to_owned();
+            let parse = move |raw: Box<RawValue>| {
+                UncheckedPdu::parse(&raw, version).ok().filter(|pdu| pdu.room_id() == room_id)
+            };
+            let window = events.by_ref().take(WINDOW).collect();
+            let parsed: Vec<Option<UncheckedPdu>> = in_parallel(window, parse).await?;
+            let keys = Arc::new(self.known_keys_for_events(parsed.iter().flatten(), until).await?);
+            let room_id = room.to_owned();
+            let verify = move |pdu: Option<UncheckedPdu>| match pdu?.verify(&*keys) {
                 Ok(signed) => Some(signed.into_pdu()),
                 Err(error) => {
                     tracing::debug!(room.id = %room_id, %error, "an event is dropped");
                     None
                 }
-            }
-        })
-        .await
+            };
+            verified.extend(in_parallel(parsed, verify).await?);
+        }
+        Ok(verified)
     }
 
     /// The single event from a peer, verified; `None` if the peer does not give it.
@@ -179,25 +199,42 @@ impl Core {
 
     /// The events are known, as outliers, in the order of their authority; those that their own auth events do
     /// not allow are kept as rejected. Those whose auth events are unknown are left out: whoever gives an event without
-    /// its authority does not decide that it is rejected.
+    /// its authority does not decide that it is rejected. Gives what is known now, with those that were known before.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) async fn keep_outliers(&self, events: Vec<Pdu>) -> Result<(), Error> {
+    pub(crate) async fn keep_outliers(self: &Arc<Self>, events: Vec<Pdu>) -> Result<Judged, Error> {
+        // INVARIANT: sampled first, so that nothing newer is overwritten in memory.
+        let generation = self.rooms.generation();
+        let outliers = if events.len() <= CHUNK {
+            self.judge_outliers(events)?
+        } else {
+            let core = Arc::clone(self);
+            off_the_workers(move || core.judge_outliers(events)).await?
+        };
+        for commit in outliers.pending {
+            commit.await?;
+        }
+        // Whoever asked for them looks at them next.
+        for event in outliers.newest {
+            self.rooms.cache_event(generation, &event);
+        }
+        Ok(outliers.judged)
+    }
+
+    fn judge_outliers(&self, events: Vec<Pdu>) -> Result<Outliers, Error> {
         const PER_BATCH: usize = 200;
         // More would push out of memory what others need.
         const REMEMBERED: usize = 1_024;
-        // INVARIANT: sampled first, so that nothing newer is overwritten in memory.
-        let generation = self.rooms.generation();
-        let mut kept = Vec::new();
-        let events = in_order(events, |pdu| pdu.auth_event_ids_with_create());
-        let mut judged: std::collections::HashMap<OwnedEventId, (Pdu, bool)> = std::collections::HashMap::new();
+        let mut newest = Vec::new();
+        let mut judged = Judged::with_capacity(events.len());
         let mut batch = Batch::new();
         // Not waited for one by one: they share flushes.
         let mut pending = Vec::new();
         let forgetful = self.forgets_words(&events)?;
-        for mut pdu in events {
-            if self.load_event(pdu.event_id())?.is_some() {
+        for mut pdu in in_order(events, |pdu| pdu.auth_event_ids_with_create()) {
+            if let Some(known) = self.load_event(pdu.event_id())? {
+                judged.insert(known.id().to_owned(), (known.pdu.clone(), known.is_usable()));
                 continue;
             }
             // What was said in passing is not needed to know who is a member.
@@ -216,9 +253,9 @@ impl Core {
             let status = if usable { Status::Outlier } else { Status::Rejected };
             let record = self.outlier_record(&pdu, status);
             self.write_event(&mut batch, &pdu, &record, None)?;
-            if kept.len() < REMEMBERED {
+            if newest.len() < REMEMBERED {
                 let unrelated = Flag::default();
-                kept.push(Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false, unrelated }));
+                newest.push(Arc::new(StoredEvent { pdu: pdu.clone(), record, content_gone: false, unrelated }));
             }
             judged.insert(pdu.event_id().to_owned(), (pdu, usable));
             if batch.ops.len() >= PER_BATCH {
@@ -228,14 +265,7 @@ impl Core {
         if !batch.is_empty() {
             pending.push(self.store.submit(batch));
         }
-        for commit in pending {
-            commit.await?;
-        }
-        // Whoever asked for them looks at them next.
-        for event in kept {
-            self.rooms.cache_event(generation, &event);
-        }
-        Ok(())
+        Ok(Outliers { judged, pending, newest })
     }
 
     /// Whether the events are of a room whose content dies: as it stands here, or as they say.
@@ -268,11 +298,7 @@ impl Core {
     ///
     /// # Errors
     /// The rule that refuses, as a sentence.
-    pub(crate) fn check_by_auth_events(
-        &self,
-        pdu: &Pdu,
-        beside: &std::collections::HashMap<OwnedEventId, (Pdu, bool)>,
-    ) -> Result<(), String> {
+    pub(crate) fn check_by_auth_events(&self, pdu: &Pdu, beside: &Judged) -> Result<(), String> {
         let find = |id: &EventId| -> Option<AuthEvent> {
             if let Some((pdu, usable)) = beside.get(id) {
                 return Some(if *usable { AuthEvent::Accepted(pdu.clone()) } else { AuthEvent::Rejected });
@@ -297,7 +323,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`]; that a peer does not answer is no error, the event is judged by what is known.
-    pub(crate) async fn fetch_missing_auth(&self, server: &ServerName, pdu: &Pdu) -> Result<(), Error> {
+    pub(crate) async fn fetch_missing_auth(self: &Arc<Self>, server: &ServerName, pdu: &Pdu) -> Result<(), Error> {
         let missing = self.unknown_of(pdu.auth_event_ids_with_create())?;
         if missing.is_empty() {
             return Ok(());
@@ -310,7 +336,7 @@ impl Core {
         if let Ok(answer) = self.peer_get::<Value>(server, path, Duration::from_secs(30), MAX_STATE_BYTES).await {
             let events = raw_events(&answer, "auth_chain");
             let verified = self.verified_events(pdu.room_version(), pdu.room_id(), events).await?;
-            self.keep_outliers(verified).await?;
+            let _known = self.keep_outliers(verified).await?;
         }
         let authority = pdu.auth_event_ids_with_create();
         self.fetch_one_by_one(server, pdu.room_version(), pdu.room_id(), authority).await?;
@@ -323,7 +349,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) async fn fetch_one_by_one(
-        &self,
+        self: &Arc<Self>,
         server: &ServerName,
         version: &'static RoomVersion,
         room: &RoomId,
@@ -350,7 +376,7 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        self.keep_outliers(found).await?;
+        let _known = self.keep_outliers(found).await?;
         Ok(answers)
     }
 
@@ -378,6 +404,18 @@ impl Core {
         }
         servers
     }
+}
+
+/// What the work gives, which is done where it holds up nobody else.
+///
+/// # Errors
+/// Those of the work.
+pub(super) async fn off_the_workers<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let span = tracing::Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    done.map_err(|_| Error::internal("work on a room's events failed"))?
 }
 
 /// The value that an answer holds; large ones are read on a blocking thread.

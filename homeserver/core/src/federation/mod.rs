@@ -4,7 +4,7 @@ pub mod acl;
 mod backfill;
 mod client;
 mod errand;
-mod fetch;
+pub(crate) mod fetch;
 pub(crate) mod gaps;
 pub mod graph;
 pub mod handshake;

@@ -1,19 +1,34 @@
 //! The keys that events need before their signatures can be checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
-use matron_room::{UncheckedPdu, VerifyKey};
-use ruma::OwnedServerName;
+use matron_room::{KeySource, UncheckedPdu, VerifyKey};
+use ruma::{OwnedServerName, ServerName};
+use tokio::time::Instant;
 
 use super::{fetch::Wanted, record::ServerKeys};
-use crate::{Core, Error};
+use crate::{Core, Error, policy_server};
 
 /// How many servers are asked at once.
 const AT_ONCE: usize = 16;
 
 /// Keys by server and key id: what [`UncheckedPdu::verify`] takes.
 pub type EventKeys = BTreeMap<OwnedServerName, BTreeMap<String, VerifyKey>>;
+
+/// What is known of the servers that have signed some events: [`UncheckedPdu::verify`] takes it for each of them.
+#[derive(Debug, Default)]
+pub(crate) struct KnownKeys(BTreeMap<OwnedServerName, Arc<ServerKeys>>);
+
+impl KeySource for KnownKeys {
+    fn find_key(&self, server: &ServerName, key_id: &str, valid_at_ms: Option<u64>) -> Option<VerifyKey> {
+        // A policy server's key stands in the room's state, never among a server's published keys.
+        if key_id == policy_server::KEY_ID {
+            return None;
+        }
+        self.0.get(server)?.find(key_id, valid_at_ms)
+    }
+}
 
 impl Core {
     /// The keys for the event's signatures that are known or could be fetched, valid when the event says it was
@@ -39,17 +54,10 @@ impl Core {
         &self,
         pdus: impl IntoIterator<Item = &'a UncheckedPdu>,
     ) -> Result<(), Error> {
-        let mut wanted: BTreeMap<OwnedServerName, Wanted> = BTreeMap::new();
-        for pdu in pdus {
-            for (server, key_ids) in pdu.required_key_ids() {
-                let wanted = wanted.entry(server).or_default();
-                for key_id in key_ids {
-                    // Of each key the latest event decides: if it was valid then, it has been for all before.
-                    let valid_at_ms = wanted.entry(key_id).or_default();
-                    *valid_at_ms = (*valid_at_ms).max(pdu.keys_valid_at_ms().unwrap_or(0));
-                }
-            }
-        }
+        self.prepare_keys(wanted_by(pdus)).await
+    }
+
+    async fn prepare_keys(&self, mut wanted: BTreeMap<OwnedServerName, Wanted>) -> Result<(), Error> {
         wanted.retain(|server, _| !self.is_local(server));
         let answers: Vec<Result<(), Error>> = stream::iter(wanted)
             .map(|(server, wanted)| async move {
@@ -62,4 +70,47 @@ impl Core {
             .await;
         answers.into_iter().collect()
     }
+
+    /// The keys for all these events, as far as they are known or can be had until then: whoever names servers without
+    /// end that do not answer has no more time than others.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn known_keys_for_events<'a>(
+        &self,
+        pdus: impl IntoIterator<Item = &'a UncheckedPdu>,
+        until: Instant,
+    ) -> Result<KnownKeys, Error> {
+        let wanted = wanted_by(pdus);
+        let servers: Vec<OwnedServerName> = wanted.keys().cloned().collect();
+        match tokio::time::timeout_at(until, self.prepare_keys(wanted)).await {
+            Ok(prepared) => prepared?,
+            Err(_elapsed) => {
+                tracing::info!("events are judged by the keys that are known: fetching the others takes too long");
+            }
+        }
+        let mut known = BTreeMap::new();
+        for server in servers {
+            let keys =
+                if self.is_local(&server) { Some(self.own_keys().await?) } else { self.find_known_keys(&server)? };
+            known.extend(keys.map(|keys| (server, keys)));
+        }
+        Ok(KnownKeys(known))
+    }
+}
+
+/// The keys that the events' signatures name, by server.
+fn wanted_by<'a>(pdus: impl IntoIterator<Item = &'a UncheckedPdu>) -> BTreeMap<OwnedServerName, Wanted> {
+    let mut wanted: BTreeMap<OwnedServerName, Wanted> = BTreeMap::new();
+    for pdu in pdus {
+        for (server, key_ids) in pdu.required_key_ids() {
+            let wanted = wanted.entry(server).or_default();
+            for key_id in key_ids {
+                // Of each key the latest event decides: if it was valid then, it has been for all before.
+                let valid_at_ms = wanted.entry(key_id).or_default();
+                *valid_at_ms = (*valid_at_ms).max(pdu.keys_valid_at_ms().unwrap_or(0));
+            }
+        }
+    }
+    wanted
 }

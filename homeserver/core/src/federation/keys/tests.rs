@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use matron_room::{DraftPdu, RoomVersion, SigningKey, UncheckedPdu};
+use matron_room::{DraftPdu, KeySource as _, RoomVersion, SigningKey, UncheckedPdu};
 use matron_storage::{EngineKind, KeyRing, MasterKey};
 use parking_lot::Mutex;
 use ruma::{OwnedServerName, ServerName};
@@ -431,6 +431,27 @@ async fn events_from_before_and_after_a_change_of_keys_cost_one_fetch() {
         }
     }
     assert_eq!(world.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_give_its_keys_holds_up_no_events_beyond_the_time_for_it() {
+    let world = World::new();
+    let one = key(1, "one");
+    world.publish("a.example", &one, &[], NOW_MS + DAY_MS);
+    let events = [event("11", NOW_MS, &one)];
+    let long = tokio::time::Instant::now() + std::time::Duration::from_secs(600);
+    world.peers.gate.forget_permits(100);
+    let keys = world.core.known_keys_for_events(&events, tokio::time::Instant::now()).await.unwrap();
+    assert!(keys.find_key(name("a.example"), one.key_id(), Some(NOW_MS)).is_none());
+
+    world.peers.gate.add_permits(1);
+    let keys = world.core.known_keys_for_events(&events, long).await.unwrap();
+    assert_eq!(keys.find_key(name("a.example"), one.key_id(), Some(NOW_MS)), Some(one.verify_key()));
+    assert!(keys.find_key(name("a.example"), one.key_id(), Some(NOW_MS + 8 * DAY_MS)).is_none(), "not for ever");
+    assert!(keys.find_key(name("b.example"), one.key_id(), Some(NOW_MS)).is_none());
+    for event in events {
+        event.verify(&keys).unwrap();
+    }
 }
 
 fn query(server: &str, keys: &[(&str, Option<u64>)]) -> KeyQuery {

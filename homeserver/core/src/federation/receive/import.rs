@@ -1,6 +1,6 @@
 //! A room that was joined through another server becomes ours too.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use matron_room::{Pdu, RoomVersion};
 use matron_storage::{Batch, CommitError};
@@ -8,9 +8,10 @@ use ruma::RoomId;
 
 use crate::{
     Core, Error,
+    federation::fetch::{Judged, off_the_workers},
     rooms::{
-        EventRef, GroupId, Room, StateKey, StateMap, Status,
-        append::{Append, Place},
+        EventRef, GroupId, Room, StateKey, StateMap,
+        append::{Append, Appending, Place},
         state_map::{difference, find_in},
     },
 };
@@ -29,12 +30,12 @@ impl Core {
         auth_chain: Vec<Pdu>,
     ) -> Result<EventRef, Error> {
         let ids: Vec<_> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        self.keep_outliers(auth_chain.into_iter().chain(state).collect()).await?;
+        let judged = Arc::new(self.keep_outliers(auth_chain.into_iter().chain(state).collect()).await?);
         let mut before = StateMap::new();
         for id in ids {
-            let Some(event) = self.load_event(&id)?.filter(|event| event.is_usable()) else { continue };
-            if let Some(key) = event.pdu.state_key().filter(|_| event.pdu.room_id() == room_id) {
-                before.insert(StateKey::new(event.pdu.kind(), key), Arc::new(id));
+            let Some((pdu, true)) = judged.get(&id) else { continue };
+            if let Some(key) = pdu.state_key().filter(|_| pdu.room_id() == room_id) {
+                before.insert(StateKey::new(pdu.kind(), key), Arc::new(id));
             }
         }
         for _ in 0..3 {
@@ -42,31 +43,11 @@ impl Core {
                 Some(room) => (room, true),
                 None => (Arc::new(Room::empty(room_id.to_owned(), version)), false),
             };
-            let appending = {
-                let mut inner = room.lock();
-                let mut batch = Batch::new();
-                let mut whole = before.clone();
-                let changes = difference(&StateMap::new(), &whole);
-                let group = self.write_state_group(&mut batch, GroupId::EMPTY, &changes, &whole)?;
-                self.check_join(&join, &whole)?;
-                if let Some(key) = join.state_key() {
-                    whole.insert(StateKey::new(join.kind(), key), Arc::new(join.event_id().to_owned()));
-                }
-                let item = Append {
-                    pdu: join.clone(),
-                    status: Status::Accepted,
-                    // Who comes back missed what was said meanwhile.
-                    place: if known { Place::AfterGap } else { Place::Timeline },
-                    state_before: group,
-                    current_after: Some(whole),
-                    extremities: Some(vec![(join.event_id().to_owned(), join.depth())]),
-                    txn: None,
-                    federate: false,
-                    also_to: BTreeSet::new(),
-                    with: batch,
-                };
-                self.append(&room, &mut inner, item)?
-            };
+            let (core, into, join) = (Arc::clone(self), Arc::clone(&room), join.clone());
+            let (before, judged) = (before.clone(), Arc::clone(&judged));
+            // Who comes back missed what was said meanwhile.
+            let place = if known { Place::AfterGap } else { Place::Timeline };
+            let appending = off_the_workers(move || core.append_join(&into, place, join, before, judged)).await?;
             match self.finish_append(appending).await {
                 Ok(event) => {
                     if !known {
@@ -79,6 +60,35 @@ impl Core {
             }
         }
         Err(Error::LimitExceeded { retry_after_ms: 500 })
+    }
+
+    /// The join is on its way to the disk, and with it all of the room: both or nothing.
+    fn append_join(
+        &self,
+        room: &Arc<Room>,
+        place: Place,
+        join: Pdu,
+        before: StateMap,
+        judged: Arc<Judged>,
+    ) -> Result<Appending, Error> {
+        let mut inner = room.lock();
+        let mut batch = Batch::new();
+        let changes = difference(&StateMap::new(), &before);
+        let group = self.write_state_group(&mut batch, GroupId::EMPTY, &changes, &before)?;
+        self.check_join(&join, &before)?;
+        let mut after = before;
+        if let Some(key) = join.state_key() {
+            after.insert(StateKey::new(join.kind(), key), Arc::new(join.event_id().to_owned()));
+        }
+        let item = Append {
+            place,
+            extremities: Some(vec![(join.event_id().to_owned(), join.depth())]),
+            federate: false,
+            with: batch,
+            at_hand: judged,
+            ..Append::local(join, group, Some(after))
+        };
+        self.append(room, &mut inner, item)
     }
 
     fn check_join(&self, join: &Pdu, state: &StateMap) -> Result<(), Error> {

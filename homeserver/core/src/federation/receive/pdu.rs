@@ -344,6 +344,7 @@ impl Core {
             federate: false,
             also_to: BTreeSet::new(),
             with,
+            at_hand: Arc::default(),
         };
         if status == Status::Accepted {
             if onward.behind {

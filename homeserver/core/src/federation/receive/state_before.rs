@@ -25,7 +25,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`]; [`Error::Peer`] when history is missing and nobody gives the state.
     pub(super) async fn state_before_event(
-        &self,
+        self: &Arc<Self>,
         batch: &mut Batch,
         origin: &ServerName,
         room: &Arc<Room>,
@@ -66,7 +66,7 @@ impl Core {
     /// The states after the missing events that this one follows, as a peer gives them; if it does not know one of them, the
     /// state before the event itself. At least one.
     async fn fetch_states_after(
-        &self,
+        self: &Arc<Self>,
         server: &ServerName,
         room: &Arc<Room>,
         pdu: &Pdu,
@@ -90,7 +90,12 @@ impl Core {
     }
 
     /// The state after an event of which nothing is known yet; the event is kept as an outlier.
-    async fn fetch_state_after(&self, server: &ServerName, room: &Arc<Room>, id: &EventId) -> Result<StateMap, Error> {
+    async fn fetch_state_after(
+        self: &Arc<Self>,
+        server: &ServerName,
+        room: &Arc<Room>,
+        id: &EventId,
+    ) -> Result<StateMap, Error> {
         let mut state = self.fetch_state_at(server, room, id).await?;
         self.fetch_one_by_one(server, room.version(), room.id(), vec![id.to_owned()]).await?;
         let event = self.load_event(id)?.filter(|event| event.pdu.room_id() == room.id());
@@ -106,7 +111,7 @@ impl Core {
     /// # Errors
     /// [`Error::Peer`], also for an empty state, [`Error::PeerAnswer`], [`Error::Store`].
     pub(crate) async fn fetch_state_before(
-        &self,
+        self: &Arc<Self>,
         server: &ServerName,
         room: &Arc<Room>,
         pdu: &Pdu,
@@ -114,7 +119,12 @@ impl Core {
         self.fetch_state_at(server, room, pdu.event_id()).await
     }
 
-    async fn fetch_state_at(&self, server: &ServerName, room: &Arc<Room>, id: &EventId) -> Result<StateMap, Error> {
+    async fn fetch_state_at(
+        self: &Arc<Self>,
+        server: &ServerName,
+        room: &Arc<Room>,
+        id: &EventId,
+    ) -> Result<StateMap, Error> {
         let query = format!("{}?event_id={}", encode(room.id().as_str()), encode(id.as_str()));
         let ids_path = format!("/_matrix/federation/v1/state_ids/{query}");
         let answer = self.peer_get(server, ids_path, Duration::from_secs(30), MAX_STATE_BYTES).await?;
@@ -127,7 +137,7 @@ impl Core {
                 let mut events = raw_events(&answer, "auth_chain");
                 events.extend(raw_events(&answer, "pdus"));
                 let verified = self.verified_events(room.version(), room.id(), events).await?;
-                self.keep_outliers(verified).await?;
+                let _known = self.keep_outliers(verified).await?;
             }
         }
         let answered = self.fetch_one_by_one(server, room.version(), room.id(), unknown).await?;

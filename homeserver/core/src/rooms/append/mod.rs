@@ -27,7 +27,7 @@ use super::{
     room::{Inner, Room},
     state_map::{GroupId, StateMap},
 };
-use crate::{Core, Error, push::Uncounted};
+use crate::{Core, Error, federation::fetch::Judged, push::Uncounted};
 
 /// Where an event goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Append {
     pub also_to: BTreeSet<OwnedServerName>,
     /// What must be committed with it: audit entries, edges, other events.
     pub with: Batch,
+    /// Events that its state names, so that they need not be read from the store.
+    pub(crate) at_hand: Arc<Judged>,
 }
 
 impl Append {
@@ -90,6 +92,7 @@ impl Append {
             federate: true,
             also_to: BTreeSet::new(),
             with: Batch::new(),
+            at_hand: Arc::default(),
         }
     }
 }

@@ -10,7 +10,10 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId};
 use super::{Append, Place, relation_of};
 use crate::{
     Core, Error,
-    federation::gaps::{ROOM_FOR_HISTORY, marks_of},
+    federation::{
+        fetch::Judged,
+        gaps::{ROOM_FOR_HISTORY, marks_of},
+    },
     house::to_json,
     retention::outlives_words,
     rooms::{
@@ -18,7 +21,7 @@ use crate::{
         members::UserRoom,
         record::{EventRef, Flag, Record, Status, StoredEvent},
         room::{GroupHex, Head, Inner, Room, RoomMeta},
-        state_map::{GroupId, StateMap, difference},
+        state_map::{Change, GroupId, StateMap, difference},
     },
 };
 
@@ -74,6 +77,16 @@ impl Staged {
     }
 }
 
+/// The states around an event.
+struct Around<'a> {
+    /// The state before it.
+    before: GroupId,
+    /// The room's current state after it; `None`: unchanged.
+    after: Option<&'a StateMap>,
+    /// Events of them that need not be read.
+    at_hand: &'a Judged,
+}
+
 /// How the event moves the room's state.
 struct Movement {
     /// The state after it.
@@ -98,8 +111,19 @@ impl Core {
     /// # Errors
     /// [`Error::Store`] when something it needs cannot be read.
     pub(crate) fn stage(&self, room: &Arc<Room>, inner: &mut Inner, item: Append) -> Result<(Batch, Staged), Error> {
-        let Append { pdu, status, place, state_before, current_after, extremities, txn, federate, also_to, with } =
-            item;
+        let Append {
+            pdu,
+            status,
+            place,
+            state_before,
+            current_after,
+            extremities,
+            txn,
+            federate,
+            also_to,
+            with,
+            at_hand,
+        } = item;
         let mut batch = with;
         if place == Place::AfterGap {
             batch.positions = batch.positions.saturating_add(ROOM_FOR_HISTORY);
@@ -111,7 +135,8 @@ impl Core {
             Place::Gap { .. } | Place::Graph => None,
         };
 
-        let movement = self.stage_state(&mut batch, room, inner, &pdu, current_after.as_ref(), position_index)?;
+        let around = Around { before: state_before, after: current_after.as_ref(), at_hand: &at_hand };
+        let movement = self.stage_state(&mut batch, room, inner, &pdu, &around, position_index)?;
         let (pdu, record) = self.record_of(inner, pdu, status, place, state_before)?;
         self.write_event(&mut batch, &pdu, &record, form.map(|form| (position_index, form)))?;
         write_timeline(&mut batch, &pdu, place, form, position_index, movement.group_after);
@@ -185,10 +210,10 @@ impl Core {
         room: &Room,
         inner: &mut Inner,
         pdu: &Pdu,
-        current_after: Option<&StateMap>,
+        around: &Around<'_>,
         position_index: u32,
     ) -> Result<Movement, Error> {
-        let changes = current_after.map(|after| difference(&inner.current, after)).unwrap_or_default();
+        let changes = around.after.map(|after| difference(&inner.current, after)).unwrap_or_default();
         let mut movement = Movement {
             group_after: GroupId(inner.head.group.0),
             beyond_membership: false,
@@ -198,8 +223,8 @@ impl Core {
             servers_before: BTreeSet::new(),
             servers_moved: BTreeSet::new(),
         };
-        if let (Some(after), false) = (current_after, changes.is_empty()) {
-            movement.group_after = self.write_state_group(batch, movement.group_after, &changes, after)?;
+        if let (Some(after), false) = (around.after, changes.is_empty()) {
+            movement.group_after = self.write_group_after(batch, inner, around.before, &changes, after)?;
         }
         for (key, id) in &changes {
             if &*key.kind != "m.room.member" {
@@ -220,6 +245,7 @@ impl Core {
             }
             let member = match id {
                 Some(id) if **id == *pdu.event_id() => Some(pdu.clone()),
+                Some(id) if let Some((member, _)) = around.at_hand.get(&**id) => Some(member.clone()),
                 Some(id) => self.load_event(id)?.map(|event| event.pdu.clone()),
                 None => None,
             };
@@ -240,6 +266,28 @@ impl Core {
             movement.affected.push(user);
         }
         Ok(movement)
+    }
+
+    /// Adds the state after the event, as what it changes of the room's current state or of the state before the event,
+    /// whichever is less: a room that is joined with ten thousand members is not written twice.
+    fn write_group_after(
+        &self,
+        batch: &mut Batch,
+        inner: &Inner,
+        state_before: GroupId,
+        changes: &[Change],
+        after: &StateMap,
+    ) -> Result<GroupId, Error> {
+        let current = GroupId(inner.head.group.0);
+        if state_before != current
+            && let Some(before) = self.rooms.cached_group(state_before)
+        {
+            let own = difference(&before, after);
+            if own.len() < changes.len() {
+                return self.write_state_group(batch, state_before, &own, after);
+            }
+        }
+        self.write_state_group(batch, current, changes, after)
     }
 
     /// What is stored of the event: the content of one whose redaction came before it is never written.
