@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use matron_room::{ContentState, Membership, Pdu, RoomVersion, UncheckedPdu};
-use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
+use tracing::Instrument as _;
 
 use super::{may_ask_others, worse};
 use crate::{
     Core, Error,
     federation::{
         client::{JoinedRoom, passed_on},
+        fetch::MAX_EVENTS,
         receive::Received,
     },
     rooms::{Room, Status, membership::JoinOptions},
@@ -20,6 +22,23 @@ use crate::{
 #[derive(Deserialize)]
 struct CreateContent {
     room_version: Option<String>,
+}
+
+/// A join that other servers must help with.
+struct Handshake {
+    user: OwnedUserId,
+    room_id: OwnedRoomId,
+    /// Whom to ask.
+    servers: Vec<OwnedServerName>,
+    options: JoinOptions,
+}
+
+/// How a handshake ended well.
+enum Joined {
+    /// The user is joined.
+    ThroughOthers,
+    /// Another user's handshake brought the room meanwhile: the join is like any other.
+    NeedsNoOthers,
 }
 
 impl Core {
@@ -36,20 +55,32 @@ impl Core {
     ) -> Result<OwnedRoomId, Error> {
         let servers = self.handshake_servers(user, room_id, &options.via)?;
         self.permit_remote_join(user, room_id, Membership::Join).await?;
-        let was_in_room = self.room_of_ours(room_id)?.is_some();
-        let turn = self.handshake_turn(room_id);
-        let held = turn.lock().await;
-        if !was_in_room && self.room_of_ours(room_id)?.is_some() {
-            // Another user's handshake brought the room meanwhile.
-            drop(held);
-            return Box::pin(self.join_room(user, room_id, options)).await;
+        let handshake = Handshake { user: user.to_owned(), room_id: room_id.to_owned(), servers, options };
+        let options = handshake.options.clone();
+        // INVARIANT: this ends even if whoever waits for it goes away, as a client does that hangs up: the other server takes
+        // the user for joined, and this one must have the room then.
+        let core = Arc::clone(self);
+        let joining = tokio::spawn(async move { core.shake_hands(handshake).await }.in_current_span());
+        match joining.await.map_err(|_| Error::internal("a join ended badly"))?? {
+            Joined::ThroughOthers => Ok(room_id.to_owned()),
+            Joined::NeedsNoOthers => Box::pin(self.join_room(user, room_id, options)).await,
+        }
+    }
+
+    async fn shake_hands(self: &Arc<Self>, handshake: Handshake) -> Result<Joined, Error> {
+        let Handshake { user, room_id, servers, options } = handshake;
+        let was_in_room = self.room_of_ours(&room_id)?.is_some();
+        let turn = self.handshake_turn(&room_id);
+        let _held = turn.lock().await;
+        if !was_in_room && self.room_of_ours(&room_id)?.is_some() {
+            return Ok(Joined::NeedsNoOthers);
         }
         let mut refusal = None;
         for server in servers {
-            match self.join_through(&server, user, room_id, &options).await.map_err(passed_on) {
+            match self.join_through(&server, &user, &room_id, &options).await.map_err(passed_on) {
                 Ok(()) => {
-                    self.forget_stripped(user, room_id).await?;
-                    return Ok(room_id.to_owned());
+                    self.forget_stripped(&user, &room_id).await?;
+                    return Ok(Joined::ThroughOthers);
                 }
                 Err(error) if may_ask_others(&error) => {
                     tracing::debug!(room.id = %room_id, peer.name = %server, %error, "a server did not let a user in");
@@ -122,6 +153,10 @@ impl Core {
     async fn take_room(self: &Arc<Self>, room_id: &RoomId, join: Pdu, answer: JoinedRoom) -> Result<(), Error> {
         if answer.members_omitted {
             return Err(Error::Peer("the other server gave only a part of the room".into()));
+        }
+        if answer.state.len().saturating_add(answer.auth_chain.len()) > MAX_EVENTS {
+            // A part of a state is another one: it could lack the very rules that this server must hold.
+            return Err(Error::Peer("the room is larger than this server takes".into()));
         }
         let version = join.room_version();
         let state_len = answer.state.len();
