@@ -30,7 +30,7 @@ pub enum ResolveError {
 
 /// The state on which every server agrees that has these states and events, whatever order they came in.
 ///
-/// `auth_chains` holds, for each state set, the auth chain of all its events. `fetch` finds an accepted event by id;
+/// `auth_chains` holds, for each state set, the auth chain of all its events; what all of them share may be left out. `fetch` finds an accepted event by id;
 /// rejected and unknown events are `None` and have no say.
 ///
 /// # Errors

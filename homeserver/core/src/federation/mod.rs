@@ -35,6 +35,8 @@ pub struct State {
     transactions: Mutex<HashMap<OwnedServerName, Arc<tokio::sync::Mutex<()>>>>,
     /// Peers for whose events nothing is fetched for a while.
     pub(crate) paused: errand::Paused,
+    /// What authorises the events that auth chains led through.
+    pub(crate) authorities: graph::Authorities,
     /// History that nobody gave when it was asked for.
     pub(crate) gaps: receive::Gaps,
     /// How many transactions were taken: old answers are forgotten every so often.

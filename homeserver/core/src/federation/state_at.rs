@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use matron_room::{Pdu, RoomVersion, resolve};
+use matron_room::{Pdu, RoomVersion, auth_types_for, resolve};
 use matron_storage::Batch;
 use ruma::{EventId, OwnedEventId};
 
 use crate::{
     Core, Error,
-    rooms::{GroupId, StateKey, StateMap, Status, StoredEvent},
+    federation::graph::ChainOf,
+    rooms::{GroupId, StateKey, StateMap, Status, StoredEvent, state_map::difference},
 };
 
 /// A state and its name.
@@ -77,35 +78,25 @@ impl Core {
         if distinct.len() < 2 {
             return Ok(first);
         }
-        let resolved = self.resolve_maps(version, distinct.iter().map(|named| &named.state), arriving)?;
-        let changes = crate::rooms::state_map::difference(&first.state, &resolved);
+        let resolved = self.resolve_maps(version, &first.state, distinct.iter().map(|named| &named.state), arriving)?;
+        let changes = difference(&first.state, &resolved);
         let group = self.write_state_group(batch, first.group, &changes, &resolved)?;
         Ok(NamedState { state: resolved, group })
     }
 
+    /// The state that follows from these, as what it changes of the first of them: it shares the rest, as memory keeps many
+    /// states of a room.
     fn resolve_maps<'a>(
         &self,
         version: &'static RoomVersion,
-        states: impl Iterator<Item = &'a StateMap>,
+        first: &StateMap,
+        states: impl Iterator<Item = &'a StateMap> + Clone,
         arriving: Option<&Pdu>,
     ) -> Result<StateMap, Error> {
-        let mut sets = Vec::new();
-        let mut chains = Vec::new();
-        for state in states {
-            let set: matron_room::StateMap =
-                state.iter().map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect();
-            let ids: BTreeSet<OwnedEventId> = set.values().cloned().collect();
-            let arrives = arriving.filter(|pdu| ids.contains(pdu.event_id()));
-            let authorities = arrives.map(Pdu::auth_event_ids_with_create).unwrap_or_default();
-            let under_way: Vec<_> = ids.iter().filter_map(|id| self.rooms.under_way(id)).collect();
-            let awaited = under_way.iter().flat_map(|event| event.pdu.auth_event_ids_with_create());
-            let authorities: Vec<_> = authorities.into_iter().chain(awaited).collect();
-            let mut chain = self.auth_chain(ids.iter().chain(&authorities).map(|id| &**id))?;
-            chain.extend(arrives.map(|pdu| pdu.event_id().to_owned()));
-            chain.extend(under_way.iter().map(|event| event.id().to_owned()));
-            chains.push(chain);
-            sets.push(set);
-        }
+        let conflicted: BTreeSet<StateKey> =
+            states.clone().flat_map(|state| difference(first, state)).map(|(key, _)| key).collect();
+        let asked: Vec<ChainOf> = states.clone().map(|state| self.chain_of(state, arriving)).collect();
+        let chains = self.parted_chains(&asked)?;
         let fetch = |id: &EventId| {
             if let Some(pdu) = arriving.filter(|pdu| pdu.event_id() == id) {
                 return Some(pdu.clone());
@@ -113,8 +104,119 @@ impl Core {
             let known = self.rooms.under_way(id).or_else(|| self.load_event(id).ok().flatten());
             known.filter(|event| event.is_usable()).map(|event| event.pdu.clone())
         };
+        // Whoever has no part in what conflicts is left out: of ten thousand members that no event names, nothing is asked.
+        let disputed = states.clone().flat_map(|state| conflicted.iter().filter_map(|key| state.get(key)));
+        let disputed: BTreeSet<&EventId> =
+            disputed.map(|id| &***id).chain(chains.iter().flatten().map(|id| &**id)).collect();
+        let named: BTreeSet<String> = disputed.into_iter().filter_map(&fetch).flat_map(|pdu| users_of(&pdu)).collect();
+        let has_part =
+            |key: &StateKey| &*key.kind != "m.room.member" || named.contains(&*key.key) || conflicted.contains(key);
+        let sets: Vec<matron_room::StateMap> = states
+            .map(|state| {
+                let part = state.iter().filter(|(key, _)| has_part(key));
+                part.map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect()
+            })
+            .collect();
         let resolved = resolve(version, &sets, chains, fetch)
             .map_err(|error| Error::internal(format!("states could not be resolved: {error}")))?;
-        Ok(resolved.into_iter().map(|((kind, key), id)| (StateKey::new(&kind, &key), Arc::new(id))).collect())
+        let mut after = first.clone();
+        for key in &conflicted {
+            after.remove(key);
+        }
+        for ((kind, key), id) in resolved {
+            let key = StateKey::new(&kind, &key);
+            if after.get(&key).is_none_or(|now| **now != id) {
+                after.insert(key, Arc::new(id));
+            }
+        }
+        Ok(after)
+    }
+
+    /// What is to be known of the state's auth chain. What is on its way to the disk cannot be read yet.
+    fn chain_of(&self, state: &StateMap, arriving: Option<&Pdu>) -> ChainOf {
+        let mut ids: Vec<OwnedEventId> = state.values().map(|id| (**id).clone()).collect();
+        let arrives = arriving.filter(|pdu| ids.iter().any(|id| id == pdu.event_id()));
+        let under_way: Vec<_> = ids.iter().filter_map(|id| self.rooms.under_way(id)).collect();
+        let awaited: Vec<&Pdu> = arrives.into_iter().chain(under_way.iter().map(|event| &event.pdu)).collect();
+        ids.extend(awaited.iter().flat_map(|pdu| pdu.auth_event_ids_with_create()));
+        let arriving = awaited.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        ChainOf { ids, arriving }
+    }
+}
+
+/// The users whose memberships the authorisation rules look at for the event.
+fn users_of(pdu: &Pdu) -> Vec<String> {
+    auth_types_for(pdu.kind(), pdu.sender().as_str(), pdu.state_key(), pdu.content(), pdu.room_version())
+        .into_iter()
+        .filter(|(kind, _)| kind == "m.room.member")
+        .map(|(_, user)| user)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{rooms::send::NewEvent, test_world::World};
+
+    #[tokio::test]
+    async fn what_has_no_part_in_a_conflict_changes_nothing_of_its_end() {
+        let world = World::new();
+        let (anna, ben, cleo) = (world.user("anna").await, world.user("ben").await, world.user("cleo").await);
+        for version in ["10", "11", "12"] {
+            let others = [world.user(&format!("v{version}a")).await, world.user(&format!("v{version}b")).await];
+            let request = crate::rooms::create::CreateRoom {
+                preset: Some("public_chat".to_owned()),
+                room_version: Some(version.to_owned()),
+                ..Default::default()
+            };
+            let room = world.core.create_room(&anna, request).await.unwrap();
+            for user in [&ben, &cleo, &others[0]] {
+                world.core.join_room(user, &room, Default::default()).await.unwrap();
+            }
+            let open = world.core.open_room(&room).unwrap();
+            let mut states = vec![open.current()];
+            for level in [50, 60] {
+                let mut users = json!({ben.as_str(): level, cleo.as_str(): 50});
+                if version != "12" {
+                    users[anna.as_str()] = json!(100);
+                }
+                for (user, kind, key, content) in [
+                    (&anna, "m.room.power_levels", "", json!({"users": users})),
+                    (&ben, "m.room.topic", "", json!({"topic": level.to_string()})),
+                    (&cleo, "org.example", "a", json!({"level": level})),
+                    (
+                        &ben,
+                        "m.room.member",
+                        ben.as_str(),
+                        json!({"membership": "join", "displayname": level.to_string()}),
+                    ),
+                ] {
+                    let new = NewEvent::state(room.clone(), user.clone(), kind, key, content);
+                    world.core.send_event(new).await.unwrap();
+                }
+                states.push(open.current());
+            }
+            world.core.join_room(&others[1], &room, Default::default()).await.unwrap();
+            let kick = json!({"membership": "leave"});
+            let new = NewEvent::state(room.clone(), anna.clone(), "m.room.member", cleo.as_str(), kick);
+            world.core.send_event(new).await.unwrap();
+            states.push(open.current());
+            for (one, other) in [(0, 3), (3, 0), (1, 2), (2, 3), (3, 1)] {
+                let version = RoomVersion::find(version).unwrap();
+                let pair = [&states[one], &states[other]];
+                let resolved = world.core.resolve_maps(version, pair[0], pair.into_iter(), None).unwrap();
+
+                let whole = |state: &StateMap| -> matron_room::StateMap {
+                    let entries = state.iter();
+                    entries.map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect()
+                };
+                let chain = |state: &StateMap| world.core.auth_chain(state.values().map(|id| &***id)).unwrap();
+                let fetch = |id: &EventId| world.core.load_event(id).unwrap().map(|event| event.pdu.clone());
+                let expected = resolve(version, &pair.map(whole), pair.map(chain).to_vec(), fetch).unwrap();
+                assert_eq!(whole(&resolved), expected, "{one} and {other} in version {}", version.as_str());
+            }
+        }
     }
 }
