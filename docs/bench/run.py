@@ -2,6 +2,7 @@
 """Measures Matron, and Synapse beside it in the same run, and prints one table.
 
     docs/bench/run.py --matron target/release/matron --hsload HSLOAD --work DIR [--synapse VENV] [--only send,fanout] [--polls 10000]
+                      [--big-room 10000]
 
 HSLOAD is a black-box load generator over the Client-Server API. VENV is a virtual environment with `matrix-synapse`
 from PyPI. DIR is emptied. Everything listens on loopback; every server is durable: SQLite with its flushes on.
@@ -31,6 +32,8 @@ SLOW = {
     "mem": "--messages 200 --settle-s 10",
     "federate": "--members 50 --state-events 200 --messages 60 --senders 4 --paced 20 --rate 4",
 }
+# The room that `--big-room` asks for: most of its time goes into the registration of its members.
+BIG_ROOM = "--members {members} --state-events 200 --messages 50 --senders 4 --paced 20 --rate 4"
 FIGURES = [
     ("send", "CPU ms a send, room of 50", "cpu.server_cpu_ms_per_op"), ("send", "sends/s", "sends_per_s"),
     ("send", "p99 ms", "latency.p99_ms"), ("send-50rooms", "CPU ms a send, 50 rooms of 5", "cpu.server_cpu_ms_per_op"),
@@ -45,6 +48,9 @@ FIGURES = [
     ("join-local", "CPU ms a join", "cpu.server_cpu_ms_per_op"), ("join-local", "joins/s, first group", "first_group_per_s"),
     ("join-local", "joins/s, last group", "last_group_per_s"),
     ("mem", "resident MiB after all loads", "after_idle.rss_mib"),
+    ("big-room", "join ms", "join_ms"), ("big-room", "members known after ms", "join_full_state_ms"),
+    ("big-room", "join CPU ms at the resident", "join_cpu.server_a_cpu_ms_per_op"),
+    ("big-room", "join CPU ms at who joins", "join_cpu.server_b_cpu_ms_per_op"), ("big-room", "p50 ms", "paced.delivery.p50_ms"),
     ("federate", "join ms", "join_ms"), ("federate", "join CPU ms, both", "join_cpu.server_cpu_ms_per_op"),
     ("federate", "p50 ms", "paced.delivery.p50_ms"), ("federate", "p99 ms", "paced.delivery.p99_ms"),
     ("federate", "CPU ms an event at the sender", "burst.cpu.server_a_cpu_ms_per_op"),
@@ -188,6 +194,7 @@ def main():
     parser.add_argument("--synapse", type=pathlib.Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--polls", type=int, default=0)
+    parser.add_argument("--big-room", type=int, default=0, metavar="MEMBERS")
     args = parser.parse_args()
     for name in ("matron", "hsload", "work"):
         setattr(args, name, getattr(args, name).absolute())
@@ -202,19 +209,22 @@ def main():
     idle = {kind: servers[0].resident_mib() for kind, servers in pairs.items()}
     results = {kind: {} for kind in kinds}
     wanted = set(filter(None, args.only.split(",")))
+    steps = STEPS + ([("big-room", BIG_ROOM.format(members=args.big_room))] if args.big_room else [])
     try:
-        for step, sizes in STEPS:
-            if wanted and step not in wanted:
+        for step, sizes in steps:
+            if wanted and step not in wanted and step != "big-room":
                 continue
-            for kind in kinds:
+            federated = step in ("federate", "big-room")
+            # Synapse would take an hour for it.
+            for kind in ["matron"] if step == "big-room" else kinds:
                 a, b = pairs[kind]
                 chosen = SLOW.get(step, sizes) if kind == "synapse" else sizes
                 base = [args.hsload, "--label", kind, "--reg", "dummy", "--cache", args.work / f"{kind}.json",
                         "--url", a.url, "--pid", a.process.pid]
-                if step == "federate":
+                if federated:
                     base += ["--url-b", b.url, "--reg-b", "dummy", "--pid-b", b.process.pid]
-                base += ["--room-version", "11"] if step == "federate" else []
-                command = base + [step.split("-50rooms")[0]] + chosen.split()
+                base += ["--room-version", "11"] if federated else []
+                command = base + ["federate" if federated else step.split("-50rooms")[0]] + chosen.split()
                 done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
                 if done.returncode == 0 and done.stdout.strip():
                     results[kind][step] = json.loads(done.stdout.strip().splitlines()[-1])["result"]
