@@ -21,7 +21,10 @@ const OF_TLS: &[(&str, &str)] = &[
         "its TLS certificate is not from the authority that it names: perhaps that has a new key, which belongs in \
          `federation.ca_files`",
     ),
-    ("CaUsedAsEndEntity", "its TLS certificate is an authority's, and not a server's"),
+    (
+        "CaUsedAsEndEntity",
+        "its TLS certificate is an authority's, and not a server's: one that signs itself must be made with `CA:FALSE`",
+    ),
     ("invalid peer certificate", "its TLS certificate is not acceptable"),
     ("corrupt message", "what answers there does not speak TLS"),
     ("UnrecognisedName", "what answers there knows no such name"),
