@@ -1,6 +1,7 @@
 //! A server that was away for a day.
 //!
-//! `MATRON_AWAY_EVENTS=10000 cargo test -p matron-testkit --test it away` sends more than the test command does.
+//! `MATRON_AWAY_EVENTS=10000 cargo test -p matron-testkit --test it away` sends more than the test command does: it passes in
+//! 155 s on two busy cores, about 100 s of them CPU, in a debug build of 9abf924.
 
 use std::collections::BTreeSet;
 

@@ -59,9 +59,14 @@ impl Pair {
         acknowledged
     }
 
-    /// What the person finds in the room, paging back: each once.
+    /// As [`Pair::in_line`], in no order.
     async fn found_by(&self, person: &Person) -> BTreeSet<OwnedEventId> {
-        let mut found = BTreeSet::new();
+        self.in_line(person).await.into_iter().collect()
+    }
+
+    /// What the person finds in the room, paging back: the newest first, each once.
+    async fn in_line(&self, person: &Person) -> Vec<OwnedEventId> {
+        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         let mut from = String::new();
         loop {
             let path = format!("/v3/rooms/{}/messages?dir=b&limit=20{from}", part(self.room.as_str()));
@@ -71,7 +76,8 @@ impl Pair {
             }
             for event in page["chunk"].as_array().unwrap() {
                 let id: OwnedEventId = event["event_id"].as_str().unwrap().try_into().unwrap();
-                assert!(found.insert(id), "{event} is there twice");
+                assert!(seen.insert(id.clone()), "{event} is there twice");
+                found.push(id);
             }
             match page["end"].as_str() {
                 Some(end) => from = format!("&from={end}"),
@@ -80,11 +86,28 @@ impl Pair {
         }
     }
 
+    /// The visitor was told everything that was acknowledged, nothing of it before what it follows.
+    async fn caught_up(&self) -> bool {
+        let line = self.in_line(&self.visitor).await;
+        let mut later = BTreeSet::new();
+        for id in &line {
+            let event = self.guest.core.load_event(id).unwrap().unwrap();
+            let first = event.pdu.prev_events().iter().all(|prev| !later.contains(prev));
+            assert!(first, "{id} was told before what it follows");
+            later.insert(id.clone());
+        }
+        self.said.lock().unwrap().is_subset(&later)
+    }
+
     /// The condition comes true; the clock moves on meanwhile.
     async fn until<F: Future<Output = bool>>(&self, what: &str, holds: impl Fn() -> F) {
         let all = async {
             while !holds().await {
                 self.net.clock().advance_ms(10_000);
+                // They look at the clock when they are woken.
+                for server in [&self.host, &self.guest] {
+                    server.core.wake_outbox(&server.name);
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -212,4 +235,19 @@ async fn what_was_missed_is_filled_in_though_a_side_ends_at_any_commit() {
         let _ = pair.try_say(&pair.owner, "what comes next").await;
     };
     kill_at_each_commit(prepare, act, |_| async { true }).await;
+}
+
+#[tokio::test]
+async fn whoever_was_away_hears_everything_once_and_in_order_though_a_side_ends_at_any_commit() {
+    let prepare = || async {
+        let pair = Pair::joined().await;
+        pair.net.cut_off(&pair.guest, true);
+        // More than a transaction.
+        for number in 0..60 {
+            assert!(pair.try_say(&pair.owner, &format!("missed {number}")).await);
+        }
+        pair
+    };
+    let act = |pair: Arc<Pair>| async move { pair.net.heal() };
+    kill_at_each_commit(prepare, act, |pair| async move { pair.caught_up().await }).await;
 }
