@@ -96,18 +96,26 @@ impl Core {
     pub(crate) fn parted_chains(&self, states: &[ChainOf]) -> Result<Vec<BTreeSet<OwnedEventId>>, Error> {
         let known = self.inbound.authorities.current();
         let mut chains = Vec::with_capacity(states.len());
-        let mut held_by: HashMap<usize, usize> = HashMap::new();
+        // How many of the chains hold an event, by its number.
+        let mut held_by: Vec<usize> = Vec::new();
         for state in states {
-            let mut chain: HashSet<usize> =
-                self.walk_chain(&known, state.ids.iter().map(|id| &**id))?.into_iter().collect();
-            chain.extend(state.arriving.iter().map(|id| known.lock().number(id)));
+            let mut chain = self.walk_chain(&known, state.ids.iter().map(|id| &**id))?;
+            let mut inside = Seen::default();
             for number in &chain {
-                *held_by.entry(*number).or_default() += 1;
+                inside.is_new(*number);
+            }
+            let mut known = known.lock();
+            chain.extend(state.arriving.iter().map(|id| known.number(id)).filter(|number| inside.is_new(*number)));
+            held_by.resize(held_by.len().max(known.events.len()), 0);
+            for number in &chain {
+                if let Some(held_by) = held_by.get_mut(*number) {
+                    *held_by += 1;
+                }
             }
             chains.push(chain);
         }
         let known = known.lock();
-        let parted = |number: &usize| held_by.get(number).is_some_and(|states_with_it| *states_with_it < chains.len());
+        let parted = |number: &usize| held_by.get(*number).is_some_and(|held_by| *held_by < chains.len());
         Ok(chains
             .iter()
             .map(|chain| chain.iter().filter(|number| parted(number)).filter_map(|number| known.id(*number)).collect())
