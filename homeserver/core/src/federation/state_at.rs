@@ -125,7 +125,9 @@ impl Core {
         }
         for ((kind, key), id) in resolved {
             let key = StateKey::new(&kind, &key);
-            if after.get(&key).is_none_or(|now| **now != id) {
+            // SPEC: the last step of the algorithm. What nobody disputes stands, whatever was judged on the way to the rest:
+            // from version 12 on also events of the past that lie between those in dispute.
+            if !first.contains_key(&key) || conflicted.contains(&key) {
                 after.insert(key, Arc::new(id));
             }
         }
@@ -159,6 +161,17 @@ mod tests {
 
     use super::*;
     use crate::{rooms::send::NewEvent, test_world::World};
+
+    fn whole(state: &StateMap) -> matron_room::StateMap {
+        state.iter().map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect()
+    }
+
+    /// What follows from both states if nothing is left out.
+    fn resolved_whole(world: &World, version: &'static RoomVersion, pair: [&StateMap; 2]) -> matron_room::StateMap {
+        let chain = |state: &StateMap| world.core.auth_chain(state.values().map(|id| &***id)).unwrap();
+        let fetch = |id: &EventId| world.core.load_event(id).unwrap().map(|event| event.pdu.clone());
+        resolve(version, &pair.map(whole), pair.map(chain).to_vec(), fetch).unwrap()
+    }
 
     #[tokio::test]
     async fn what_has_no_part_in_a_conflict_changes_nothing_of_its_end() {
@@ -208,14 +221,51 @@ mod tests {
                 let pair = [&states[one], &states[other]];
                 let resolved = world.core.resolve_maps(version, pair[0], pair.into_iter(), None).unwrap();
 
-                let whole = |state: &StateMap| -> matron_room::StateMap {
-                    let entries = state.iter();
-                    entries.map(|(key, id)| ((key.kind.to_string(), key.key.to_string()), (**id).clone())).collect()
-                };
-                let chain = |state: &StateMap| world.core.auth_chain(state.values().map(|id| &***id)).unwrap();
-                let fetch = |id: &EventId| world.core.load_event(id).unwrap().map(|event| event.pdu.clone());
-                let expected = resolve(version, &pair.map(whole), pair.map(chain).to_vec(), fetch).unwrap();
+                let expected = resolved_whole(&world, version, pair);
                 assert_eq!(whole(&resolved), expected, "{one} and {other} in version {}", version.as_str());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_left_stays_gone_though_their_words_lie_between_what_conflicts() {
+        let world = World::new();
+        let (anna, ben, cleo) = (world.user("anna").await, world.user("ben").await, world.user("cleo").await);
+        for version in ["10", "11", "12"] {
+            let request = crate::rooms::create::CreateRoom {
+                preset: Some("public_chat".to_owned()),
+                room_version: Some(version.to_owned()),
+                ..Default::default()
+            };
+            let room = world.core.create_room(&anna, request).await.unwrap();
+            world.core.join_room(&ben, &room, Default::default()).await.unwrap();
+            world.core.invite(&ben, &room, &cleo, None, false).await.unwrap();
+            world.core.join_room(&cleo, &room, Default::default()).await.unwrap();
+            world.core.leave_room(&ben, &room, None).await.unwrap();
+            let open = world.core.open_room(&room).unwrap();
+            let before = open.current();
+            let levels = StateKey::new("m.room.power_levels", "");
+            let users = if version == "12" { json!({}) } else { json!({anna.as_str(): 100}) };
+            let named = json!({"membership": "join", "displayname": "Cleo"});
+            for (user, kind, key, content) in [
+                (&anna, "m.room.power_levels", "", json!({"users": users, "invite": 1})),
+                (&cleo, "m.room.member", cleo.as_str(), named),
+            ] {
+                let new = NewEvent::state(room.clone(), user.clone(), kind, key, content);
+                world.core.send_event(new).await.unwrap();
+            }
+            // One branch has the new levels, the other the new name. That was allowed by a join, which an invitation allowed, which
+            // Ben's join allowed: from version 12 on that is judged with what conflicts.
+            let mut one = before.clone();
+            one.insert(levels.clone(), open.current().get(&levels).unwrap().clone());
+            let mut other = open.current();
+            other.insert(levels.clone(), before.get(&levels).unwrap().clone());
+            let left = StateKey::new("m.room.member", ben.as_str());
+            let version = RoomVersion::find(version).unwrap();
+            for pair in [[&one, &other], [&other, &one]] {
+                let resolved = world.core.resolve_maps(version, pair[0], pair.into_iter(), None).unwrap();
+                assert_eq!(resolved.get(&left), before.get(&left), "version {}", version.as_str());
+                assert_eq!(whole(&resolved), resolved_whole(&world, version, pair), "version {}", version.as_str());
             }
         }
     }
