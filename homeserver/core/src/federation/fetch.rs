@@ -49,6 +49,14 @@ const CHUNK: usize = 128;
 /// Events by id, and whether their own auth events allow them.
 pub(crate) type Judged = HashMap<OwnedEventId, (Pdu, bool)>;
 
+/// Events in the places of their texts.
+struct Verified {
+    /// `None` for what is dropped.
+    events: Vec<Option<Pdu>>,
+    /// Whether each server whose keys were not known had its chance to answer.
+    all_asked: bool,
+}
+
 /// Events that were judged and are on their way to the disk.
 struct Outliers {
     judged: Judged,
@@ -135,7 +143,24 @@ impl Core {
         room: &RoomId,
         events: Vec<Box<RawValue>>,
     ) -> Result<Vec<Pdu>, Error> {
-        Ok(self.verify_each(version, room, events).await?.into_iter().flatten().collect())
+        Ok(self.verify_each(version, room, events).await?.events.into_iter().flatten().collect())
+    }
+
+    /// As [`Core::verified_events`], of a state: nothing is dropped for want of time, since a part of a state is another one.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Peer`] when the keys of the events' servers could not be had in time.
+    pub(crate) async fn verify_state(
+        &self,
+        version: &'static RoomVersion,
+        room: &RoomId,
+        events: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Option<Pdu>>, Error> {
+        let verified = self.verify_each(version, room, events).await?;
+        if !verified.all_asked && verified.events.iter().any(Option::is_none) {
+            return Err(Error::Peer("the keys of this room's servers could not be had in time; try again".into()));
+        }
+        Ok(verified.events)
     }
 
     /// As [`Core::verified_events`], each in the place of its text; `None` for what is dropped.
@@ -145,13 +170,14 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(crate) async fn verify_each(
+    async fn verify_each(
         &self,
         version: &'static RoomVersion,
         room: &RoomId,
         events: Vec<Box<RawValue>>,
-    ) -> Result<Vec<Option<Pdu>>, Error> {
+    ) -> Result<Verified, Error> {
         let until = Instant::now() + KEYS_TIMEOUT;
+        let mut all_asked = true;
         let mut verified = Vec::with_capacity(events.len().min(MAX_EVENTS));
         let mut events = events.into_iter().take(MAX_EVENTS).peekable();
         while events.peek().is_some() {
@@ -162,6 +188,7 @@ impl Core {
             let window = events.by_ref().take(WINDOW).collect();
             let parsed: Vec<Option<UncheckedPdu>> = in_parallel(window, parse).await?;
             let keys = Arc::new(self.known_keys_for_events(parsed.iter().flatten(), until).await?);
+            all_asked &= keys.all_asked;
             let room_id = room.to_owned();
             let verify = move |pdu: Option<UncheckedPdu>| match pdu?.verify(&*keys) {
                 Ok(signed) => Some(signed.into_pdu()),
@@ -172,7 +199,7 @@ impl Core {
             };
             verified.extend(in_parallel(parsed, verify).await?);
         }
-        Ok(verified)
+        Ok(Verified { events: verified, all_asked })
     }
 
     /// The single event from a peer, verified; `None` if the peer does not give it.
@@ -206,12 +233,19 @@ impl Core {
     pub(crate) async fn keep_outliers(self: &Arc<Self>, events: Vec<Pdu>) -> Result<Judged, Error> {
         // INVARIANT: sampled first, so that nothing newer is overwritten in memory.
         let generation = self.rooms.generation();
+        // What runs off the workers does not end by itself when its owner goes away, and with it the room's turn.
+        let owner = Arc::new(());
+        let is_wanted = {
+            let owner = Arc::downgrade(&owner);
+            move || owner.strong_count() > 0
+        };
         let outliers = if events.len() <= CHUNK {
-            self.judge_outliers(events)?
+            self.judge_outliers(events, &is_wanted)?
         } else {
             let core = Arc::clone(self);
-            off_the_workers(move || core.judge_outliers(events)).await?
+            off_the_workers(move || core.judge_outliers(events, &is_wanted)).await?
         };
+        drop(owner);
         for commit in outliers.pending {
             commit.await?;
         }
@@ -222,7 +256,7 @@ impl Core {
         Ok(outliers.judged)
     }
 
-    fn judge_outliers(&self, events: Vec<Pdu>) -> Result<Outliers, Error> {
+    fn judge_outliers(&self, events: Vec<Pdu>, is_wanted: &impl Fn() -> bool) -> Result<Outliers, Error> {
         const PER_BATCH: usize = 200;
         // More would push out of memory what others need.
         const REMEMBERED: usize = 1_024;
@@ -259,10 +293,12 @@ impl Core {
             }
             judged.insert(pdu.event_id().to_owned(), (pdu, usable));
             if batch.ops.len() >= PER_BATCH {
+                check_wanted(is_wanted)?;
                 pending.push(self.store.submit(std::mem::take(&mut batch)));
             }
         }
         if !batch.is_empty() {
+            check_wanted(is_wanted)?;
             pending.push(self.store.submit(batch));
         }
         Ok(Outliers { judged, pending, newest })
@@ -416,6 +452,10 @@ pub(super) async fn off_the_workers<T: Send + 'static>(
     let span = tracing::Span::current();
     let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
     done.map_err(|_| Error::internal("work on a room's events failed"))?
+}
+
+fn check_wanted(is_wanted: &impl Fn() -> bool) -> Result<(), Error> {
+    if is_wanted() { Ok(()) } else { Err(Error::internal("nobody waits for these events any more")) }
 }
 
 /// The value that an answer holds; large ones are read on a blocking thread.

@@ -162,7 +162,7 @@ impl Core {
         let state_len = answer.state.len();
         let mut events = answer.state;
         events.extend(answer.auth_chain);
-        let mut verified = self.verify_each(version, room_id, events).await?;
+        let mut verified = self.verify_state(version, room_id, events).await?;
         let auth_chain: Vec<Pdu> = verified.split_off(state_len.min(verified.len())).into_iter().flatten().collect();
         let state: Vec<Pdu> = verified.into_iter().flatten().collect();
         check_state(&state, version)?;

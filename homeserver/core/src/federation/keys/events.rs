@@ -18,7 +18,11 @@ pub type EventKeys = BTreeMap<OwnedServerName, BTreeMap<String, VerifyKey>>;
 
 /// What is known of the servers that have signed some events: [`UncheckedPdu::verify`] takes it for each of them.
 #[derive(Debug, Default)]
-pub(crate) struct KnownKeys(BTreeMap<OwnedServerName, Arc<ServerKeys>>);
+pub(crate) struct KnownKeys {
+    keys: BTreeMap<OwnedServerName, Arc<ServerKeys>>,
+    /// Every server that is not known had its chance to answer.
+    pub(crate) all_asked: bool,
+}
 
 impl KeySource for KnownKeys {
     fn find_key(&self, server: &ServerName, key_id: &str, valid_at_ms: Option<u64>) -> Option<VerifyKey> {
@@ -26,7 +30,7 @@ impl KeySource for KnownKeys {
         if key_id == policy_server::KEY_ID {
             return None;
         }
-        self.0.get(server)?.find(key_id, valid_at_ms)
+        self.keys.get(server)?.find(key_id, valid_at_ms)
     }
 }
 
@@ -59,6 +63,9 @@ impl Core {
 
     async fn prepare_keys(&self, mut wanted: BTreeMap<OwnedServerName, Wanted>) -> Result<(), Error> {
         wanted.retain(|server, _| !self.is_local(server));
+        // Those that answered when they were last asked come first: who is dead holds up nobody who is not.
+        let mut wanted: Vec<_> = wanted.into_iter().collect();
+        wanted.sort_by_key(|(server, _)| self.key_failures(server));
         let answers: Vec<Result<(), Error>> = stream::iter(wanted)
             .map(|(server, wanted)| async move {
                 let satisfies =
@@ -83,19 +90,20 @@ impl Core {
     ) -> Result<KnownKeys, Error> {
         let wanted = wanted_by(pdus);
         let servers: Vec<OwnedServerName> = wanted.keys().cloned().collect();
-        match tokio::time::timeout_at(until, self.prepare_keys(wanted)).await {
-            Ok(prepared) => prepared?,
+        let all_asked = match tokio::time::timeout_at(until, self.prepare_keys(wanted)).await {
+            Ok(prepared) => prepared.map(|()| true)?,
             Err(_elapsed) => {
                 tracing::info!("events are judged by the keys that are known: fetching the others takes too long");
+                false
             }
-        }
+        };
         let mut known = BTreeMap::new();
         for server in servers {
             let keys =
                 if self.is_local(&server) { Some(self.own_keys().await?) } else { self.find_known_keys(&server)? };
             known.extend(keys.map(|keys| (server, keys)));
         }
-        Ok(KnownKeys(known))
+        Ok(KnownKeys { keys: known, all_asked })
     }
 }
 

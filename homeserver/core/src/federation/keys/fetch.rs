@@ -20,6 +20,8 @@ const MAX_DOCUMENT_BYTES: usize = 128 * 1024;
 /// How often a server that answers may be asked within [`BURST_MS`] for what it did not publish.
 const MAX_BURST: u32 = 10;
 const BURST_MS: u64 = 10_000;
+/// What was signed this lately was signed with a key of now, ms.
+const PRESENT_MS: u64 = 10 * 60_000;
 /// How soon a server that did not answer is asked again, doubling, ms.
 const AFTER_FAILURE_MS: u64 = 2_000;
 const LONGEST_WAIT_MS: u64 = 5 * 60_000;
@@ -95,6 +97,11 @@ impl Core {
         self.inbound.keys.asked.lock().peek(server).copied().unwrap_or_default()
     }
 
+    /// How often in a row the server could not be asked.
+    pub(super) fn key_failures(&self, server: &ServerName) -> u32 {
+        self.asked(server).failures
+    }
+
     fn may_ask_for_keys(&self, server: &ServerName, asked: Asked) -> bool {
         asked.next_ms <= self.now_ms() && self.settings.federation && self.peer_allowed(server)
     }
@@ -122,9 +129,11 @@ impl Core {
                     None => fetched,
                 };
                 let known = self.remember_keys(server, merged).await?;
-                // What it uses now, the server itself knows best.
-                let now_ms = self.now_ms();
-                if satisfies(&known) || !wanted.values().any(|valid_at_ms| *valid_at_ms < now_ms) {
+                // What signs now, the server itself must publish.
+                let past_ms = self.now_ms().saturating_sub(PRESENT_MS);
+                let lacks_past =
+                    wanted.iter().any(|(key_id, at_ms)| *at_ms < past_ms && known.find(key_id, Some(*at_ms)).is_none());
+                if satisfies(&known) || !lacks_past {
                     return Ok(Some(known));
                 }
                 Some(known)

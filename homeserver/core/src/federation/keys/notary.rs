@@ -52,11 +52,6 @@ impl KeyQuery {
         self.keys.iter().all(|(key_id, until_ms)| holds(Some(key_id), *until_ms) || is_retired(key_id))
     }
 
-    /// The keys that are asked for, and until when at least.
-    fn wanted(&self) -> BTreeMap<String, u64> {
-        self.keys.iter().map(|(key_id, until_ms)| (key_id.clone(), until_ms.unwrap_or(0))).collect()
-    }
-
     /// The documents with these keys, each once; the newest, if none has them.
     fn pick<'a>(&self, known: &'a ServerKeys) -> Vec<&'a StoredDocument> {
         let mut seen = BTreeSet::new();
@@ -94,7 +89,8 @@ impl Core {
             return Ok(vec![self.own_key_document().await?]);
         }
         let now_ms = self.now_ms();
-        let wanted = query.wanted();
+        // Of no key in particular: a notary that asked others of the past could be asked by them in turn, for ever.
+        let wanted = super::fetch::Wanted::new();
         let known = self.keys_satisfying(&query.server, &wanted, |known| query.is_answered_by(known, now_ms)).await?;
         let Some(known) = known else { return Ok(Vec::new()) };
         let mut objects: Vec<CanonicalJsonObject> =

@@ -136,8 +136,8 @@ impl Core {
             if let Ok(answer) = self.peer_get(server, path, Duration::from_secs(60), MAX_STATE_BYTES).await {
                 let mut events = raw_events(&answer, "auth_chain");
                 events.extend(raw_events(&answer, "pdus"));
-                let verified = self.verified_events(room.version(), room.id(), events).await?;
-                let _known = self.keep_outliers(verified).await?;
+                let verified = self.verify_state(room.version(), room.id(), events).await?;
+                let _known = self.keep_outliers(verified.into_iter().flatten().collect()).await?;
             }
         }
         let answered = self.fetch_one_by_one(server, room.version(), room.id(), unknown).await?;
