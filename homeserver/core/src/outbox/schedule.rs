@@ -150,7 +150,10 @@ impl Schedule {
 
     /// The sender is gone, and its place free.
     pub(super) fn leave(&mut self, server: &ServerName) {
-        self.busy.remove(server);
+        // What came meanwhile is not lost; if the destination is left alone now, the end of that wakes it.
+        if self.busy.remove(server).is_some_and(|busy| busy.more) {
+            self.wake(server);
+        }
     }
 
     /// The destination took a transaction.
@@ -350,5 +353,19 @@ mod tests {
         assert_eq!((schedule.take_awake(1), schedule.next_end_ms()), (vec![them.clone()], None));
         schedule.line_up(&them, NEW);
         assert_eq!(schedule.next(), Some((them, Standing::Heard)));
+    }
+
+    #[test]
+    fn what_comes_while_a_failure_is_written_down_is_not_lost() {
+        let mut schedule = Schedule::default();
+        let slow = server("slow.example");
+        schedule.line_up(&slow, WELL);
+        assert!(schedule.next().is_some());
+        schedule.failed(&slow, 0, 1_000);
+        schedule.wake(&slow);
+        // The wait is over before the sender is gone.
+        assert!(schedule.take_awake(1_000).is_empty());
+        schedule.leave(&slow);
+        assert_eq!(schedule.take_awake(1_000), [slow]);
     }
 }
