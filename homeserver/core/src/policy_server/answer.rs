@@ -138,7 +138,7 @@ impl Core {
             return Ok(Judged::Forged("the event is of another room"));
         }
         if is_exempt(unchecked.unverified()) {
-            return Ok(Judged::Refused("the event that names the policy server is not for it to sign"));
+            return Ok(Judged::Forged("the event that names the policy server is not for it to sign"));
         }
         let keys = self.keys_for_event(&unchecked).await?;
         let pdu = match unchecked.verify(&keys) {

@@ -140,6 +140,8 @@ impl Core {
                 return Ok((signed, stands));
             }
         }
+        // What it said before stands no more; if it is silent now, it has said nothing.
+        self.policy_server.asked.lock().pop(&key);
         decided(self.ask_about(&server.via, pdu).await)
     }
 
