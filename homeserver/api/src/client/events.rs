@@ -53,6 +53,11 @@ async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(para
         Some(_) => {}
     }
     let since: SyncToken = match from {
+        // Who looked at the room before they came in goes on from there.
+        Some(from) if from.starts_with('t') => {
+            let stream = Gap::parse(from)?.position();
+            SyncToken { stream, ephemeral: core.ephemeral_serial(), ..SyncToken::default() }
+        }
         Some(from) => from.parse()?,
         None => SyncToken { stream: core.position(), ephemeral: core.ephemeral_serial(), ..SyncToken::default() },
     };

@@ -272,19 +272,22 @@ impl Walk<'_> {
             self.asked = self.asked.saturating_add(1);
             let Ok(answer) = self.core.remote_hierarchy(&server, room_id, self.suggested_only).await else { continue };
             let Some(room) = answer.get("room").filter(|room| names(room, room_id)) else { continue };
+            // A server speaks for the rooms that this one names.
+            let named: BTreeSet<OwnedRoomId> = children(room).into_iter().map(|child| child.room_id).collect();
             for child in answer.get("children").and_then(Value::as_array).into_iter().flatten() {
                 // Only rooms without children of their own are told whole here.
                 let leaf = child.get("room_type").and_then(Value::as_str) != Some("m.space");
                 if let Some(id) =
                     child.get("room_id").and_then(Value::as_str).and_then(|id| OwnedRoomId::try_from(id).ok())
                     && leaf
+                    && named.contains(&id)
                 {
                     self.told.insert(id, child.clone());
                 }
             }
             let closed = answer.get("inaccessible_children").and_then(Value::as_array);
             let closed = closed.into_iter().flatten().filter_map(|id| OwnedRoomId::try_from(id.as_str()?).ok());
-            self.closed.extend(closed.take(MAX_VISITED));
+            self.closed.extend(closed.filter(|id| named.contains(id)).take(MAX_VISITED));
             return Ok(self.core.may_preview_told(self.user, room)?.then(|| room.clone()));
         }
         Ok(None)

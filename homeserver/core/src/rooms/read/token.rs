@@ -1,5 +1,6 @@
 //! Places in a room's timeline, as clients name them: `t` and the order of the row that comes next, or a sync token.
 
+use matron_storage::StreamPos;
 use ruma::RoomId;
 
 use crate::{
@@ -29,6 +30,12 @@ impl Gap {
                 Ok(Self(timeline_of(token.stream).saturating_add(1)))
             }
         }
+    }
+
+    /// The position up to which everything came before the gap.
+    #[must_use]
+    pub fn position(self) -> StreamPos {
+        StreamPos(self.0.saturating_sub((1 << 63) | 1))
     }
 
     /// Just after the row with this order.
@@ -86,6 +93,7 @@ mod tests {
     #[test]
     fn a_sync_token_is_the_gap_after_its_position() {
         assert_eq!(Gap::parse("s7_3_0").ok(), Some(Gap((1 << 63) + 8)));
+        assert_eq!(Gap::parse("s7_3_0").map(Gap::position).ok(), Some(StreamPos(7)));
         assert_eq!(Gap::parse(&Gap(5).to_string()).ok(), Some(Gap(5)));
         for text in ["", "t", "t-1", "x1", "7"] {
             assert!(Gap::parse(text).is_err(), "{text}");
