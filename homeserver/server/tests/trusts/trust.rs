@@ -1,6 +1,7 @@
 //! One trust's server: a process with a folder, ports and a name that stay over kills and restarts.
 
 use std::{
+    collections::BTreeSet,
     fs::OpenOptions,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -40,8 +41,12 @@ pub(crate) struct Trust {
 /// An address that nobody listens at. The port is below those that the machine gives to whoever asks for any: nobody takes it
 /// while its server is dead.
 fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = rand::random_range(15_000..32_000_u16);
+        if !GIVEN.lock().unwrap().insert(port) {
+            continue;
+        }
         if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
             return listener.local_addr().unwrap();
         }
