@@ -40,6 +40,9 @@ pub(crate) struct Outcome {
 pub(crate) trait Writer: Send + 'static {
     /// The batches are applied in their order and durable, or refused one by one; `from` is the position before them.
     fn commit(&mut self, batches: Vec<Batch>, from: StreamPos) -> Outcome;
+
+    /// Nobody waits: time for what is better not done while somebody does.
+    fn rest(&mut self) {}
 }
 
 type Task<W> = Box<dyn FnOnce(&mut W) + Send>;
@@ -150,13 +153,22 @@ struct Work<W> {
 impl<W: Writer> Work<W> {
     fn run(mut self) {
         let mut carried = None;
-        while let Some(job) = carried.take().or_else(|| self.receiver.recv().ok()) {
+        while let Some(job) = carried.take().or_else(|| self.next()) {
             match job {
                 Job::Commit(batch, answer) => carried = self.commit_group(batch, answer),
                 Job::Task(task) => task(&mut self.writer),
                 Job::Stop => return,
             }
         }
+    }
+
+    /// The next job. If there is none yet, the writer has time until one comes.
+    fn next(&mut self) -> Option<Job<W>> {
+        if let Ok(job) = self.receiver.try_recv() {
+            return Some(job);
+        }
+        self.writer.rest();
+        self.receiver.recv().ok()
     }
 
     /// Commits this batch and those that wait behind it; gives back the job that ended the drawing, if any.

@@ -6,4 +6,5 @@ mod crash;
 mod directory;
 mod key;
 mod keyring;
+mod log;
 mod model;

@@ -18,8 +18,10 @@ use crate::{
 };
 
 const CACHE_KIB: i64 = 2 * 1024;
-/// How many pages the log may hold before a commit also moves them to the file.
-const LOG_PAGES: i64 = 1000;
+/// After how many commits the log is moved to the file, once nobody waits.
+const LOG_COMMITS: u32 = 64;
+/// How many pages the log may hold before a commit also moves them to the file, while somebody waits for it.
+const LOG_PAGES: i64 = 4000;
 /// What the log may keep of the disk once it was emptied.
 const LOG_BYTES: i64 = 16 * 1024 * 1024;
 /// How long maintenance waits for those who read.
@@ -32,6 +34,8 @@ const VACUUM_PAGES: u32 = 4096;
 pub(super) struct SqliteWriter {
     connection: Connection,
     statements: Statements,
+    /// How many commits the log holds that are not in the file.
+    logged: u32,
 }
 
 /// Why a group is not written.
@@ -72,7 +76,7 @@ impl SqliteWriter {
         if !fresh {
             check_owner(&connection, path)?;
         }
-        let writer = Self { connection, statements: Statements::new() };
+        let writer = Self { connection, statements: Statements::new(), logged: 0 };
         let position = writer.prepare(fresh, options).map_err(store_error)?;
         Ok((writer, position))
     }
@@ -224,6 +228,7 @@ impl SqliteWriter {
 
 impl Writer for SqliteWriter {
     fn commit(&mut self, mut batches: Vec<Batch>, from: StreamPos) -> Outcome {
+        self.logged = self.logged.saturating_add(1);
         match self.commit_group(&mut batches, from) {
             Ok(outcome) => outcome,
             // On a full disk the small may still find room where all together did not; and what one batch brought upon the
@@ -234,6 +239,17 @@ impl Writer for SqliteWriter {
                 let answers = batches.iter().map(|_| Err(CommitError::Store(error.again()))).collect();
                 Outcome { answers, position: from, flushes: 0 }
             }
+        }
+    }
+
+    /// The log is moved to the file before a commit must do it: that would take as long as several flushes.
+    fn rest(&mut self) {
+        if self.logged < LOG_COMMITS {
+            return;
+        }
+        self.logged = 0;
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::debug!(%error, "the log stays: a later commit moves it to the file");
         }
     }
 }
