@@ -25,11 +25,18 @@ impl Key {
     /// Adds a string, terminated.
     #[must_use]
     pub fn text(mut self, text: impl AsRef<str>) -> Self {
-        for byte in text.as_ref().as_bytes() {
-            match byte {
-                0 => self.0.extend_from_slice(&[ESCAPE, 1]),
-                1 => self.0.extend_from_slice(&[ESCAPE, 2]),
-                byte => self.0.push(*byte),
+        let bytes = text.as_ref().as_bytes();
+        // Room for a number behind it, so that most keys are allocated once.
+        self.0.reserve(bytes.len().saturating_add(9));
+        if bytes.iter().all(|byte| *byte > ESCAPE) {
+            self.0.extend_from_slice(bytes);
+        } else {
+            for byte in bytes {
+                match byte {
+                    0 => self.0.extend_from_slice(&[ESCAPE, 1]),
+                    1 => self.0.extend_from_slice(&[ESCAPE, 2]),
+                    byte => self.0.push(*byte),
+                }
             }
         }
         self.0.push(END);
