@@ -28,9 +28,12 @@ pub(crate) fn wrap(routes: Router<AppState>, state: AppState) -> Router {
         .fallback(|| async { ApiError(Error::Unrecognized) })
         .method_not_allowed_fallback(wrong_method)
         .with_state(state)
-        .layer(from_fn(catch_panic))
-        .layer(from_fn(cors::allow))
-        .layer(from_fn(span::observe))
+        .layer(from_fn(surround))
+}
+
+/// One layer for all of it: each costs every request a boxed copy of what it surrounds.
+async fn surround(request: Request, next: Next) -> Response {
+    span::Observed::of(&request).run(cors::allow(request, |request| catch_panic(next.run(request)))).await
 }
 
 /// SPEC: v1.19 Client-Server API, "Common error codes": 405 with `M_UNRECOGNIZED`.
@@ -41,8 +44,8 @@ async fn wrong_method() -> Response {
 }
 
 /// A panic is a defect, but it ends one request only, with a Matrix error.
-async fn catch_panic(request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+async fn catch_panic(handled: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(handled).catch_unwind().await {
         Ok(response) => response,
         Err(_) => ApiError(Error::internal("a handler panicked")).into_response(),
     }
@@ -55,7 +58,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
-    use super::catch_panic;
+    use super::surround;
 
     async fn broken() -> Response {
         panic!("a defect")
@@ -63,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_one_request_with_a_matrix_error_that_says_nothing() {
-        let router = Router::new().route("/", get(broken)).layer(from_fn(catch_panic));
+        let router = Router::new().route("/", get(broken)).layer(from_fn(surround));
         let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();

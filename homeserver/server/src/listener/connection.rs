@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -10,12 +10,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
 };
-use tower::ServiceExt as _;
 
 use super::{
     Caller,
     body::{Left, TimedBody},
     forwarded,
+    resources::Served,
 };
 use crate::serve::stopped;
 
@@ -34,7 +34,7 @@ pub(super) struct Limits {
 pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
-    router: Router,
+    served: Served,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) where
@@ -42,7 +42,7 @@ pub(super) async fn serve<S>(
 {
     let stopping = stop.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        answer(request, peer, router.clone(), limits, stopping.clone())
+        answer(request, peer, served.clone(), limits, stopping.clone())
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -67,14 +67,14 @@ pub(super) async fn serve<S>(
 async fn answer(
     request: Request<Incoming>,
     peer: SocketAddr,
-    router: Router,
+    served: Served,
     limits: Limits,
     stop: watch::Receiver<bool>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let left = Left::default();
     let client_waits = request.headers().contains_key(http::header::EXPECT);
     let request = request.map(|body| Body::new(TimedBody::new(body, limits.body, left.clone())));
-    let mut response = routed(request, peer, router, limits, stop).await?;
+    let mut response = routed(request, peer, served, limits, stop).await?;
     if !left.is_done_with(client_waits).await {
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
@@ -84,7 +84,7 @@ async fn answer(
 async fn routed(
     mut request: Request<Body>,
     peer: SocketAddr,
-    router: Router,
+    served: Served,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
@@ -93,11 +93,11 @@ async fn routed(
     request.extensions_mut().insert(Caller { peer: peer.ip() });
     request.extensions_mut().insert(matron_api::ClientAddress(address));
     if !long_poll {
-        return router.oneshot(request).await;
+        return served.answer(request).await;
     }
     tokio::select! {
         biased;
-        answer = router.oneshot(request) => answer,
+        answer = served.answer(request) => answer,
         // Whoever waits for news asks again at once, of the server that comes up next.
         () = stopped(&mut stop) => Ok(stopping()),
     }

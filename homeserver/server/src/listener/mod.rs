@@ -41,7 +41,7 @@ pub(crate) enum ListenError {
 pub(crate) struct Prepared {
     listen: Listen,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    router: Router,
+    served: resources::Served,
 }
 
 /// A bound listener.
@@ -59,7 +59,7 @@ impl Prepared {
     /// [`ListenError`] naming the file.
     pub(crate) fn new(listen: &Listen, router: Router) -> Result<Self, ListenError> {
         let tls = tls::acceptor(listen)?;
-        Ok(Self { tls, router: resources::narrow(router, &listen.resources), listen: listen.clone() })
+        Ok(Self { tls, served: resources::Served::new(router, &listen.resources), listen: listen.clone() })
     }
 
     /// Binds the port: from here on others take this server as ready.
@@ -103,14 +103,14 @@ impl Bound {
             };
             let _ = stream.set_nodelay(true);
             let stream = stream::Patient::new(stream, limits.body);
-            let (router, tls, stop) = (prepared.router.clone(), prepared.tls.clone(), stop.clone());
+            let (served, tls, stop) = (prepared.served.clone(), prepared.tls.clone(), stop.clone());
             connections.spawn(async move {
                 let _place = place;
                 match tls {
-                    None => connection::serve(stream, peer, router, limits, stop).await,
+                    None => connection::serve(stream, peer, served, limits, stop).await,
                     Some(tls) => {
                         if let Ok(Ok(stream)) = tokio::time::timeout(limits.header, tls.accept(stream)).await {
-                            connection::serve(stream, peer, router, limits, stop).await;
+                            connection::serve(stream, peer, served, limits, stop).await;
                         }
                     }
                 }

@@ -1,14 +1,14 @@
 //! Which paths a listener serves.
 
-use std::net::IpAddr;
+use std::{convert::Infallible, net::IpAddr};
 
 use axum::{
     Router,
     extract::Request,
-    middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
 use http::{StatusCode, header::CONTENT_TYPE};
+use tower::ServiceExt as _;
 
 use crate::config::Resource;
 
@@ -18,13 +18,26 @@ pub(crate) struct Caller {
     pub(crate) peer: IpAddr,
 }
 
-/// The router, narrowed to `resources`; empty means all, with metrics for callers on this machine only.
-pub(super) fn narrow(router: Router, resources: &[Resource]) -> Router {
-    let resources: std::sync::Arc<[Resource]> = resources.into();
-    router.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let allowed = allowed(&resources, request.uri().path(), caller(&request));
-        async move { if allowed { next.run(request).await } else { unknown() } }
-    }))
+/// The router, narrowed to a listener's resources; none means all, with metrics for callers on this machine only.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    router: Router,
+    resources: std::sync::Arc<[Resource]>,
+}
+
+impl Served {
+    pub(super) fn new(router: Router, resources: &[Resource]) -> Self {
+        Self { router, resources: resources.into() }
+    }
+
+    /// The router's answer, if the listener serves the path.
+    pub(super) async fn answer(self, request: Request) -> Result<Response, Infallible> {
+        if allowed(&self.resources, request.uri().path(), caller(&request)) {
+            self.router.oneshot(request).await
+        } else {
+            Ok(unknown())
+        }
+    }
 }
 
 /// Who asks, if they ask themselves: a proxy on this machine that says for whom it asks is not the one who wants to know.
