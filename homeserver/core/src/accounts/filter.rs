@@ -1,6 +1,9 @@
 //! Filters: kept by the hash of their content, so that one filter is stored once.
 
+use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use lru::LruCache;
 use matron_storage::{Batch, Key, Order, Table};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
@@ -183,6 +186,22 @@ impl Filter {
     }
 }
 
+/// Filters parsed lately: by their JSON, or by the user and the id of a kept one.
+pub(super) type Filters = LruCache<String, Arc<Filter>>;
+
+/// How many parsed filters are remembered.
+pub(super) const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// The largest filter whose parsed form is remembered, bytes.
+const REMEMBERED_BYTES: usize = 2 * 1024;
+
+fn unknown_filter(error: Error) -> Error {
+    match error {
+        Error::NotFound(_) => Error::invalid("there is no such filter"),
+        error => error,
+    }
+}
+
 impl Core {
     /// The filter is kept; one content has one id.
     ///
@@ -225,19 +244,24 @@ impl Core {
         serde_json::from_slice(&bytes).map_err(|_| Error::internal("user_filter holds something that is not JSON"))
     }
 
-    /// The filter of a sync: the id of a kept one, or JSON.
+    /// The filter of a sync: the id of a kept one, or JSON. A warm filter is neither read nor parsed.
     ///
     /// # Errors
     /// `M_INVALID_PARAM` for an id that is not known; `M_BAD_JSON`.
-    pub fn filter_of(&self, user: &UserId, filter: Option<&str>) -> Result<Filter, Error> {
-        match filter {
-            None | Some("") => Ok(Filter::default()),
-            Some(json) if json.starts_with('{') => Filter::parse(json),
-            Some(id) => match self.filter_json(user, id) {
-                Ok(json) => Filter::parse(json.get()),
-                Err(Error::NotFound(_)) => Err(Error::invalid("there is no such filter")),
-                Err(error) => Err(error),
-            },
+    pub fn filter_of(&self, user: &UserId, filter: Option<&str>) -> Result<Arc<Filter>, Error> {
+        let Some(filter) = filter.filter(|filter| !filter.is_empty()) else { return Ok(Arc::default()) };
+        // A kept filter never changes: its id is the hash of its content.
+        let is_json = filter.starts_with('{');
+        let name = if is_json { Cow::Borrowed(filter) } else { Cow::Owned(format!("{user} {filter}")) };
+        if let Some(parsed) = self.accounts.filters.lock().get(&*name) {
+            return Ok(Arc::clone(parsed));
         }
+        let kept = if is_json { None } else { Some(self.filter_json(user, filter).map_err(unknown_filter)?) };
+        let json = kept.as_ref().map_or(filter, |kept| kept.get());
+        let parsed = Arc::new(Filter::parse(json)?);
+        if json.len() <= REMEMBERED_BYTES {
+            self.accounts.filters.lock().put(name.into_owned(), Arc::clone(&parsed));
+        }
+        Ok(parsed)
     }
 }

@@ -77,6 +77,8 @@ pub struct State {
     account_data: Warm<StreamPos>,
     /// Whom users ignore, read lately.
     ignored: Warm<Arc<BTreeSet<OwnedUserId>>>,
+    /// What clients give with each sync.
+    filters: Mutex<filter::Filters>,
     /// Nonces of shared-secret registration.
     nonces: Mutex<shared_secret::Nonces>,
     /// Registrations that wait for their authentication.
@@ -99,6 +101,7 @@ impl Default for State {
             seen: Mutex::default(),
             account_data: Warm::new(WARM),
             ignored: Warm::new(WARM),
+            filters: Mutex::new(filter::Filters::new(filter::REMEMBERED)),
             nonces: Mutex::default(),
             begun: Mutex::new(register::Begun::new(register::MAX_BEGUN)),
             open_rooms: directory::OpenRooms::default(),
