@@ -3,7 +3,7 @@
 //! INVARIANT: the mark is taken before the reading (see [`matron_storage::Store::mark`]), so what is given is never
 //! older than any position that was sampled before.
 
-use std::{hash::Hash, num::NonZeroUsize};
+use std::{borrow::Borrow, hash::Hash, num::NonZeroUsize};
 
 use lru::LruCache;
 use matron_storage::Mark;
@@ -22,7 +22,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Remembered<K, V> {
     }
 
     /// The value that was read under this mark.
-    pub(crate) fn find(&self, key: &K, mark: Mark) -> Option<V> {
+    pub(crate) fn find<Q: Hash + Eq + ?Sized>(&self, key: &Q, mark: Mark) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         self.0.lock().get(key).filter(|(version, _)| *version == mark.version).map(|(_, value)| value.clone())
     }
 
@@ -35,12 +38,20 @@ impl<K: Hash + Eq + Clone, V: Clone> Remembered<K, V> {
     ///
     /// # Errors
     /// What `read` gives.
-    pub(crate) fn get_or_read(&self, key: &K, mark: Mark, read: impl FnOnce() -> Result<V, Error>) -> Result<V, Error> {
+    pub(crate) fn get_or_read<Q: Hash + Eq + ToOwned<Owned = K> + ?Sized>(
+        &self,
+        key: &Q,
+        mark: Mark,
+        read: impl FnOnce() -> Result<V, Error>,
+    ) -> Result<V, Error>
+    where
+        K: Borrow<Q>,
+    {
         if let Some(value) = self.find(key, mark) {
             return Ok(value);
         }
         let value = read()?;
-        self.put(key.clone(), mark, value.clone());
+        self.put(key.to_owned(), mark, value.clone());
         Ok(value)
     }
 }

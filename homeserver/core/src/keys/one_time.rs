@@ -3,7 +3,7 @@
 //! One row per device carries counts and a generation; whoever adds or takes a key expects the row as it was read, so
 //! concurrent writers, in this process or another, exclude each other.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use matron_storage::{Batch, Key, KeyReader, Order, Table};
 use ruma::{DeviceId, UserId};
@@ -22,9 +22,9 @@ pub(super) const MAX_ONE_TIME_KEYS: usize = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyCounts {
     /// Unclaimed keys by algorithm; `signed_curve25519` is always there, since clients take its absence for "unchanged".
-    pub counts: BTreeMap<String, u64>,
+    pub counts: Arc<BTreeMap<String, u64>>,
     /// Algorithms whose fallback key is unused.
-    pub unused_fallback: Vec<String>,
+    pub unused_fallback: Arc<[String]>,
 }
 
 /// The tally row of a device.
@@ -100,7 +100,7 @@ impl Core {
         self.keys.counts.get_or_read(&(user.to_owned(), device.to_owned()), mark, || {
             let Tally { mut counts, unused_fallback, .. } = self.read_tally(user, device)?.tally;
             counts.entry("signed_curve25519".to_owned()).or_insert(0);
-            Ok(KeyCounts { counts, unused_fallback })
+            Ok(KeyCounts { counts: Arc::new(counts), unused_fallback: unused_fallback.into() })
         })
     }
 

@@ -129,7 +129,7 @@ async fn a_fallback_key_is_given_again_and_told_as_used() {
     let device = alice.device_id.clone().unwrap();
     let keys = json!({ "fallback_keys": { "signed_curve25519:f": { "key": "F", "fallback": true } } });
     world.core.upload_keys(&alice, upload(keys.clone())).await.unwrap();
-    assert_eq!(world.core.otk_counts(&alice.user_id, &device).unwrap().unused_fallback, ["signed_curve25519"]);
+    assert_eq!(*world.core.otk_counts(&alice.user_id, &device).unwrap().unused_fallback, ["signed_curve25519"]);
     for _ in 0..3 {
         let answer = world.core.claim_keys(claim_of(&alice)).await.unwrap();
         assert_eq!(answer.one_time_keys[&alice.user_id][&device]["signed_curve25519:f"]["key"], "F");

@@ -337,15 +337,12 @@ impl Core {
     /// The events that a sync may see by now and that warm counts may not hold; `None`: too many.
     fn uncounted_tail(&self, room: &RoomId) -> Result<Option<Tail>, Error> {
         let Some(counted_to) = self.push.expected.counted_to(room) else { return Ok(Some(Tail::default())) };
-        let prefix = Key::new().text(room);
-        let first = timeline_of(counted_to).saturating_add(1);
-        let range = KeyRange { start: prefix.clone().number(first).into(), end: prefix.prefix().end };
-        let rows = self.store.scan(Table::RoomTimeline, &range, Order::Ascending, MAX_TAIL + 1)?;
+        let timeline = self.timeline(room)?;
+        let rows = timeline.newest(timeline_of(counted_to), u64::MAX, MAX_TAIL + 1)?;
         if rows.len() > MAX_TAIL {
             return Ok(None);
         }
-        let ids: Vec<OwnedEventId> = rows.iter().filter_map(|(_, value)| timeline_event(value)).collect();
-        Ok(Some(Tail { counted_to, events: self.load_events(ids.iter().map(|id| &**id))? }))
+        Ok(Some(Tail { counted_to, events: self.load_events(rows.iter().rev().map(|row| &*row.event_id))? }))
     }
 
     /// The events are in the count, which was made before them. `false`: it must be counted anew.

@@ -1,6 +1,9 @@
 //! The shape of a `/sync` answer (Client-Server API, "Syncing"). Events are spliced, never parsed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
@@ -41,10 +44,10 @@ pub struct SyncAnswer {
     pub device_lists: Option<DeviceLists>,
     /// How many one-time keys are left.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_one_time_keys_count: Option<BTreeMap<String, u64>>,
+    pub device_one_time_keys_count: Option<Arc<BTreeMap<String, u64>>>,
     /// Which fallback keys are unused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device_unused_fallback_key_types: Option<Vec<String>>,
+    pub device_unused_fallback_key_types: Option<Arc<[String]>>,
 }
 
 impl SyncAnswer {

@@ -112,7 +112,7 @@ impl Core {
                 continue;
             }
             let Some(room) = self.find_room(room_id)? else { continue };
-            let told = self.joined_room(requester, &room, span, ignored)?;
+            let told = self.joined_room(requester, &room, standing, span, ignored)?;
             if span.since.is_none() || span.request.full_state || !told.is_empty() {
                 answer.rooms.join.insert(room_id.clone(), told);
             }

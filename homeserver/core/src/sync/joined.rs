@@ -20,7 +20,12 @@ use super::{
 use crate::{
     Core, Error, Requester,
     accounts::{EventFilter, EventFormat},
-    rooms::{EventRef, Room, StateKey, StateMap, members::HEROES, state_map::find_in, visibility::Reader},
+    rooms::{
+        EventRef, Room, StateKey, StateMap,
+        members::{HEROES, UserRoom},
+        state_map::find_in,
+        visibility::Reader,
+    },
 };
 
 /// Timeline events per room if the filter names no limit.
@@ -37,16 +42,20 @@ impl Core {
         self: &Arc<Self>,
         requester: &Requester,
         room: &Arc<Room>,
+        standing: &UserRoom,
         span: &Span<'_>,
         ignored: &Ignored,
     ) -> Result<JoinedRoom, Error> {
         let user = &requester.user_id;
-        let state_then = match span.since {
-            Some(since) => Some(self.state_as_of(room.id(), since.stream)?),
+        // A membership that changed since may have ended between: then each event is looked at.
+        let stayed = standing.membership == Membership::Join
+            && span.since.is_some_and(|since| standing.position <= since.stream);
+        let group_then = match span.since {
+            Some(since) => Some(self.timeline(room.id())?.group_as_of(since.stream)?),
             None => None,
         };
-        let was_joined = match &state_then {
-            Some(state) => self.membership_in(state, user)? == Membership::Join,
+        let was_joined = match group_then {
+            Some(group) => stayed || self.membership_in(&self.load_state_group(group)?, user)? == Membership::Join,
             None => false,
         };
         // A room that is new to the client is told from its beginning.
@@ -59,18 +68,18 @@ impl Core {
         let filter = &span.request.filter.room.timeline;
         let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        // A membership that changed since may have ended between: then each event is looked at.
-        let stayed = was_joined
-            && self
-                .standing(user, room.id())?
-                .is_some_and(|standing| span.since.is_some_and(|since| standing.position <= since.stream));
         let current = room.current();
         let mut reader = Reader::new(user);
         let window = self.window(room.id(), after, span.to, limit, |event| {
             self.is_told(&mut reader, event, filter, ignored, stayed, &current)
         })?;
 
-        let state = self.state_of_window(requester, room, span, &window, state_then.as_ref().filter(|_| !whole))?;
+        let state_then = match group_then.filter(|_| !whole) {
+            Some(group) if group == window.group_at_end => Some(window.state_at_end.clone()),
+            Some(group) => Some(self.load_state_group(group)?),
+            None => None,
+        };
+        let state = self.state_of_window(requester, room, span, &window, state_then.as_ref())?;
         let mut told = JoinedRoom {
             timeline: self.timeline_of_window(requester, span, &window, &mut reader)?,
             ..JoinedRoom::default()
@@ -285,7 +294,7 @@ impl Core {
         }
         let scope = Key::new().text(room);
         let mark = self.store.mark(Table::RoomReceipt, scope.as_bytes());
-        let none = self.rooms.without_receipts.find(&room.to_owned(), mark).unwrap_or(false);
+        let none = self.rooms.without_receipts.find(room, mark).unwrap_or(false);
         if none || mark.position <= after {
             return Ok(None);
         }

@@ -61,7 +61,7 @@ pub struct SyncRequest {
     /// Where the last answer ended; `None`: everything.
     pub since: Option<SyncToken>,
     /// What it wants to be told.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
     /// All state, not only what changed.
     pub full_state: bool,
     /// How long to wait if there is nothing, ms.

@@ -1,6 +1,6 @@
 //! A room's timeline between two positions, and the states at its ends.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use matron_storage::{Key, KeyRange, Order, StreamPos, Table};
 use ruma::{OwnedEventId, RoomId};
@@ -62,17 +62,12 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// The rows in `(after, to)`, newest first, if they are all here.
-    fn newest(&self, after: u64, to: u64, limit: usize) -> Option<Vec<TimelineRow>> {
-        let found: Vec<_> = self
-            .rows
-            .iter()
-            .skip_while(|row| row.timeline >= to)
-            .take_while(|row| row.timeline > after)
-            .take(limit)
-            .cloned()
-            .collect();
+    fn newest(&self, after: u64, to: u64, limit: usize) -> Option<&[TimelineRow]> {
+        let from = self.rows.partition_point(|row| row.timeline >= to);
+        let rows = self.rows.get(from..).unwrap_or_default();
+        let found = rows.iter().take(limit).take_while(|row| row.timeline > after).count();
         let reaches = || self.rows.last().is_some_and(|oldest| oldest.timeline <= after.saturating_add(1));
-        (found.len() == limit || self.is_whole || reaches()).then_some(found)
+        (found == limit || self.is_whole || reaches()).then(|| rows.get(..found).unwrap_or_default())
     }
 }
 
@@ -89,6 +84,8 @@ pub struct Window {
     pub end: u64,
     /// The state before the start.
     pub state_at_start: StateMap,
+    /// The name of the state at the end of the span.
+    pub group_at_end: GroupId,
     /// The state at the end of the span.
     pub state_at_end: StateMap,
 }
@@ -160,19 +157,19 @@ impl Core {
             .collect())
     }
 
-    /// The newest of the rows between `after` and `to`, newest first, at most `limit`: from memory if they are near the end.
-    fn newest_rows(&self, room: &RoomId, after: u64, to: u64, limit: usize) -> Result<Vec<TimelineRow>, Error> {
+    /// The room's timeline as it is now. What is committed later may or may not be seen by it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn timeline<'a>(&'a self, room: &'a RoomId) -> Result<RoomTimeline<'a>, Error> {
         let scope = Key::new().text(room);
         let mark = self.store.mark(Table::RoomTimeline, scope.as_bytes());
-        let tail = self.rooms.tails.get_or_read(&room.to_owned(), mark, || {
+        let tail = self.rooms.tails.get_or_read(room, mark, || {
             let rows = self.store.scan(Table::RoomTimeline, &scope.prefix(), Order::Descending, TAIL)?;
             let is_whole = rows.len() < TAIL;
             Ok(Arc::new(Tail { rows: rows.iter().filter_map(|(key, value)| read_row(key, value)).collect(), is_whole }))
         })?;
-        match tail.newest(after, to, limit) {
-            Some(rows) => Ok(rows),
-            None => self.timeline_rows(room, after, to, Order::Descending, limit),
-        }
+        Ok(RoomTimeline { core: self, room, tail })
     }
 
     /// The room's current state as of a stream position; empty before its first event.
@@ -180,12 +177,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub fn state_as_of(&self, room: &RoomId, position: StreamPos) -> Result<StateMap, Error> {
-        let row = self.newest_rows(room, 0, timeline_of(position).saturating_add(1), 1)?.into_iter().next();
-        // A row from before this server was in the room (backfill) says nothing of the current state.
-        match row.filter(|row| row.timeline >= 1 << 63) {
-            Some(row) => self.load_state_group(row.group_after),
-            None => Ok(StateMap::new()),
-        }
+        self.load_state_group(self.timeline(room)?.group_as_of(position)?)
     }
 
     /// The newest events of the room in `(after, to]` that `keep` lets through, at most `limit`.
@@ -214,11 +206,12 @@ impl Core {
         let now_ms = self.now_ms();
         let mut first: Option<TimelineRow> = None;
         let mut looked_at = 0;
+        let timeline = self.timeline(room)?;
         'pages: loop {
             let page = limit.saturating_add(1).clamp(2, PAGE);
-            let rows = self.newest_rows(room, floor, end, page)?;
+            let rows = timeline.newest(floor, end, page)?;
             let full = rows.len() == page;
-            for row in rows {
+            for row in &*rows {
                 if looked_at >= LOOKED_AT {
                     window.limited = true;
                     break 'pages;
@@ -234,7 +227,7 @@ impl Core {
                         break 'pages;
                     }
                     window.events.push(event);
-                    first = Some(row);
+                    first = Some(row.clone());
                 } else if window.events.is_empty() {
                     window.start = row.timeline;
                 }
@@ -244,26 +237,57 @@ impl Core {
             }
         }
         window.events.reverse();
-        window.state_at_end = self.state_as_of(room, to)?;
+        window.group_at_end = timeline.group_as_of(to)?;
+        window.state_at_end = self.load_state_group(window.group_at_end)?;
+        window.state_at_start = window.state_at_end.clone();
         if let Some(first) = first {
             window.start = first.timeline;
-            window.state_at_start = self.state_before_row(room, &first)?;
-        } else {
-            window.state_at_start = window.state_at_end.clone();
+            let group = timeline.group_before(&first)?;
+            if group != window.group_at_end {
+                window.state_at_start = self.load_state_group(group)?;
+            }
         }
         Ok(window)
     }
+}
 
-    /// The room's current state before a row of its timeline.
-    fn state_before_row(&self, room: &RoomId, row: &TimelineRow) -> Result<StateMap, Error> {
-        let before = self.newest_rows(room, 1 << 63, row.timeline, 1)?.into_iter().next();
-        if let Some(before) = before {
-            return self.load_state_group(before.group_after);
+/// A room's timeline, its end in memory.
+#[derive(Debug)]
+pub(crate) struct RoomTimeline<'a> {
+    core: &'a Core,
+    room: &'a RoomId,
+    tail: Arc<Tail>,
+}
+
+impl RoomTimeline<'_> {
+    /// The newest of the rows between `after` and `to`, newest first, at most `limit`: from memory if they are near the end.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn newest(&self, after: u64, to: u64, limit: usize) -> Result<Cow<'_, [TimelineRow]>, Error> {
+        match self.tail.newest(after, to, limit) {
+            Some(rows) => Ok(Cow::Borrowed(rows)),
+            None => self.core.timeline_rows(self.room, after, to, Order::Descending, limit).map(Cow::Owned),
         }
-        match self.load_event(&row.event_id)? {
-            Some(event) => self.load_state_group(event.record.state_before),
-            None => Ok(StateMap::new()),
+    }
+
+    /// The room's current state as of a stream position; the empty one before its first event.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn group_as_of(&self, position: StreamPos) -> Result<GroupId, Error> {
+        let rows = self.newest(0, timeline_of(position).saturating_add(1), 1)?;
+        // A row from before this server was in the room (backfill) says nothing of the current state.
+        let row = rows.first().filter(|row| row.timeline >= 1 << 63);
+        Ok(row.map_or(GroupId::EMPTY, |row| row.group_after))
+    }
+
+    /// The room's current state before a row of it.
+    fn group_before(&self, row: &TimelineRow) -> Result<GroupId, Error> {
+        if let Some(before) = self.newest(1 << 63, row.timeline, 1)?.first() {
+            return Ok(before.group_after);
         }
+        Ok(self.core.load_event(&row.event_id)?.map_or(GroupId::EMPTY, |event| event.record.state_before))
     }
 }
 

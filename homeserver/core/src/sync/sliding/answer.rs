@@ -1,6 +1,6 @@
 //! The shape of a sliding sync's answer. Events are spliced, never parsed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
@@ -172,9 +172,9 @@ pub struct E2eeAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_lists: Option<DeviceLists>,
     /// How many one-time keys are left.
-    pub device_one_time_keys_count: BTreeMap<String, u64>,
+    pub device_one_time_keys_count: Arc<BTreeMap<String, u64>>,
     /// Which fallback keys are unused.
-    pub device_unused_fallback_key_types: Vec<String>,
+    pub device_unused_fallback_key_types: Arc<[String]>,
 }
 
 /// Account data.
