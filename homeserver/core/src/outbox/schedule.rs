@@ -123,15 +123,22 @@ impl Schedule {
             let taken = self.busy.values().filter(|busy| busy.standing == *standing).count();
             taken < standing.places()
         };
-        let turn = Standing::ALL.into_iter().filter(free).find_map(|standing| {
-            let from = Turn { standing, rank: 0, arrival: 0 };
-            let (turn, _) = self.order.range(from..).next()?;
-            (turn.standing == standing).then_some(*turn)
-        })?;
+        let turn = Standing::ALL.into_iter().filter(free).find_map(|standing| self.first_of(standing))?;
         let server = self.order.remove(&turn)?;
         self.line.remove(&server);
         self.busy.insert(server.clone(), Busy { standing: turn.standing, more: false, heard: false });
         Some((server, turn.standing))
+    }
+
+    /// Whether another destination of the kind waits for a place.
+    pub(super) fn is_awaited(&self, standing: Standing) -> bool {
+        self.first_of(standing).is_some()
+    }
+
+    fn first_of(&self, standing: Standing) -> Option<Turn> {
+        let from = Turn { standing, rank: 0, arrival: 0 };
+        let (turn, _) = self.order.range(from..).next()?;
+        (turn.standing == standing).then_some(*turn)
     }
 
     /// The sender is done unless more came while it was at work.

@@ -82,13 +82,14 @@ impl Core {
         })
     }
 
-    /// Sends until nothing is left or the peer fails. Whoever was not well gives its place back after the first success.
+    /// Sends until nothing is left or the peer fails. Whoever was not well, and whose place another waits for, gives it back
+    /// after a success: a peer that never stops must not keep out the others.
     async fn send_all_to(self: &Arc<Self>, mut at_work: AtWork, standing: Standing) {
         let server = at_work.server.clone();
         let on_trial = standing != Standing::Well;
         loop {
             match self.send_queue(&server, on_trial).await {
-                Ok(true) if on_trial => {
+                Ok(true) if on_trial || self.outbox.schedule.lock().is_awaited(standing) => {
                     drop(at_work);
                     let mut schedule = self.outbox.schedule.lock();
                     schedule.succeeded(&server);

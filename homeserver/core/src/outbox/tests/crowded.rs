@@ -144,3 +144,30 @@ async fn a_backlog_is_not_sent_from_the_places_of_those_that_failed() {
     running.tried(2 * names.len()).await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_peer_that_is_well_waits_behind_no_peers_that_are_never_done() {
+    let (world, event) = world_with_event().await;
+    let busy: Vec<String> = (0..Standing::Well.places()).map(|number| format!("busy{number}.example")).collect();
+    let well = Backoff { last_success_ms: NOW_MS - 1, ..Backoff::default() };
+    queue_for(&world, &busy, &event, &well).await;
+    queue_for(&world, &[LIVING.to_owned()], &event, &well).await;
+    // Whoever takes something is given more before it is asked whether there is more.
+    let core = Arc::clone(&world.core);
+    let again = event.clone();
+    world.answer(move |request| {
+        if request.destination != LIVING {
+            let mut batch = Batch::new();
+            let index = batch.reserve_position();
+            core.write_outbox_event(&mut batch, &request.destination, &again, index).unwrap();
+            drop(core.store.submit(batch).wait());
+        }
+        json_answer(&json!({"pdus": {}}))
+    });
+    let running = Running::start(world);
+    until("the peer that is well is reached", || {
+        running.world.peers.asked.lock().iter().any(|request| request.destination == LIVING)
+    })
+    .await;
+    running.stop().await;
+}
