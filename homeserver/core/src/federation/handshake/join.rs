@@ -75,6 +75,8 @@ impl Core {
         if !was_in_room && self.room_of_ours(&room_id)?.is_some() {
             return Ok(Joined::NeedsNoOthers);
         }
+        // What was permitted may not be any more when others were before it.
+        self.permit_remote_join(&user, &room_id, Membership::Join).await?;
         let mut refusal = None;
         for server in servers {
             match self.join_through(&server, &user, &room_id, &options).await.map_err(passed_on) {
