@@ -73,12 +73,6 @@ impl Notifier {
         drop(users);
         self.wake_users(members.iter().map(|user| &**user));
     }
-
-    /// Drops the channels that nobody listens to.
-    pub fn sweep(&self) {
-        sweep(&mut self.users.lock());
-        sweep(&mut self.rooms.lock());
-    }
 }
 
 fn wait_in<K: Hash + Eq>(channels: &mut Channels<K>, key: K) -> Waiter {
