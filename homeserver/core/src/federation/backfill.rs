@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use matron_room::{Pdu, check_auth};
 use matron_storage::{Batch, Key, Order, Table};
-use ruma::{OwnedEventId, RoomId, ServerName};
+use ruma::{EventId, OwnedEventId, RoomId, ServerName};
 use serde_json::Value;
 
 use super::{
@@ -20,6 +20,8 @@ use crate::{
 
 /// The most that is asked for at once.
 const MAX_LIMIT: usize = 100;
+/// Behind how many pages that the room's policy server refuses whole one look for history sees.
+const REFUSED_PAGES: usize = 10;
 
 /// An event of the past that may have its place.
 pub(super) struct Historic {
@@ -29,6 +31,15 @@ pub(super) struct Historic {
     pub before: GroupId,
     /// The state after it.
     pub after: GroupId,
+}
+
+/// What a page of the past came to.
+#[derive(Default)]
+struct Page {
+    /// What may have its place, oldest first.
+    placed: Vec<Historic>,
+    /// Some of it would have had a place, but the room's policy server refused it.
+    refused: bool,
 }
 
 impl Core {
@@ -106,28 +117,46 @@ impl Core {
         oldest: &StoredEvent,
         limit: usize,
     ) -> Result<Vec<Historic>, Error> {
+        let mut before = oldest.id().to_owned();
+        for _ in 0..REFUSED_PAGES {
+            let events = self.history_page(server, room, &before, limit).await?;
+            let Some(first) = events.first().map(|pdu| pdu.event_id().to_owned()) else { return Ok(Vec::new()) };
+            let page = self.place_history(server, room, events).await?;
+            if !page.placed.is_empty() {
+                return Ok(page.placed);
+            }
+            if !page.refused {
+                break;
+            }
+            // What the policy server refuses whole must not hide what is older.
+            before = first;
+        }
+        Err(Error::Peer("none of the history that the server gives has a place".into()))
+    }
+
+    /// What a peer gives before an event, as far as it is new here; oldest first.
+    async fn history_page(
+        self: &Arc<Self>,
+        server: &ServerName,
+        room: &Arc<Room>,
+        before: &EventId,
+        limit: usize,
+    ) -> Result<Vec<Pdu>, Error> {
         // SPEC: the answer begins with the event that was named, which is known here.
         let path = format!(
             "/_matrix/federation/v1/backfill/{}?v={}&limit={}",
             encode(room.id().as_str()),
-            encode(oldest.id().as_str()),
+            encode(before.as_str()),
             limit.saturating_add(1)
         );
         let answer: Value = self.peer_get(server, path, Duration::from_secs(30), 16 * 1024 * 1024).await?;
         let mut events = Vec::new();
         for pdu in self.verified_events(room.version(), room.id(), raw_events(&answer, "pdus")).await? {
-            if !self.is_in_graph(room.id(), pdu.event_id())? && events.len() < limit {
+            if pdu.event_id() != before && !self.is_in_graph(room.id(), pdu.event_id())? && events.len() < limit {
                 events.push(pdu);
             }
         }
-        if events.is_empty() {
-            return Ok(Vec::new());
-        }
-        let placed = self.place_history(server, room, in_order(events, |pdu| pdu.prev_events().to_vec())).await?;
-        if placed.is_empty() {
-            return Err(Error::Peer("none of the history that the server gives has a place".into()));
-        }
-        Ok(placed)
+        Ok(in_order(events, |pdu| pdu.prev_events().to_vec()))
     }
 
     /// The events that their authority, the state before them and the room's policy server allow, oldest first, with that
@@ -137,9 +166,9 @@ impl Core {
         server: &ServerName,
         room: &Arc<Room>,
         events: Vec<Pdu>,
-    ) -> Result<Vec<Historic>, Error> {
+    ) -> Result<Page, Error> {
         let mut after: HashMap<OwnedEventId, NamedState> = HashMap::new();
-        let mut placed = Vec::new();
+        let mut page = Page::default();
         // INVARIANT: the states are on the disk before any of the events: those are placed from the newest on, whose state
         // builds on that of the older ones, and some of them may never get a place.
         let mut batch = Batch::new();
@@ -173,14 +202,15 @@ impl Core {
             let after_group = state.group;
             after.insert(pdu.event_id().to_owned(), state);
             // What is refused is soft-failed: it counts for the state, and is shown to nobody.
-            if let Some(pdu) = recommended {
-                placed.push(Historic { pdu, before: before.group, after: after_group });
+            match recommended {
+                Some(pdu) => page.placed.push(Historic { pdu, before: before.group, after: after_group }),
+                None => page.refused = true,
             }
         }
         if !batch.is_empty() {
             self.commit(batch).await?;
         }
-        Ok(placed)
+        Ok(page)
     }
 
     async fn state_before_history(
