@@ -5,19 +5,21 @@
 //! its room at the same moment, which `recent` tells. A count is only kept if no later one came while it was made, which
 //! `latest` tells. Events that a sync may see and that were not added yet are found in the timeline by the reader.
 
+mod cache;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    num::NonZeroUsize,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use lru::LruCache;
 use matron_room::Membership;
 use matron_storage::{Key, KeyRange, KeyReader, Order, StreamPos, Table};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::cache::Tail;
+pub(super) use self::cache::{CountCache, Counted};
 use super::{
     evaluate::{Actions, EventView, evaluate},
     new_event::RoomContext,
@@ -116,150 +118,6 @@ impl Counts {
         let said = self.said.entry(thread).or_default();
         *said = (*said).max(position);
         true
-    }
-}
-
-/// The warm counts of one room.
-#[derive(Debug, Default)]
-struct RoomCounts {
-    users: HashMap<OwnedUserId, Counts>,
-    /// The last events that were added to all of them.
-    recent: VecDeque<StreamPos>,
-    /// Events up to here may have been added without being among `recent`.
-    forgotten: StreamPos,
-}
-
-impl RoomCounts {
-    fn note(&mut self, position: StreamPos) {
-        self.recent.push_back(position);
-        if self.recent.len() > MAX_TAIL
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            self.forgotten = self.forgotten.max(oldest);
-        }
-    }
-}
-
-/// Events at the end of a room's timeline that warm counts may not hold yet.
-#[derive(Debug, Default)]
-struct Tail {
-    /// Warm counts hold every event up to here.
-    counted_to: StreamPos,
-    /// The later ones, oldest first.
-    events: Vec<EventRef>,
-}
-
-/// What push rules say of a committed event, for all warm counts of its room.
-#[derive(Debug)]
-pub(super) struct Counted<'a> {
-    pub(super) room: &'a RoomId,
-    pub(super) position: StreamPos,
-    /// The root of its thread.
-    pub(super) thread: Option<OwnedEventId>,
-    /// Whom it notifies, and for whom it stands out.
-    pub(super) notified: Vec<(&'a UserId, bool)>,
-    /// Who said it, and so has read what was before it in the thread.
-    pub(super) said_by: Option<&'a UserId>,
-}
-
-/// Warm counts, by room: an event asks for those of its room.
-#[derive(Debug)]
-pub(super) struct CountCache {
-    generation: u64,
-    capacity: usize,
-    /// How many counts there are in all rooms.
-    size: usize,
-    known: LruCache<OwnedRoomId, RoomCounts>,
-    /// The latest event of each room that was announced to this cache.
-    latest: LruCache<OwnedRoomId, StreamPos>,
-}
-
-impl CountCache {
-    pub(super) fn new(capacity: NonZeroUsize) -> Self {
-        let known = LruCache::unbounded();
-        Self { generation: 0, capacity: capacity.get(), size: 0, known, latest: LruCache::new(capacity) }
-    }
-
-    /// Announces an event, and gives those whose counts are warm: later ones find it in the timeline.
-    pub(super) fn announce(&mut self, room: &RoomId, position: StreamPos) -> HashSet<OwnedUserId> {
-        let latest = self.latest.get_or_insert_mut(room.to_owned(), StreamPos::default);
-        *latest = (*latest).max(position);
-        self.known.get(room).map(|counts| counts.users.keys().cloned().collect()).unwrap_or_default()
-    }
-
-    /// The event is in every warm count of its room that it belongs in. Whether it changed what its sender has unread.
-    pub(super) fn add(&mut self, event: &Counted<'_>) -> bool {
-        let Some(room) = self.known.get_mut(event.room) else { return false };
-        room.note(event.position);
-        for (user, highlight) in &event.notified {
-            if let Some(counts) = room.users.get_mut(*user) {
-                counts.add_later(event.position, event.thread.clone(), *highlight);
-            }
-        }
-        let Some(user) = event.said_by else { return false };
-        let Some(counts) = room.users.get_mut(user) else { return false };
-        let before = counts.total();
-        if counts.read_to(event.position, event.thread.clone()) {
-            return before != counts.total();
-        }
-        self.forget(user, &event.room.to_owned());
-        true
-    }
-
-    /// The user's warm count, and which events of the tail it does not hold.
-    fn find(&mut self, user: &UserId, room: &RoomId, tail: Tail) -> Option<(Counts, Vec<EventRef>)> {
-        let known = self.known.get(room)?;
-        let counts = known.users.get(user)?;
-        if tail.events.is_empty() {
-            return Some((counts.clone(), tail.events));
-        }
-        if tail.counted_to < known.forgotten {
-            return None;
-        }
-        let is_missing = |event: &EventRef| {
-            stream_position(event).is_some_and(|position| position > counts.base && !known.recent.contains(&position))
-        };
-        Some((counts.clone(), tail.events.into_iter().filter(is_missing).collect()))
-    }
-
-    fn put(&mut self, user: OwnedUserId, room: OwnedRoomId, counts: Counts) {
-        if self.known.get_or_insert_mut(room, RoomCounts::default).users.insert(user, counts).is_none() {
-            self.size = self.size.saturating_add(1);
-        }
-        // The rooms in which nothing was said or asked for the longest time go first.
-        while self.size > self.capacity {
-            let Some((_, counts)) = self.known.pop_lru() else { break };
-            self.size = self.size.saturating_sub(counts.users.len());
-        }
-    }
-
-    pub(super) fn forget(&mut self, user: &UserId, room: &OwnedRoomId) {
-        self.generation = self.generation.wrapping_add(1);
-        let Some(counts) = self.known.peek_mut(room) else { return };
-        if counts.users.remove(user).is_some() {
-            self.size = self.size.saturating_sub(1);
-        }
-        if counts.users.is_empty() {
-            self.known.pop(room);
-        }
-    }
-
-    /// All counts of a room: what it holds changed.
-    pub(super) fn forget_room(&mut self, room: &RoomId) {
-        self.generation = self.generation.wrapping_add(1);
-        if let Some(counts) = self.known.pop(room) {
-            self.size = self.size.saturating_sub(counts.users.len());
-        }
-    }
-
-    /// All counts of a user: their rules changed.
-    pub(super) fn forget_user(&mut self, user: &UserId) {
-        self.generation = self.generation.wrapping_add(1);
-        for (_, counts) in &mut self.known {
-            if counts.users.remove(user).is_some() {
-                self.size = self.size.saturating_sub(1);
-            }
-        }
     }
 }
 
