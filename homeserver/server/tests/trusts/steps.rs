@@ -2,7 +2,7 @@
 //!
 //! Each step is a request between them, stopped before or after it was acted upon.
 
-use std::{collections::BTreeSet, thread};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use serde_json::json;
 
@@ -125,6 +125,37 @@ fn a_join_that_ends_at_any_step_succeeds_when_it_is_tried_again() {
             both_go_on(room, owner, visitor);
         },
     );
+}
+
+#[test]
+fn a_join_of_a_large_room_that_ends_while_its_state_is_written_succeeds_when_it_is_tried_again() {
+    const STATE: usize = 600;
+    let pair = Pair::start();
+    let (owner, visitor) = (Person::at(&pair.host, "owner"), Person::at(&pair.guest, "visitor"));
+    let room = owner.create_public_room("12");
+    for number in 0..STATE {
+        owner.set_state(&room, "org.example.bed", &number.to_string(), &json!({"free": true}));
+    }
+    let path = format!("v3/join/{}?via={}", part(&room), part(&pair.host.name));
+    // Each time it lives twice as long with what it was given.
+    let mut life = Duration::from_millis(5);
+    let is_joined = || visitor.get("v3/joined_rooms")["joined_rooms"].as_array().unwrap().contains(&json!(room));
+    while !is_joined() {
+        pair.between.wait_at(Step { part: "/send_join/", after: 0, moment: Moment::Answered });
+        thread::scope(|scope| {
+            let acting = scope.spawn(|| drop(visitor.try_ask("POST", &path, &json!({}))));
+            pair.between.wait_until_stopped();
+            pair.between.let_go();
+            thread::sleep(life);
+            pair.guest.kill();
+            acting.join().unwrap();
+        });
+        pair.guest.start();
+        life *= 2;
+    }
+    both_go_on(&room, &owner, &visitor);
+    let beds = visitor.whole_state(&room).into_keys().filter(|(kind, _)| kind == "org.example.bed");
+    assert_eq!(beds.count(), STATE);
 }
 
 #[test]
