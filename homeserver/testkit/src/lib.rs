@@ -9,6 +9,7 @@
 //! - [`Dice`]: choices that follow from a seed.
 //! - [`Draft`]: events, made by hand, right or wrong.
 //! - [`Adversary`]: a server with a valid key that keeps no rule.
+//! - [`Crowd`]: a room with as many members as wanted, of an adversary's making.
 //! - [`Governance`]: a signed register with its organisations, and credentials.
 //!
 //! A seed fixes every choice that a test and its network make. It does not fix the order in which threads run: a run that
@@ -18,6 +19,7 @@
 mod adversary;
 mod cable;
 mod clock;
+mod crowd;
 mod dice;
 mod events;
 mod governance;
@@ -29,6 +31,7 @@ mod weather;
 
 pub use adversary::{Adversary, Foothold, Question, Reply};
 pub use clock::{FakeClock, START_MS};
+pub use crowd::Crowd;
 pub use dice::Dice;
 pub use events::Draft;
 pub use governance::Governance;

@@ -233,7 +233,7 @@ impl Core {
             {
                 states.push(self.state_after(batch, &event)?);
             } else {
-                let state = self.fetch_state_before(server, room, pdu).await?;
+                let state = self.fetch_state_before(server, room, pdu.event_id()).await?;
                 let changes = crate::rooms::state_map::difference(&crate::rooms::StateMap::new(), &state);
                 let group = self.write_state_group(batch, GroupId::EMPTY, &changes, &state)?;
                 return Ok(NamedState { state, group });

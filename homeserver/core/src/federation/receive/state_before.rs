@@ -84,7 +84,7 @@ impl Core {
             }
         }
         if states.is_empty() {
-            states.push(self.fetch_state_before(server, room, pdu).await?);
+            states.push(self.fetch_state_before(server, room, pdu.event_id()).await?);
         }
         Ok(states)
     }
@@ -96,7 +96,7 @@ impl Core {
         room: &Arc<Room>,
         id: &EventId,
     ) -> Result<StateMap, Error> {
-        let mut state = self.fetch_state_at(server, room, id).await?;
+        let mut state = self.fetch_state_before(server, room, id).await?;
         self.fetch_one_by_one(server, room.version(), room.id(), vec![id.to_owned()]).await?;
         let event = self.load_event(id)?.filter(|event| event.pdu.room_id() == room.id());
         let event = event.ok_or_else(|| Error::Peer("the server does not give an event whose state it gave".into()))?;
@@ -111,15 +111,6 @@ impl Core {
     /// # Errors
     /// [`Error::Peer`], also for an empty state, [`Error::PeerAnswer`], [`Error::Store`].
     pub(crate) async fn fetch_state_before(
-        self: &Arc<Self>,
-        server: &ServerName,
-        room: &Arc<Room>,
-        pdu: &Pdu,
-    ) -> Result<StateMap, Error> {
-        self.fetch_state_at(server, room, pdu.event_id()).await
-    }
-
-    async fn fetch_state_at(
         self: &Arc<Self>,
         server: &ServerName,
         room: &Arc<Room>,
