@@ -60,6 +60,19 @@ pub(super) struct Session {
     /// Who registered in this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registered: Option<OwnedUserId>,
+    /// Somebody else than its user signed in for it: it is good for nothing any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) spoilt: bool,
+}
+
+impl Session {
+    /// Passes unless somebody else than the session's user signed in for it.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN`.
+    pub(super) fn check_unspoilt(&self) -> Result<(), Error> {
+        if self.spoilt { Err(Error::forbidden("somebody else signed in to confirm this; begin again")) } else { Ok(()) }
+    }
 }
 
 /// The client's `auth` object.
@@ -230,6 +243,7 @@ impl Core {
         if session.operation != challenge.operation || session.user.as_deref() != challenge.user {
             return Err(Error::forbidden("the session was begun for another operation"));
         }
+        session.check_unspoilt()?;
         Ok(session)
     }
 

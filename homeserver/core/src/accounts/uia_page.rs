@@ -30,12 +30,12 @@ impl Core {
     /// Whose session of interactive authentication this is; nobody's for registration.
     ///
     /// # Errors
-    /// `M_UNKNOWN` for a session that is not known.
+    /// `M_UNKNOWN` for a session that is not known; `M_FORBIDDEN` for one for which somebody else signed in.
     pub fn user_of_uia_session(&self, session: &str) -> Result<Option<OwnedUserId>, Error> {
         Ok(self.live_session(session)?.user)
     }
 
-    /// The stage is complete in this session.
+    /// The stage is complete in this session. If somebody else than its user signed in, the session is over.
     ///
     /// # Errors
     /// `M_UNKNOWN` for a session that is not known; `M_FORBIDDEN` for wrong proof.
@@ -59,6 +59,8 @@ impl Core {
             }
             StageProof::SignedIn(user) => {
                 if session.user.as_ref() != Some(&user) {
+                    session.spoilt = true;
+                    self.write_session(id, &session).await?;
                     return Err(Error::forbidden("this must be confirmed by the user whose session it is"));
                 }
                 SSO
@@ -73,6 +75,8 @@ impl Core {
     fn live_session(&self, id: &str) -> Result<Session, Error> {
         let session = self.load::<Session>(Table::UiaSession, &Key::new().text(id))?;
         let session = session.filter(|session| session.expires_at_ms > self.now_ms());
-        session.ok_or_else(|| Error::Unknown("this session is not known, or has ended".into()))
+        let session = session.ok_or_else(|| Error::Unknown("this session is not known, or has ended".into()))?;
+        session.check_unspoilt()?;
+        Ok(session)
     }
 }
