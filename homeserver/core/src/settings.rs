@@ -108,7 +108,7 @@ pub struct OAuth {
     pub insecure_client_uris: bool,
     /// Devices that sign each other in by QR code find each other here (MSC4108, MSC4388).
     pub qr_login: QrLogin,
-    /// OpenID Connect providers that may sign people in.
+    /// Identity providers that may sign people in.
     pub upstreams: Vec<Upstream>,
 }
 
@@ -125,17 +125,48 @@ pub enum QrLogin {
     Open,
 }
 
-/// An OpenID Connect provider that may sign people in.
+/// How an identity provider is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// OpenID Connect.
+    #[default]
+    Openid,
+    /// Central Authentication Service, protocol 3.0 or 2.0.
+    Cas,
+}
+
+/// Where below its URL a CAS server validates tickets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CasValidation {
+    /// CAS 3.0, with attributes.
+    #[default]
+    #[serde(rename = "p3/serviceValidate")]
+    P3Service,
+    /// The same for a server that serves only this; tickets of proxies are refused all the same.
+    #[serde(rename = "p3/proxyValidate")]
+    P3Proxy,
+    /// CAS 2.0: most servers give no attributes there.
+    #[serde(rename = "serviceValidate")]
+    Service,
+    /// The same for a server that serves only this; tickets of proxies are refused all the same.
+    #[serde(rename = "proxyValidate")]
+    Proxy,
+}
+
+/// An identity provider that may sign people in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
+    /// How it is spoken to.
+    pub protocol: Protocol,
     /// Its name in URLs and in the store, never changed: a-z, 0-9, `-`, `_`.
     pub id: String,
     /// Its name for people.
     pub name: String,
     /// A hint for clients how its button looks, such as `github`.
     pub brand: Option<String>,
-    /// Its issuer, below which `.well-known/openid-configuration` is.
+    /// Its issuer, below which `.well-known/openid-configuration` is; or the CAS server's URL, below which `login` is.
     pub issuer: String,
     /// This server's name there.
     pub client_id: String,
@@ -167,11 +198,17 @@ pub struct Upstream {
     pub create_accounts: bool,
     /// An account that exists already is taken over by whom the provider gives its name to.
     pub link_existing: bool,
+    /// CAS: where tickets are validated.
+    pub validation: CasValidation,
+    /// CAS: browsers that keep no cookies may sign in too, at the addresses of Matrix r0.4. Nothing then binds a ticket to the
+    /// browser that asked for it: for test suites only.
+    pub insecure_without_cookies: bool,
 }
 
 impl Default for Upstream {
     fn default() -> Self {
         Self {
+            protocol: Protocol::default(),
             id: String::new(),
             name: String::new(),
             brand: None,
@@ -191,6 +228,8 @@ impl Default for Upstream {
             required_roles: Vec::new(),
             create_accounts: true,
             link_existing: false,
+            validation: CasValidation::default(),
+            insecure_without_cookies: false,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use matron_core::{Core, Error, accounts::StageProof};
+use matron_core::{Core, Error, accounts::StageProof, oauth::CasErrand};
 use serde::Deserialize;
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) async fn show(
         match visit.freshly_signed_in() {
             Ok(browser) if Some(&browser.user_id) == user.as_ref() => {}
             Ok(_) => return Ok(visit.to_login("login", true)),
-            Err(to_login) => return Ok(*to_login),
+            Err(to_login) => return Ok(without_cookies(&core, &visit, &params.session).unwrap_or(*to_login)),
         }
     }
     Ok(visit.answer(page(&kind, &params.session, &visit.visitor.form_token())?))
@@ -72,6 +72,16 @@ pub(super) async fn complete(
     }
 }
 
+/// The way to the CAS server, where browsers without cookies may take it.
+fn without_cookies(core: &Core, visit: &Visit, session: &str) -> Option<Response> {
+    let url = core.begin_cas_without_cookies(&visit.visitor, CasErrand::Stage(session)).ok()?;
+    let body = format!("<p>{SSO_SAYS}</p><p><a class=\"button\" href=\"{}\">Sign in again</a></p>", esc(&url));
+    Some(visit.answer(Page::new("Confirm that it is you", body)))
+}
+
+const SSO_SAYS: &str = "An app is about to change your account. If you did not expect this, close this page: somebody else may \
+                        have access to your account.";
+
 fn page(kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
     let (says, fields) = match kind {
         "m.login.password" => (
@@ -84,11 +94,7 @@ fn page(kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
             "<label for=\"token\">Registration token</label>\
              <input id=\"token\" name=\"token\" autocomplete=\"off\" autocapitalize=\"none\" required>",
         ),
-        "m.login.sso" => (
-            "An app is about to change your account. If you did not expect this, close this page: somebody else may \
-             have access to your account.",
-            "",
-        ),
+        "m.login.sso" => (SSO_SAYS, ""),
         "m.login.dummy" => ("Confirm that you want to go on.", ""),
         _ => return Err(Error::Unrecognized),
     };

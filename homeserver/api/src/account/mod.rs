@@ -4,6 +4,7 @@
 //! be framed or loads anything from elsewhere.
 
 mod authorize;
+mod cas;
 mod fallback;
 mod html;
 mod link;
@@ -43,6 +44,8 @@ pub fn routes() -> Router<AppState> {
         .route("/_matrix/static/client/login/login.js", get(static_files::login_script))
         .route("/_matrix/static/client/login/style.css", get(static_files::style))
         .route("/_matrix/static/client/auth-done.js", get(static_files::done_script))
+        .client(V3, "/login/cas/redirect", get(cas::redirect))
+        .client(V3, "/login/cas/ticket", get(cas::ticket))
         .client(V3, "/login/sso/redirect", get(sso::redirect))
         .client(V3, "/login/sso/redirect/{idp_id}", get(sso::redirect_to_provider))
         .client(V3, "/auth/{auth_type}/fallback/web", get(fallback::show).post(fallback::complete))

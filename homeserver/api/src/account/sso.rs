@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     authorize::not_you,
+    cas,
     html::{Page, PageError, encoded, esc, form_token_field, go_to},
     visit::{Posted, Visit, check_served},
 };
@@ -16,10 +17,12 @@ use crate::extract::{PathArgs, Query};
 #[derive(Deserialize)]
 pub(super) struct Params {
     #[serde(rename = "redirectUrl")]
-    redirect_url: String,
+    pub(super) redirect_url: String,
     action: Option<String>,
     /// The provider that the client has chosen.
     idp: Option<String>,
+    /// The provider must ask again who it is.
+    again: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -30,9 +33,12 @@ pub(super) struct Form {
 /// `GET /_matrix/client/v3/login/sso/redirect`.
 pub(super) async fn redirect(
     State(core): State<Arc<Core>>,
-    _visit: Visit,
+    visit: Visit,
     Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
+    if core.only_provider().is_some_and(|only| only.insecure_without_cookies) {
+        return cas::to_cas(&core, &visit, &params.redirect_url);
+    }
     to_pages(&core, &params, None)
 }
 
@@ -49,7 +55,7 @@ pub(super) async fn redirect_to_provider(
     to_pages(&core, &params, Some(&idp))
 }
 
-fn to_pages(core: &Arc<Core>, params: &Params, idp: Option<&str>) -> Result<Response, PageError> {
+pub(super) fn to_pages(core: &Arc<Core>, params: &Params, idp: Option<&str>) -> Result<Response, PageError> {
     check_served(core)?;
     let target = SsoTarget::parse(&params.redirect_url)?;
     let action = match params.action.as_deref() {
@@ -74,13 +80,18 @@ pub(super) async fn ask(
     let target = SsoTarget::parse(&params.redirect_url)?;
     let here = uri.path_and_query().map_or("/account/", |here| here.as_str());
     let Some(browser) = &visit.visitor.browser else {
-        if let Some(idp) = params.idp.filter(|idp| core.settings.oauth.upstreams.iter().any(|known| known.id == *idp)) {
-            return go_to(&format!("/account/upstream/{}?next={}", encoded(&idp), encoded(here)));
+        let chosen = params.idp.filter(|idp| core.settings.oauth.upstreams.iter().any(|known| known.id == *idp));
+        let registers = params.action.as_deref() == Some("register");
+        let only = || core.only_provider().filter(|_| !registers).map(|only| only.id.clone());
+        if let Some(idp) = chosen.or_else(only) {
+            let again = if params.again.is_some() { "&again=1" } else { "" };
+            return go_to(&format!("/account/upstream/{}?next={}{again}", encoded(&idp), encoded(here)));
         }
-        let page = if params.action.as_deref() == Some("register") { "register" } else { "login" };
-        return Ok(visit.to_login(page, false));
+        return Ok(visit.to_login(if registers { "register" } else { "login" }, false));
     };
     let form_token = visit.visitor.form_token();
+    // Otherwise the provider, where they are signed in, would give the same account again.
+    let other = if params.again.is_some() { here.to_owned() } else { format!("{here}&again=1") };
     let body = format!(
         "<p>You are signing in as <strong>{user}</strong> to</p><p class=\"target\"><strong>{target}</strong></p>\
          <p>It will be able to read and send your messages. Go on only if you trust it and came from there.</p>\
@@ -91,7 +102,7 @@ pub(super) async fn ask(
         target = esc(&target.shown()),
         guard = form_token_field(&form_token),
         url = esc(target.as_str()),
-        other = not_you(here, &form_token),
+        other = not_you(&other, &form_token),
     );
     Ok(visit.answer(Page::new("Continue to your app?", body).may_go_to(target.source())))
 }

@@ -44,7 +44,7 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// The next answers, in order; `Err` is a status.
+    /// The next answers, in order; a string is sent as it is, `Err` is a status.
     pub(crate) fn will_answer(&self, answers: impl IntoIterator<Item = Result<Value, u16>>) {
         self.answers.lock().extend(answers);
     }
@@ -78,7 +78,7 @@ impl Outside {
                 content_type: Some("application/json".to_owned()),
                 content_disposition: None,
                 location: None,
-                body: body.to_string().into(),
+                body: body.as_str().map_or_else(|| body.to_string(), str::to_owned).into(),
             }),
             Err(status) => Err(PeerError::Status { status, body: Value::Null }),
         }

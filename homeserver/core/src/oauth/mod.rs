@@ -27,7 +27,7 @@ pub use rendezvous::{Channel, MAX_CHANNEL_BYTES};
 pub use scope::Scope;
 pub use sso::SsoTarget;
 pub use token::{TokenRequest, Tokens};
-pub use upstream::{Identity, UpstreamAnswer, UpstreamSignIn};
+pub use upstream::{CasAnswer, CasAnswerError, CasErrand, CasPrincipal, Identity, UpstreamAnswer, UpstreamSignIn};
 
 use std::num::NonZeroUsize;
 

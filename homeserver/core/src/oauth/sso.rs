@@ -11,6 +11,9 @@ use crate::{Core, Error};
 /// How long the token is good, ms: the client uses it at once.
 const TOKEN_LIFETIME_MS: u64 = 30_000;
 
+/// How long the token in a link is good, ms: a person reads first what the link does.
+const LINK_LIFETIME_MS: u64 = 2 * 60 * 1000;
+
 /// Where a client wants its user back.
 #[derive(Clone, Debug)]
 pub struct SsoTarget {
@@ -78,6 +81,16 @@ impl Core {
     pub async fn grant_sso(&self, target: &SsoTarget, user: &UserId) -> Result<String, Error> {
         self.check_may_sign_in(user)?;
         let token = self.write_login_token(user, TOKEN_LIFETIME_MS).await?;
+        Ok(target.with_token(&token))
+    }
+
+    /// The URL with a login token, for a link that the user follows if they trust the target.
+    ///
+    /// # Errors
+    /// As [`Core::grant_sso`].
+    pub async fn sso_link(&self, target: &SsoTarget, user: &UserId) -> Result<String, Error> {
+        self.check_may_sign_in(user)?;
+        let token = self.write_login_token(user, LINK_LIFETIME_MS).await?;
         Ok(target.with_token(&token))
     }
 

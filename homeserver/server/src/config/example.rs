@@ -75,7 +75,7 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ),
     (
         "oauth",
-        "The OAuth 2.0 API, with this server as the authorization server, and OpenID Connect providers that sign people in.",
+        "The OAuth 2.0 API, with this server as the authorization server, and identity providers that sign people in.",
         None,
     ),
     (
@@ -91,7 +91,7 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ),
     (
         "oauth.upstreams",
-        "OpenID Connect providers, one `[[oauth.upstreams]]` each; their keys are in the operators' book.",
+        "OpenID Connect providers and CAS servers, one `[[oauth.upstreams]]` each; their keys are in the operators' book.",
         None,
     ),
     ("storage", "The database.", None),

@@ -7,7 +7,7 @@ mod types;
 
 use std::path::{Path, PathBuf};
 
-use matron_core::Settings;
+use matron_core::{Settings, settings::Protocol};
 use matron_net::NetConfig;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -109,8 +109,18 @@ impl Config {
             if !ids.insert(&upstream.id) {
                 return wrong("oauth.upstreams.id", "two providers have the same id");
             }
-            if upstream.issuer.is_empty() || upstream.client_id.is_empty() || upstream.name.is_empty() {
-                return wrong("oauth.upstreams", "a provider needs `id`, `name`, `issuer` and `client_id`");
+            let is_cas = upstream.protocol == Protocol::Cas;
+            if upstream.issuer.is_empty() || upstream.name.is_empty() || (upstream.client_id.is_empty() && !is_cas) {
+                return wrong(
+                    "oauth.upstreams",
+                    "a provider needs `id`, `name`, `issuer` and, unless it is CAS, `client_id`",
+                );
+            }
+            if is_cas != upstream.client_id.is_empty() || (upstream.insecure_without_cookies && !is_cas) {
+                return wrong(
+                    "oauth.upstreams.protocol",
+                    "`client_id` is for OpenID Connect, `insecure_without_cookies` for CAS",
+                );
             }
             if upstream.client_secret.is_some() && upstream.client_secret_file.is_some() {
                 return wrong("oauth.upstreams.client_secret_file", "either `client_secret` or `client_secret_file`");

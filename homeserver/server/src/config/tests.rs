@@ -93,3 +93,25 @@ fn limits_can_be_switched_off() {
     assert!(parsed("rate_limit = false").unwrap().settings.rate_limit.is_none());
     assert!(parsed("").unwrap().settings.rate_limit.is_some());
 }
+
+#[test]
+fn an_identity_provider_has_what_its_protocol_needs_and_nothing_of_the_other() {
+    let upstream = |rest: &str| {
+        parsed(&format!(
+            "[[oauth.upstreams]]\nid = \"trust\"\nname = \"The trust\"\nissuer = \"https://id.example\"\n{rest}"
+        ))
+    };
+    for good in ["client_id = \"x\"", "protocol = \"cas\"", "protocol = \"cas\"\nvalidation = \"proxyValidate\""] {
+        assert!(upstream(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "",
+        "protocol = \"saml\"",
+        "protocol = \"cas\"\nclient_id = \"x\"",
+        "protocol = \"cas\"\nvalidation = \"validate\"",
+        "client_id = \"x\"\ninsecure_without_cookies = true",
+    ] {
+        assert!(upstream(bad).is_err(), "{bad}");
+    }
+    assert!(!upstream("protocol = \"cas\"").unwrap().settings.oauth.upstreams[0].insecure_without_cookies);
+}

@@ -55,6 +55,8 @@ pub(crate) const OPEN_TO_ALL: &[(&str, &str)] = &[
     ("DELETE …/rendezvous/{channel}", "off by default; the name of the channel is the proof"),
     ("GET …/auth/{auth_type}/fallback/web", "a step of an interactive proof"),
     ("POST …/auth/{auth_type}/fallback/web", "a step of an interactive proof"),
+    ("GET …/login/cas/redirect", "the way to log in elsewhere"),
+    ("GET …/login/cas/ticket", "off by default; the way back, which proves itself by a ticket"),
     ("GET …/login/sso/redirect", "the way to log in elsewhere"),
     ("GET …/login/sso/redirect/{idp_id}", "the way to log in elsewhere"),
     ("GET …/federation/v1/version", "says what the server is"),

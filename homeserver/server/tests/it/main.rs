@@ -8,6 +8,7 @@
 mod authorisation;
 mod bad_starts;
 mod bounds;
+mod cas;
 mod clients;
 mod dependency_direction;
 mod federation;

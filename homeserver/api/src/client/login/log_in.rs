@@ -32,6 +32,10 @@ pub(super) async fn flows(State(core): State<Arc<Core>>) -> Answer {
         }
         flows.push(flow);
     }
+    if core.cas_provider().is_some() {
+        // Deprecated; clients that know `m.login.sso` take that.
+        flows.push(json!({ "type": "m.login.cas" }));
+    }
     if !core.appservices.services.is_empty() {
         flows.push(json!({ "type": "m.login.application_service" }));
     }

@@ -22,9 +22,8 @@ pub(super) struct Facts {
 /// # Errors
 /// `M_FORBIDDEN`.
 pub(super) fn check_authentication(upstream: &Upstream, claims: &Map<String, Value>) -> Result<(), Error> {
-    let acr = claims.get("acr").and_then(Value::as_str);
-    let acr_fits =
-        upstream.acr_values.is_empty() || acr.is_some_and(|acr| upstream.acr_values.iter().any(|known| known == acr));
+    let acr = claims.get("acr").and_then(text);
+    let acr_fits = upstream.acr_values.is_empty() || acr.is_some_and(|acr| upstream.acr_values.contains(&acr));
     let used = strings(claims.get("amr"));
     let amr_fits = upstream.amr_values.iter().all(|method| used.contains(method));
     if acr_fits && amr_fits {
@@ -80,6 +79,11 @@ fn text(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
+        // What may have several values, and has one.
+        Value::Array(values) => match values.as_slice() {
+            [Value::String(text)] => text.clone(),
+            _ => return None,
+        },
         _ => return None,
     };
     (!text.is_empty() && text.len() <= 255 && !text.chars().any(char::is_control)).then_some(text)
@@ -164,6 +168,12 @@ mod tests {
         let role = |role: &str| Upstream { required_roles: vec![role.to_owned()], ..upstream() };
         assert!(map(&role("nurse"), &claims(), None).is_ok());
         assert!(map(&role("doctor"), &claims(), None).is_err());
+        let listed = Upstream { localpart: "{list}".to_owned(), ..upstream() };
+        for (list, fits) in [(json!(["one"]), true), (json!(["one", "two"]), false), (json!([["one"]]), false)] {
+            let mut claims = claims();
+            claims.insert("list".to_owned(), list);
+            assert_eq!(map(&listed, &claims, None).is_ok(), fits, "{claims:?}");
+        }
         for template in ["{nothing}", "{realm_access}", "{open", ""] {
             let upstream = Upstream { localpart: template.to_owned(), ..upstream() };
             assert!(map(&upstream, &claims(), None).is_err(), "{template}");

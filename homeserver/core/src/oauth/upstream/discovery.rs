@@ -8,7 +8,11 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use url::Url;
 
-use super::{MAX_ANSWER_BYTES, TIMEOUT, failed, jwt::Jwk};
+use super::{
+    failed,
+    jwt::Jwk,
+    openid::{MAX_ANSWER_BYTES, TIMEOUT},
+};
 use crate::{
     Core, Error,
     ports::{OutboundRequest, http_method::Method},

@@ -76,6 +76,20 @@ sub _config {
       # SyTest sends access tokens in the query only.
       access_token_in_query => $yes,
 
+      # SyTest's CAS server knows only its older address for tickets, its browser keeps no cookies, and the users that
+      # it vouches for have registered before.
+      oauth => {
+         upstreams => [ {
+            protocol                 => "cas",
+            id                       => "cas",
+            name                     => "SyTest's CAS",
+            issuer                   => $self->{cas_config}{server_url},
+            validation               => "proxyValidate",
+            link_existing            => $yes,
+            insecure_without_cookies => $yes,
+         } ],
+      },
+
       public_rooms_without_auth    => $yes,
       public_rooms_over_federation => $yes,
       anyone_may_publish           => $yes,
