@@ -244,6 +244,36 @@ pub struct Registration {
     pub guests: bool,
     /// Secret of `/_synapse/admin/v1/register`; absent: that endpoint is off.
     pub shared_secret: Option<String>,
+    /// What tells people from machines.
+    pub recaptcha: Recaptcha,
+}
+
+/// A captcha of Google's, version 2: the service then sees who registers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recaptcha {
+    /// This site's key, which clients are told; absent: there is no captcha.
+    pub public_key: Option<String>,
+    /// The secret that belongs to it.
+    pub secret: Option<String>,
+    /// The same, in a file.
+    pub secret_file: Option<String>,
+    /// Where the service is: below are `api.js`, for the server's own pages, and `api/siteverify`.
+    pub url: String,
+    /// Nobody registers without. Otherwise clients may solve it, and gain nothing: to try it out.
+    pub required: bool,
+}
+
+impl Default for Recaptcha {
+    fn default() -> Self {
+        Self {
+            public_key: None,
+            secret: None,
+            secret_file: None,
+            url: "https://www.google.com/recaptcha".to_owned(),
+            required: true,
+        }
+    }
 }
 
 /// How accounts come to be.

@@ -9,10 +9,12 @@ use matron_core::{Core, Error, accounts::StageProof, oauth::CasErrand};
 use serde::Deserialize;
 
 use super::{
-    html::{Page, PageError, encoded, esc, form_token_field},
+    html::{Page, PageError, captcha_field, encoded, esc, form_token_field},
     visit::{Posted, Visit},
 };
 use crate::extract::{PathArgs, Query};
+
+const RECAPTCHA: &str = "m.login.recaptcha";
 
 #[derive(Deserialize)]
 pub(super) struct Params {
@@ -23,6 +25,8 @@ pub(super) struct Params {
 pub(super) struct Form {
     password: Option<String>,
     token: Option<String>,
+    #[serde(rename = "g-recaptcha-response")]
+    captcha: Option<String>,
 }
 
 /// The stage's form.
@@ -43,7 +47,7 @@ pub(super) async fn show(
             Err(to_login) => return Ok(without_cookies(&core, &visit, &params.session).unwrap_or(*to_login)),
         }
     }
-    Ok(visit.answer(page(&kind, &params.session, &visit.visitor.form_token())?))
+    Ok(visit.answer(page(&core, &kind, &params.session, &visit.visitor.form_token())?))
 }
 
 /// The stage is complete, and the client hears of it.
@@ -60,6 +64,7 @@ pub(super) async fn complete(
         },
         "m.login.password" => StageProof::Password(form.password.unwrap_or_default()),
         "m.login.registration_token" => StageProof::RegistrationToken(form.token.unwrap_or_default()),
+        RECAPTCHA if core.captcha().is_some() => StageProof::Captcha(form.captcha.unwrap_or_default()),
         "m.login.dummy" => StageProof::Nothing,
         _ => return Err(Error::Unrecognized.into()),
     };
@@ -68,7 +73,9 @@ pub(super) async fn complete(
             let page = Page::new("Thank you", "<p>You can close this page and go back to your app.</p>");
             Ok(visit.answer(page.script("/_matrix/static/client/auth-done.js")))
         }
-        Err(error) => Ok(visit.answer(page(&kind, &params.session, &visit.visitor.form_token())?.refused(&error))),
+        Err(error) => {
+            Ok(visit.answer(page(&core, &kind, &params.session, &visit.visitor.form_token())?.refused(&error)))
+        }
     }
 }
 
@@ -82,7 +89,9 @@ fn without_cookies(core: &Core, visit: &Visit, session: &str) -> Option<Response
 const SSO_SAYS: &str = "An app is about to change your account. If you did not expect this, close this page: somebody else may \
                         have access to your account.";
 
-fn page(kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
+fn page(core: &Core, kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
+    let captcha = core.captcha().filter(|_| kind == RECAPTCHA);
+    let captcha_field = captcha_field(captcha);
     let (says, fields) = match kind {
         "m.login.password" => (
             "An app asks you to confirm something with your password. If you did not expect this, close this page.",
@@ -95,6 +104,7 @@ fn page(kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
              <input id=\"token\" name=\"token\" autocomplete=\"off\" autocapitalize=\"none\" required>",
         ),
         "m.login.sso" => (SSO_SAYS, ""),
+        RECAPTCHA if captcha.is_some() => ("Show that you are a person.", captcha_field.as_str()),
         "m.login.dummy" => ("Confirm that you want to go on.", ""),
         _ => return Err(Error::Unrecognized),
     };
@@ -106,5 +116,5 @@ fn page(kind: &str, session: &str, form_token: &str) -> Result<Page, Error> {
         session = encoded(session),
         guard = form_token_field(form_token),
     );
-    Ok(Page::new("Confirm that it is you", body))
+    Ok(Page::new("Confirm that it is you", body).captcha(captcha))
 }

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use matron_core::Error;
+use matron_core::{Error, settings::Recaptcha};
 
 use crate::error::status_and_sentence;
 
@@ -30,12 +30,13 @@ pub(super) struct Page {
     status: StatusCode,
     targets: Vec<String>,
     script: Option<&'static str>,
+    captcha: Option<String>,
 }
 
 impl Page {
     /// A page with this heading; `body` is HTML.
     pub(super) fn new(title: &'static str, body: impl Into<String>) -> Self {
-        Self { title, body: body.into(), status: StatusCode::OK, targets: Vec::new(), script: None }
+        Self { title, body: body.into(), status: StatusCode::OK, targets: Vec::new(), script: None, captcha: None }
     }
 
     /// A form on this page may lead the browser to this source.
@@ -54,6 +55,12 @@ impl Page {
         self
     }
 
+    /// The page runs this captcha, for which a form on it has [`captcha_field`].
+    pub(super) fn captcha(mut self, captcha: Option<&Recaptcha>) -> Self {
+        self.captcha = captcha.map(|captcha| captcha.url.trim_end_matches('/').to_owned());
+        self
+    }
+
     /// What was refused is said first, and the page has the refusal's status.
     pub(super) fn refused(mut self, error: &Error) -> Self {
         let (status, sentence) = status_and_sentence(error);
@@ -65,7 +72,10 @@ impl Page {
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let script = self.script.map(|path| format!("<script src=\"{path}\" defer></script>")).unwrap_or_default();
+        let mut script = self.script.map(|path| format!("<script src=\"{path}\" defer></script>")).unwrap_or_default();
+        if let Some(url) = &self.captcha {
+            script.push_str(&format!("<script src=\"{}/api.js\" async defer></script>", esc(url)));
+        }
         let html = format!(
             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -75,7 +85,15 @@ impl IntoResponse for Page {
             body = self.body,
         );
         let targets: String = self.targets.iter().map(|target| format!(" {target}")).collect();
-        let scripts = if self.script.is_some() { " script-src 'self'; connect-src 'self';" } else { "" };
+        let scripts = match (&self.captcha, self.script) {
+            // What the service's documentation asks for; its script gives its elements styles as attributes.
+            (Some(url), _) => format!(
+                " script-src 'self' {url}/ https://www.gstatic.com/recaptcha/; connect-src 'self' {url}/; \
+                 frame-src {url}/ https://recaptcha.google.com/recaptcha/; style-src-attr 'unsafe-inline';"
+            ),
+            (None, Some(_)) => " script-src 'self'; connect-src 'self';".to_owned(),
+            (None, None) => String::new(),
+        };
         let policy = format!(
             "default-src 'none'; style-src 'self';{scripts} form-action 'self'{targets}; frame-ancestors 'none'; base-uri 'none'"
         );
@@ -158,6 +176,19 @@ pub(super) fn safe_next(next: Option<&str>) -> String {
 /// A query parameter's value, encoded.
 pub(super) fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// Where a person solves the captcha; the form then has a field `g-recaptcha-response`.
+pub(super) fn captcha_field(captcha: Option<&Recaptcha>) -> String {
+    let key = captcha.and_then(|captcha| captcha.public_key.as_deref());
+    let field = |key| {
+        format!(
+            "<div class=\"g-recaptcha\" data-sitekey=\"{}\"></div>\
+             <noscript><p class=\"error\">The captcha needs JavaScript.</p></noscript>",
+            esc(key)
+        )
+    };
+    key.map(field).unwrap_or_default()
 }
 
 /// The hidden field that guards a form.

@@ -7,7 +7,7 @@ use matron_core::{Core, Error, settings::RegistrationMode};
 use serde::Deserialize;
 
 use super::{
-    html::{EntryForm, Page, PageError, encoded, esc, password_field, safe_next},
+    html::{EntryForm, Page, PageError, captcha_field, encoded, esc, password_field, safe_next},
     visit::{Posted, Visit, check_served},
 };
 use crate::extract::Query;
@@ -26,6 +26,8 @@ pub(super) struct Form {
     #[serde(default)]
     password_again: String,
     token: Option<String>,
+    #[serde(rename = "g-recaptcha-response")]
+    captcha: Option<String>,
     next: Option<String>,
 }
 
@@ -49,7 +51,7 @@ pub(super) async fn register(
     let next = safe_next(form.next.as_deref());
     let name = form.username.trim();
     let made = if form.password == form.password_again {
-        core.register_at_browser(name, &form.password, form.token.as_deref()).await
+        core.register_at_browser(name, &form.password, form.token.as_deref(), form.captcha.as_deref()).await
     } else {
         Err(Error::invalid("the two passwords are not the same"))
     };
@@ -79,10 +81,10 @@ fn page(core: &Arc<Core>, form_token: &str, next: &str, name: &str) -> Page {
         token: form_token,
         next,
         name,
-        fields: passwords + token,
+        fields: passwords + token + &captcha_field(core.required_captcha()),
         button: "Create account",
     };
     let server = esc(core.server_name.as_str());
     let body = format!("<p>Your account will be on <strong>{server}</strong>.</p>{}{to_login}", form.html());
-    Page::new("Create an account", body)
+    Page::new("Create an account", body).captcha(core.required_captcha())
 }

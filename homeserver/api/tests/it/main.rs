@@ -7,6 +7,8 @@ mod appservices;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
+mod captcha;
+#[cfg(test)]
 mod cas;
 #[cfg(test)]
 mod endpoints;

@@ -6,6 +6,7 @@
 mod account;
 mod account_data;
 mod authenticate;
+mod captcha;
 mod close;
 mod device;
 mod directory;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Account, Masquerade, SessionKind,
     token::{Issued, fresh_name},
-    uia::{Challenge, DUMMY, REGISTRATION_TOKEN},
+    uia::{Challenge, DUMMY, RECAPTCHA, REGISTRATION_TOKEN},
 };
 use crate::{Core, Error, appservices::Appservice, settings::RegistrationMode};
 
@@ -103,11 +103,14 @@ impl Core {
         if request.kind.as_deref() == Some("m.login.application_service") {
             return Err(Error::MissingToken);
         }
+        let captcha = self.required_captcha().is_some();
         let flows: &[&[&str]] = match self.settings.registration.mode {
             RegistrationMode::Closed => {
                 return Err(Error::forbidden("registration is closed; ask the operator for an account"));
             }
+            RegistrationMode::Token if captcha => &[&[RECAPTCHA, REGISTRATION_TOKEN]],
             RegistrationMode::Token => &[&[REGISTRATION_TOKEN]],
+            RegistrationMode::Open if captcha => &[&[RECAPTCHA]],
             RegistrationMode::Open => &[&[DUMMY]],
         };
         let session = request.auth.as_ref().and_then(|auth| auth.get("session")).and_then(Value::as_str);
@@ -166,18 +169,23 @@ impl Core {
     /// The account exists, as a person asked for it on this server's own page.
     ///
     /// # Errors
-    /// As [`Core::register`]; `M_FORBIDDEN` for a registration token that is not valid.
+    /// As [`Core::register`]; `M_FORBIDDEN` for a registration token that is not valid; `M_CAPTCHA_NEEDED`,
+    /// `M_CAPTCHA_INVALID`.
     pub async fn register_at_browser(
         &self,
         name: &str,
         password: &str,
         token: Option<&str>,
+        captcha: Option<&str>,
     ) -> Result<OwnedUserId, Error> {
         let mode = self.settings.registration.mode;
         if mode == RegistrationMode::Closed {
             return Err(Error::forbidden("registration is closed; ask the operator for an account"));
         }
         let user = self.name_for_anyone(name)?;
+        if self.required_captcha().is_some() {
+            self.check_captcha(captcha).await?;
+        }
         let mut batch = Batch::new();
         if mode == RegistrationMode::Token {
             let token = token.map(str::trim).filter(|token| !token.is_empty());

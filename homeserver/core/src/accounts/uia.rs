@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::token::fresh_name;
-use crate::{Core, Error, Requester, house::to_json};
+use crate::{Core, Error, Requester, error::Sentence, house::to_json};
 
 /// How long a session lives, ms.
 const SESSION_LIFETIME_MS: u64 = 60 * 60 * 1000;
@@ -25,6 +25,8 @@ pub(super) const DUMMY: &str = "m.login.dummy";
 pub(super) const PASSWORD: &str = "m.login.password";
 /// A sign-in at this server's own pages.
 pub(super) const SSO: &str = "m.login.sso";
+/// A captcha that was solved.
+pub(super) const RECAPTCHA: &str = "m.login.recaptcha";
 /// A registration token.
 pub(super) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 
@@ -85,12 +87,13 @@ struct Auth {
     user: Option<String>,
     password: Option<String>,
     token: Option<String>,
+    response: Option<String>,
 }
 
 /// Why a stage was not completed, for the 401 answer.
 struct StageFailure {
     errcode: &'static str,
-    message: &'static str,
+    message: Sentence,
 }
 
 impl Core {
@@ -283,10 +286,10 @@ impl Core {
             return error;
         }
         let flows: Vec<Value> = challenge.flows.iter().map(|stages| json!({ "stages": stages })).collect();
-        let mut body = json!({ "flows": flows, "params": {}, "session": id, "completed": session.completed });
+        let mut body = json!({ "flows": flows, "params": self.stage_params(challenge), "session": id, "completed": session.completed });
         if let (Some(failure), Some(body)) = (failure, body.as_object_mut()) {
             body.insert("errcode".to_owned(), failure.errcode.into());
-            body.insert("error".to_owned(), failure.message.into());
+            body.insert("error".to_owned(), failure.message.as_ref().into());
         }
         Error::Interactive(Box::new(body))
     }
@@ -298,8 +301,10 @@ impl Core {
         auth: &Auth,
         session: &mut Session,
     ) -> Result<Result<(), StageFailure>, Error> {
-        let refuse = |errcode, message| Ok(Err(StageFailure { errcode, message }));
-        if !challenge.flows.iter().any(|flow| flow.contains(&kind)) {
+        let refuse = |errcode, message: &'static str| Ok(Err(StageFailure { errcode, message: message.into() }));
+        // A captcha that nobody needs can be tried out.
+        let is_tried = kind == RECAPTCHA && challenge.user.is_none() && self.captcha().is_some();
+        if !is_tried && !challenge.flows.iter().any(|flow| flow.contains(&kind)) {
             return refuse("M_UNRECOGNIZED", "this stage is part of no flow");
         }
         match kind {
@@ -328,6 +333,11 @@ impl Core {
                 self.note_wrong_guess(user);
                 refuse("M_FORBIDDEN", "the user name or password is wrong")
             }
+            RECAPTCHA => match self.check_captcha(auth.response.as_deref()).await {
+                Ok(()) => Ok(Ok(())),
+                Err(Error::Custom { errcode, message, .. }) => Ok(Err(StageFailure { errcode, message })),
+                Err(error) => Err(error),
+            },
             REGISTRATION_TOKEN => {
                 let Some(token) = &auth.token else { return refuse("M_MISSING_PARAM", "the stage lacks the token") };
                 if !self.registration_token_is_valid(token)? {

@@ -5,7 +5,7 @@
 use matron_storage::{Key, Table};
 use ruma::OwnedUserId;
 
-use super::uia::{DUMMY, PASSWORD, REGISTRATION_TOKEN, SSO, Session};
+use super::uia::{DUMMY, PASSWORD, RECAPTCHA, REGISTRATION_TOKEN, SSO, Session};
 use crate::{Core, Error};
 
 /// What a person showed on the page.
@@ -14,6 +14,8 @@ pub enum StageProof {
     Password(String),
     /// `m.login.registration_token`.
     RegistrationToken(String),
+    /// `m.login.recaptcha`: the captcha's answer.
+    Captcha(String),
     /// `m.login.sso`: who has just signed in at the browser.
     SignedIn(OwnedUserId),
     /// `m.login.dummy`.
@@ -56,6 +58,10 @@ impl Core {
                 }
                 session.registration_token = Some(token);
                 REGISTRATION_TOKEN
+            }
+            StageProof::Captcha(answer) => {
+                self.check_captcha(Some(&answer)).await?;
+                RECAPTCHA
             }
             StageProof::SignedIn(user) => {
                 if session.user.as_ref() != Some(&user) {

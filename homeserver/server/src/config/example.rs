@@ -150,6 +150,24 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ),
     ("registration.shared_secret_file", "The same, read from a file.", None),
     (
+        "registration.recaptcha",
+        "A captcha of Google's, version 2, for who registers. Google then sees them; a registration token is the better door.",
+        None,
+    ),
+    ("registration.recaptcha.public_key", "This site's key. Absent: no captcha.", Some("\"6Lc\"")),
+    ("registration.recaptcha.secret", "The secret that belongs to it. Prefer the file.", Some("\"long-random-text\"")),
+    ("registration.recaptcha.secret_file", "The same, read from a file.", Some("\"/etc/matron/recaptcha-secret\"")),
+    (
+        "registration.recaptcha.url",
+        "Where the service is. `https://www.recaptcha.net/recaptcha` is the same without Google's cookies.",
+        None,
+    ),
+    (
+        "registration.recaptcha.required",
+        "Nobody registers without. `false`: clients may solve it and gain nothing, to try it out.",
+        None,
+    ),
+    (
         "rtc_transports",
         "Over what calls of many go (Element Call), as clients are told.",
         Some("[{ type = \"livekit\", livekit_service_url = \"https://calls.example.org\" }]"),

@@ -126,6 +126,18 @@ impl Config {
                 return wrong("oauth.upstreams.client_secret_file", "either `client_secret` or `client_secret_file`");
             }
         }
+        let captcha = &self.settings.registration.recaptcha;
+        if captcha.secret.is_some() && captcha.secret_file.is_some() {
+            return wrong("registration.recaptcha.secret_file", "either `secret` or `secret_file`, not both");
+        }
+        if captcha.public_key.is_some() != (captcha.secret.is_some() || captcha.secret_file.is_some()) {
+            return wrong("registration.recaptcha", "`public_key` and its secret go together");
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
+        let below = captcha.url.strip_prefix("https://").or_else(|| captcha.url.strip_prefix("http://"));
+        if !below.is_some_and(|rest| !rest.is_empty() && rest.chars().all(is_plain)) {
+            return wrong("registration.recaptcha.url", "this is no URL of a service");
+        }
         if !self.settings.room_versions.contains(&self.settings.default_room_version) {
             return wrong("default_room_version", "this version is not among `room_versions`");
         }
@@ -144,6 +156,10 @@ impl Config {
             }
         }
         let own = &mut self.settings;
+        let captcha = &mut own.registration.recaptcha;
+        if let Some(path) = captcha.secret_file.take() {
+            captcha.secret = Some(read_filled("registration.recaptcha.secret_file", Path::new(&path))?);
+        }
         read_secret("registration", self.shared_secret_file.as_deref(), &mut own.registration.shared_secret)?;
         read_secret("turn", self.turn_secret_file.as_deref(), &mut own.turn.shared_secret)
     }
@@ -152,18 +168,22 @@ impl Config {
 /// The section's secret is what its file says, if it names one.
 fn read_secret(section: &str, path: Option<&Path>, secret: &mut Option<String>) -> Result<(), ConfigError> {
     let Some(path) = path else { return Ok(()) };
-    let wrong =
-        |what: &str| ConfigError::Value { path: format!("{section}.shared_secret_file"), what: what.to_owned() };
+    let key = format!("{section}.shared_secret_file");
     if secret.is_some() {
-        return Err(wrong("either `shared_secret` or `shared_secret_file`, not both"));
+        let what = "either `shared_secret` or `shared_secret_file`, not both".to_owned();
+        return Err(ConfigError::Value { path: key, what });
     }
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(wrong("the file is empty"));
-    }
-    *secret = Some(text.to_owned());
+    *secret = Some(read_filled(&key, path)?);
     Ok(())
+}
+
+/// What a secret's file says, which is something.
+fn read_filled(key: &str, path: &Path) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    match text.trim() {
+        "" => Err(ConfigError::Value { path: key.to_owned(), what: "the file is empty".to_owned() }),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// Takes `shared_secret_file` out of a section.

@@ -115,3 +115,26 @@ fn an_identity_provider_has_what_its_protocol_needs_and_nothing_of_the_other() {
     }
     assert!(!upstream("protocol = \"cas\"").unwrap().settings.oauth.upstreams[0].insecure_without_cookies);
 }
+
+#[test]
+fn a_captcha_has_both_its_keys_and_the_secret_comes_from_its_file() {
+    let captcha = |rest: &str| parsed(&format!("[registration.recaptcha]\n{rest}"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    std::fs::write(&path, "hush\n").unwrap();
+    let config = captcha(&format!("public_key = \"p\"\nsecret_file = {path:?}")).unwrap();
+    let recaptcha = &config.settings.registration.recaptcha;
+    assert_eq!((recaptcha.secret.as_deref(), recaptcha.required), (Some("hush"), true));
+    assert!(parsed("").unwrap().settings.registration.recaptcha.public_key.is_none());
+    std::fs::write(&path, "\n").unwrap();
+    for bad in [
+        "public_key = \"p\"".to_owned(),
+        "secret = \"s\"".to_owned(),
+        format!("public_key = \"p\"\nsecret = \"s\"\nsecret_file = {path:?}"),
+        format!("public_key = \"p\"\nsecret_file = {path:?}"),
+        "url = \"www.google.com/recaptcha\"".to_owned(),
+        "url = \"https://x.example/; script-src *\"".to_owned(),
+    ] {
+        assert!(captcha(&bad).is_err(), "{bad}");
+    }
+}

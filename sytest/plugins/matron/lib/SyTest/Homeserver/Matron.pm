@@ -70,7 +70,12 @@ sub _config {
       appservices          => $self->{app_service_config_files} // [],
 
       # Everybody comes from one address, many at a time, and each with a password.
-      registration => { mode => "open", guests => $yes, shared_secret => "reg_secret" },
+      registration => {
+         mode          => "open",
+         guests        => $yes,
+         shared_secret => "reg_secret",
+         recaptcha     => $self->_recaptcha,
+      },
       rate_limit   => $no,
       insecure_fast_password_hash => $yes,
       # SyTest sends access tokens in the query only.
@@ -108,6 +113,19 @@ sub _config {
          allow_ip_ranges          => [ "127.0.0.0/8", "::1/128" ],
          insecure_skip_tls_verify => $yes,
       },
+   };
+}
+
+# One test solves a captcha; all the others register without.
+sub _recaptcha {
+   my $self   = shift;
+   my $config = $self->{recaptcha_config} or return {};
+   my ( $url ) = $config->{siteverify_api} =~ m{^(.*)/api/siteverify$} or die "no address of a captcha";
+   return {
+      public_key => $config->{public_key},
+      secret     => $config->{private_key},
+      url        => $url,
+      required   => JSON::false,
    };
 }
 
