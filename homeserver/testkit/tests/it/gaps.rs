@@ -81,3 +81,41 @@ async fn an_event_of_another_room_is_no_history() {
     adversary.push(&north, [&leaning]).await;
     assert_eq!(north.status(leaning.event_id()), None, "without the state before it, it is nothing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_before_an_event_as_a_peer_gives_it_is_not_resolved_again_with_what_the_event_follows() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let alice = north.person("alice").await;
+    let adversary = net.adversary("adversary.example");
+    // What nobody disputes is no authority in the resolution of this version.
+    let room = alice.room(json!({"preset": "public_chat", "room_version": "12"})).await;
+    let foothold = adversary.join(&north, &room, "mallory").await;
+    let trent = adversary.join(&north, &room, "trent").await;
+    let unknown = "$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".try_into().unwrap();
+    let known = foothold.message("known").after([&trent.join]).seal(adversary.key(), adversary.name());
+    // On the other branch, which nobody gives, the room was closed and opened before it: merged, the join does not stand.
+    let judged = foothold.message("judged").after([&known]).after_ids(vec![known.event_id().to_owned(), unknown]);
+    let judged = judged.seal(adversary.key(), adversary.name());
+    let state: Vec<_> = foothold.state.iter().map(|event| event.event_id().to_owned()).collect();
+    adversary.answers(move |question| {
+        if question.is("state_ids") {
+            Reply::Json(json!({"pdu_ids": state, "auth_chain_ids": []}))
+        } else if question.is("get_missing_events") {
+            Reply::Json(json!({"events": []}))
+        } else if question.is("send") {
+            Reply::Json(json!({"pdus": {}}))
+        } else {
+            Reply::Status(404)
+        }
+    });
+    adversary.push(&north, [&known, &judged]).await;
+    let member = |event: &matron_room::Pdu| {
+        let event = north.core.load_event(event.event_id()).unwrap().unwrap();
+        assert_eq!(event.record.status, Status::Accepted);
+        let before = north.core.load_state_group(event.record.state_before).unwrap();
+        before.keys().any(|key| &*key.kind == "m.room.member" && key.key.starts_with("@trent:"))
+    };
+    assert!(member(&known));
+    assert!(!member(&judged), "what its origin resolved is resolved to something else");
+}

@@ -289,6 +289,14 @@ impl World {
                 println!("  at {}: {}", other.name, told(other, &event.id().to_owned()));
                 for prev in event.pdu.prev_events() {
                     println!("  after {} / {}", told(one, prev), told(other, prev));
+                    let after = |server: &TestServer| {
+                        let known = server.core.load_event(prev).unwrap().unwrap();
+                        server.core.load_state_group(known.record.state_before).unwrap()
+                    };
+                    println!(
+                        "    before which the states are {}",
+                        if after(one) == after(other) { "one" } else { "two" }
+                    );
                 }
                 let keys: BTreeSet<_> = here.keys().chain(there.keys()).collect();
                 for key in keys.into_iter().filter(|key| here.get(*key) != there.get(*key)) {
@@ -296,6 +304,9 @@ impl World {
                         tell(server, state.get(key).map(|id| (**id).clone()).as_ref())
                     };
                     println!("  {} {}: {} / {}", key.kind, key.key, at(one, &here), at(other, &there));
+                    for id in [here.get(key), there.get(key)].into_iter().flatten() {
+                        println!("    known as {} / {}", told(one, id), told(other, id));
+                    }
                 }
             }
         }

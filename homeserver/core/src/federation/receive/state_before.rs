@@ -16,6 +16,13 @@ use crate::{
     rooms::{GroupId, Room, StateKey, StateMap, state_map::difference},
 };
 
+/// What a peer gave to judge an event by.
+struct Fetched {
+    states: Vec<StateMap>,
+    /// It is the state before the event, after all that it follows; else the states after what is missing alone.
+    of_all: bool,
+}
+
 impl Core {
     /// The state before the event. What is new of it goes into the batch.
     ///
@@ -47,13 +54,20 @@ impl Core {
             missing.clear();
         }
         for server in self.servers_to_ask(Some(origin), room) {
-            match self.fetch_states_after(&server, room, pdu, &missing).await {
+            match self.fetch_states(&server, room, pdu, &missing).await {
                 Ok(fetched) => {
-                    for state in fetched {
+                    let mut named = Vec::with_capacity(fetched.states.len());
+                    for state in fetched.states {
                         let changes = difference(&StateMap::new(), &state);
                         let group = self.write_state_group(batch, GroupId::EMPTY, &changes, &state)?;
-                        states.push(NamedState { state, group });
+                        named.push(NamedState { state, group });
                     }
+                    if fetched.of_all {
+                        // INVARIANT: the others have resolved it already. Resolved with some of what it came from once more, it
+                        // may become another, and servers in one room would part.
+                        states.clear();
+                    }
+                    states.extend(named);
                     return self.resolve_states(batch, room.version(), states);
                 }
                 Err(Error::Peer(_) | Error::PeerAnswer { .. }) => {}
@@ -64,14 +78,14 @@ impl Core {
     }
 
     /// The states after the missing events that this one follows, as a peer gives them; if it does not know one of them, the
-    /// state before the event itself. At least one.
-    async fn fetch_states_after(
+    /// state before the event itself.
+    async fn fetch_states(
         self: &Arc<Self>,
         server: &ServerName,
         room: &Arc<Room>,
         pdu: &Pdu,
         missing: &[OwnedEventId],
-    ) -> Result<Vec<StateMap>, Error> {
+    ) -> Result<Fetched, Error> {
         let mut states = Vec::with_capacity(missing.len());
         for prev in missing {
             match self.fetch_state_after(server, room, prev).await {
@@ -83,10 +97,11 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        if states.is_empty() {
+        let of_all = states.is_empty();
+        if of_all {
             states.push(self.fetch_state_before(server, room, pdu.event_id()).await?);
         }
-        Ok(states)
+        Ok(Fetched { states, of_all })
     }
 
     /// The state after an event of which nothing is known yet; the event is kept as an outlier.
