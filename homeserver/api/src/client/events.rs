@@ -7,7 +7,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use matron_core::{
     Core, Requester,
     rooms::read::token::Gap,
-    sync::{SyncAnswer, SyncRequest, token::SyncToken},
+    sync::{SyncAnswer, token::SyncToken},
 };
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
@@ -39,7 +39,7 @@ struct Params {
     room_id: Option<OwnedRoomId>,
 }
 
-/// What happened since the token; without one, what happens from now on.
+/// What happened since the token, as much as fits, oldest first in each room; without one, what happens from now on.
 async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(params): Query<Params>) -> Answer {
     let from = params.from.as_deref().filter(|from| !from.is_empty());
     let timeout_ms = params.timeout.unwrap_or(DEFAULT_TIMEOUT_MS);
@@ -64,8 +64,7 @@ async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(para
     let _present = core.begin_sync_presence(&requester.user_id, None).await?;
     // Without a device nothing is acknowledged that this endpoint cannot tell.
     let requester = Requester { device_id: None, ..requester };
-    let request = SyncRequest { since: Some(since), timeout_ms, ..SyncRequest::default() };
-    let answer = core.sync(&requester, request).await?;
+    let answer = core.event_stream(&requester, since, timeout_ms).await?;
     Ok(Json(
         json!({ "start": since.to_string(), "end": answer.next_batch, "chunk": flatten(&answer, params.room_id.as_deref()) }),
     ))

@@ -46,6 +46,7 @@ pub(crate) async fn handle(
         filter: core.filter_of(&requester.user_id, params.filter.as_deref())?,
         full_state: params.full_state,
         timeout_ms: params.timeout.unwrap_or(0),
+        up_to: None,
     };
     let _present = core.begin_sync_presence(&requester.user_id, params.set_presence).await?;
     core.sync(&requester, request).await.map(Json).map_err(Into::into)

@@ -42,7 +42,8 @@ impl Core {
     ) -> Result<SyncAnswer, Error> {
         // INVARIANT: sampled before anything is read, so that whatever comes later is told next time.
         let ephemeral = self.ephemeral_serial();
-        let to = self.position();
+        let position = self.position();
+        let to = request.up_to.map_or(position, |up_to| up_to.min(position));
         let span = Span { request, since: request.since, to, ephemeral };
         if span.since.is_some_and(|since| since.stream > to) {
             return Err(Error::invalid("this token is from the future, or from another server"));

@@ -7,6 +7,7 @@
 pub mod answer;
 mod build;
 mod counts;
+mod event_stream;
 mod joined;
 mod left;
 mod members;
@@ -22,7 +23,7 @@ use std::{
 };
 
 use lru::LruCache;
-use matron_storage::StoreError;
+use matron_storage::{StoreError, StreamPos};
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
@@ -66,6 +67,8 @@ pub struct SyncRequest {
     pub full_state: bool,
     /// How long to wait if there is nothing, ms.
     pub timeout_ms: u64,
+    /// Nothing that came after this is told.
+    pub up_to: Option<StreamPos>,
 }
 
 impl Core {

@@ -27,6 +27,12 @@ pub fn timeline_of(position: StreamPos) -> u64 {
     (1 << 63) | position.0
 }
 
+/// The stream position of a timeline order at which this server was told of an event; backwards of [`timeline_of`].
+#[must_use]
+pub(super) fn position_of(timeline: u64) -> StreamPos {
+    StreamPos(timeline & !(1 << 63))
+}
+
 /// The key range of a room's timeline, `from` inclusive, `to` exclusive.
 #[must_use]
 pub fn timeline_range(room: &RoomId, from: u64, to: u64) -> KeyRange {
