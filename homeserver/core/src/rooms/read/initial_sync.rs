@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use matron_room::Membership;
+use matron_storage::StreamPos;
 use ruma::RoomId;
 use serde_json::{Value, json, value::RawValue};
 
@@ -49,11 +50,8 @@ impl Core {
             })
             .collect();
         let ignored = self.ignored_users(user)?;
-        let receipts = if inside {
-            self.receipts_between(user, room, matron_storage::StreamPos(0), self.position(), &ignored)?
-        } else {
-            None
-        };
+        let receipts =
+            if inside { self.receipts_between(user, room, StreamPos(0), self.position(), &ignored)? } else { None };
         let listed = self.is_room_listed(room)?;
         Ok(json!({
             "room_id": room,
@@ -111,7 +109,10 @@ impl Core {
             })
             .collect();
         let mut account_data = Vec::new();
-        for entry in self.account_data_since(user, None)?.into_iter().filter(|entry| entry.room_id.is_none()) {
+        // SPEC: v1.19 Client-Server API, "GET /initialSync": the data "created by this user". Push rules that nobody changed are
+        // the server's; clients of this endpoint ask for them at `/pushrules`.
+        let created = self.account_data_since(user, Some(StreamPos(0)))?;
+        for entry in created.into_iter().filter(|entry| entry.room_id.is_none()) {
             account_data.push(json!({"type": entry.kind, "content": serde_json::from_str::<Value>(entry.content.get()).unwrap_or_default()}));
         }
         Ok(json!({

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Server, enc};
+use super::{Server, enc, list};
 
 #[tokio::test]
 async fn mutual_rooms_are_those_both_are_joined_to() {
@@ -92,4 +92,25 @@ async fn an_event_can_be_scheduled_listed_put_off_and_sent() {
     assert_eq!((status, &answer["errcode"]), (StatusCode::NOT_FOUND, &json!("M_NOT_FOUND")));
     let (status, _) = alice.ask(Method::POST, &format!("{base}/{id}/explode"), Some(json!({}))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_old_initial_sync_tells_the_account_data_that_the_user_made_and_no_rules_that_nobody_changed() {
+    let server = Server::start();
+    let alice = server.user("alice").await;
+    let kinds = async || {
+        let answer = alice.get("/initialSync").await;
+        list(&answer, "/account_data")
+            .iter()
+            .map(|event| event["type"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert!(kinds().await.is_empty());
+    let path = format!("/user/{}/account_data/org.example.made", enc(&alice.user));
+    alice.ok(Method::PUT, &path, json!({"cats": "or rats"})).await;
+    assert_eq!(kinds().await, ["org.example.made"]);
+    alice.ok(Method::PUT, "/pushrules/global/override/.m.rule.master/enabled", json!({"enabled": true})).await;
+    assert_eq!(kinds().await, ["m.push_rules", "org.example.made"]);
+    let told = alice.sync(None, &json!({})).await;
+    assert!(list(&told, "/account_data/events").iter().any(|event| event["type"] == "m.push_rules"));
 }
