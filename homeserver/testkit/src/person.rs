@@ -43,6 +43,14 @@ impl Person {
         person
     }
 
+    pub(crate) async fn visit(router: Router) -> Self {
+        let mut person = Self { id: String::new(), device: String::new(), token: String::new(), router };
+        let answer = person.post("/v3/register?kind=guest", json!({})).await;
+        let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+        (person.id, person.device, person.token) = (text("user_id"), text("device_id"), text("access_token"));
+        person
+    }
+
     /// The person's client speaks with the server as it is now, after a restart.
     pub fn is_at(&mut self, server: &TestServer) {
         self.router = server.router().clone();

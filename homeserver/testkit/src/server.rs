@@ -148,6 +148,14 @@ impl TestServer {
         Person::log_in(self.router.clone(), name, password).await
     }
 
+    /// Somebody who looks in without an account.
+    ///
+    /// # Panics
+    /// If the server takes no guests.
+    pub async fn guest(&self) -> Person {
+        Person::visit(self.router.clone()).await
+    }
+
     /// The room as this server knows it.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use matron_room::Pdu;
 use ruma::{OwnedUserId, RoomId};
 use serde::Deserialize;
 
@@ -12,8 +13,23 @@ struct GuestAccess {
     guest_access: String,
 }
 
+impl GuestAccess {
+    fn admits(&self) -> bool {
+        self.guest_access == "can_join"
+    }
+}
+
+/// What an invite told of guests.
+#[derive(Deserialize)]
+struct Shown {
+    #[serde(rename = "type")]
+    kind: String,
+    content: GuestAccess,
+}
+
 impl Core {
-    /// Passes for everyone but guests of a room that does not let guests join. What is not known here, its servers decide.
+    /// Passes for everyone but guests of a room that does not let guests join. Of a room elsewhere that is known as far as the
+    /// invite tells; what it does not tell, the join brings ([`Core::check_guest_stays`]).
     ///
     /// # Errors
     /// `M_GUEST_ACCESS_FORBIDDEN`.
@@ -21,9 +37,28 @@ impl Core {
         if !requester.is_guest {
             return Ok(());
         }
-        let Some(room) = self.find_room(room)? else { return Ok(()) };
-        let access = room.lock().state_content::<GuestAccess>(self, "m.room.guest_access", "")?;
-        if access.is_some_and(|access| access.guest_access == "can_join") { Ok(()) } else { Err(Error::GuestForbidden) }
+        let Some(ours) = self.room_of_ours(room)? else {
+            let told = self.outside_standing(&requester.user_id, room)?.map(|standing| standing.shown);
+            let mut shown = told.iter().flatten().filter_map(|event| serde_json::from_str::<Shown>(event.get()).ok());
+            let refused = shown.any(|shown| shown.kind == "m.room.guest_access" && !shown.content.admits());
+            return if refused { Err(Error::GuestForbidden) } else { Ok(()) };
+        };
+        let access = ours.lock().state_content::<GuestAccess>(self, "m.room.guest_access", "")?;
+        if access.is_some_and(|access| access.admits()) { Ok(()) } else { Err(Error::GuestForbidden) }
+    }
+
+    /// Passes for everyone who joined a room elsewhere but guests, if its state does not let them.
+    ///
+    /// # Errors
+    /// `M_GUEST_ACCESS_FORBIDDEN`.
+    pub(crate) fn check_guest_stays(&self, join: &Pdu, state: &[Pdu]) -> Result<(), Error> {
+        // SPEC: v1.19 Client-Server API, "Guest access": no other server knows who is a guest.
+        if !self.account(join.sender())?.is_some_and(|account| account.guest) {
+            return Ok(());
+        }
+        let access = state.iter().find(|pdu| pdu.is_state_of("m.room.guest_access", ""));
+        let access = access.and_then(|pdu| pdu.content_as::<GuestAccess>().ok());
+        if access.is_some_and(|access| access.admits()) { Ok(()) } else { Err(Error::GuestForbidden) }
     }
 
     /// Guests leave a room that does not let them join any more. Begins a task: the event that says so must not wait.
@@ -31,7 +66,7 @@ impl Core {
         if !event.pdu.is_state_of("m.room.guest_access", "") {
             return;
         }
-        if event.pdu.content_as::<GuestAccess>().is_ok_and(|access| access.guest_access == "can_join") {
+        if event.pdu.content_as::<GuestAccess>().is_ok_and(|access| access.admits()) {
             return;
         }
         let locals: Vec<OwnedUserId> = joined.iter().filter(|user| self.is_local_user(user)).cloned().collect();

@@ -13,6 +13,8 @@ mod forks;
 #[cfg(test)]
 mod gaps;
 #[cfg(test)]
+mod guests;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod hung_up;

@@ -116,7 +116,15 @@ impl Core {
         let join = self.countersigned(join, answer.event.take()).await?;
         match self.room_of_ours(room_id)? {
             Some(room) => self.take_join(server, &room, join).await,
-            None => self.take_room(room_id, join, answer).await,
+            None => {
+                let taken = self.take_room(room_id, join, answer).await;
+                if let Err(Error::GuestForbidden) = &taken
+                    && let Err(error) = self.leave_at_once(server, user, room_id).await
+                {
+                    tracing::warn!(room.id = %room_id, peer.name = %server, %error, "a guest who may not stay could not leave");
+                }
+                taken
+            }
         }
     }
 
@@ -168,6 +176,7 @@ impl Core {
         let auth_chain: Vec<Pdu> = verified.split_off(state_len.min(verified.len())).into_iter().flatten().collect();
         let state: Vec<Pdu> = verified.into_iter().flatten().collect();
         check_state(&state, version)?;
+        self.check_guest_stays(&join, &state)?;
         self.permit_joined_room(&join, &state).await?;
         let turn = self.inbound.room_turn(room_id);
         let _turn = turn.lock().await;

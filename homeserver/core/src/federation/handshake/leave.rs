@@ -1,4 +1,4 @@
-//! Refusing an invite, or withdrawing a knock, of a room that this server is not in.
+//! Refusing an invite, withdrawing a knock or taking back a join, of a room that this server is not in.
 
 use std::sync::Arc;
 
@@ -53,6 +53,25 @@ impl Core {
         let stripped = StrippedRoom {
             room_version: leave.as_ref().map(|leave| leave.room_version().as_str().to_owned()).unwrap_or_default(),
             event: leave.map(|leave| leave.json().to_owned()),
+            ..StrippedRoom::default()
+        };
+        self.set_outside_standing(user, room_id, Membership::Leave, user.to_owned(), stripped).await
+    }
+
+    /// The user, whom the other server has just taken in, is out of the room again.
+    ///
+    /// # Errors
+    /// [`Error::Store`], or what the server answered.
+    pub(super) async fn leave_at_once(
+        &self,
+        server: &ServerName,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<(), Error> {
+        let leave = self.leave_through(server, user, room_id, None).await?;
+        let stripped = StrippedRoom {
+            room_version: leave.room_version().as_str().to_owned(),
+            event: Some(leave.json().to_owned()),
             ..StrippedRoom::default()
         };
         self.set_outside_standing(user, room_id, Membership::Leave, user.to_owned(), stripped).await

@@ -90,7 +90,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn stripped_state_events(&self, inner: &mut Inner) -> Result<Vec<Pdu>, Error> {
-        const SHOWN: [&str; 8] = [
+        const SHOWN: [&str; 9] = [
             "m.room.create",
             "m.room.join_rules",
             "m.room.canonical_alias",
@@ -98,6 +98,8 @@ impl Core {
             "m.room.topic",
             "m.room.avatar",
             "m.room.encryption",
+            // Whether a guest may accept: their own server alone knows that they are one.
+            "m.room.guest_access",
             "org.matron.room.policy",
         ];
         let mut events = Vec::new();
