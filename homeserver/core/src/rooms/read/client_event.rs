@@ -47,8 +47,10 @@ impl Core {
         {
             unsigned.transaction_id = self.transaction_id_of(event, viewer, device)?;
         }
+        unsigned.membership = self.membership_at(reader, event)?;
+        let was_there = unsigned.membership == Some(Membership::Join.as_str());
         if pdu.is_state() {
-            self.add_replaced_state(event, &mut unsigned)?;
+            self.add_replaced_state(reader, was_there, event, &mut unsigned)?;
         }
         if let Some(redaction) = &event.record.redacted_by
             && let Some(redaction) = self.load_event(redaction)?
@@ -57,24 +59,30 @@ impl Core {
             unsigned.redacted_because = Some(client_event(&redaction.pdu, &Unsigned::default()));
         }
         unsigned.relations = self.bundled(event, viewer, true)?;
-        unsigned.membership = self.membership_at(reader, event)?;
         // SPEC: v1.19 "Account erasure": who was not joined then sees what redaction would leave.
-        let was_there = unsigned.membership == Some(Membership::Join.as_str());
         let erased = !was_there && !pdu.is_state() && self.is_erased(pdu.sender())?;
         let skeleton = if erased { pdu.skeleton().ok() } else { None };
         let pdu = skeleton.as_ref().unwrap_or(pdu);
         Ok(if with_room_id { client_event(pdu, &unsigned) } else { sync_event(pdu, &unsigned) })
     }
 
-    /// What the state event replaced, from the state before it.
-    fn add_replaced_state(&self, event: &StoredEvent, unsigned: &mut Unsigned) -> Result<(), Error> {
+    /// What the state event replaced, from the state before it, for readers who were there or may see it anyhow.
+    fn add_replaced_state(
+        &self,
+        reader: &mut Reader<'_>,
+        was_there: bool,
+        event: &StoredEvent,
+        unsigned: &mut Unsigned,
+    ) -> Result<(), Error> {
         let Some(key) = event.pdu.state_key() else { return Ok(()) };
         let before = self.load_state_group(event.record.state_before)?;
         let Some(replaced) = find_in(&before, event.pdu.kind(), key) else { return Ok(()) };
         if **replaced == *event.id() {
             return Ok(());
         }
-        if let Some(replaced) = self.load_event(replaced)? {
+        if let Some(replaced) = self.load_event(replaced)?
+            && (was_there || self.reader_can_see(reader, &replaced)?)
+        {
             unsigned.prev_content = RawValue::from_string(replaced.pdu.content().get().to_owned()).ok();
             unsigned.prev_sender = Some(replaced.pdu.sender().to_owned());
             unsigned.replaces_state = Some(replaced.id().to_owned());
