@@ -313,11 +313,13 @@ pub struct Retention {
     pub interval_ms: u64,
     /// How long the redaction of expired content may take to reach devices before content is purged anyway, ms.
     pub grace_ms: u64,
+    /// A message that says when it ends (MSC2228) ends then, if that is before its room's messages do.
+    pub self_destruct: bool,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { interval_ms: 60_000, grace_ms: 24 * 60 * 60 * 1000 }
+        Self { interval_ms: 60_000, grace_ms: 24 * 60 * 60 * 1000, self_destruct: false }
     }
 }
 

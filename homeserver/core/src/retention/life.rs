@@ -15,6 +15,14 @@ const MAX_SESSION_BYTES: usize = 255;
 
 pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+const YEAR_MS: u64 = 365 * DAY_MS;
+
+/// Where a message says when it ends, ms since the epoch (MSC2228's `m.self_destruct_after`).
+const SELF_DESTRUCT: &str = "org.matrix.self_destruct_after";
+
+/// The latest end that a message may state.
+const MAX_END_MS: u64 = (1 << 53) - 1;
+
 /// A row of `event_expiry`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ExpiryRow {
@@ -59,6 +67,28 @@ pub(super) fn bucket_end(expires_ms: u64, lifetime_ms: u64) -> u64 {
     expires_ms.div_ceil(step).saturating_mul(step)
 }
 
+/// As [`bucket_end`], for an end that the sender chose at `received_ms`: the room's messages share some twenty buckets for all
+/// lives of about one length, so that nobody makes a room keep a key for each message.
+fn chosen_bucket_end(expires_ms: u64, received_ms: u64) -> u64 {
+    let lifetime_ms = expires_ms.saturating_sub(received_ms);
+    let about_ms = lifetime_ms.checked_ilog2().map_or(0, |power| 1_u64 << power);
+    if about_ms <= YEAR_MS {
+        return bucket_end(expires_ms, about_ms);
+    }
+    let step = about_ms / 10;
+    expires_ms.div_ceil(step).saturating_mul(step)
+}
+
+/// When the message itself says that it ends.
+fn chosen_end_ms(pdu: &Pdu) -> Option<u64> {
+    // MSC: 2228. The field stands outside of what is encrypted; on redactions it is ignored.
+    if outlives_words(pdu) || !pdu.json().get().contains(SELF_DESTRUCT) {
+        return None;
+    }
+    let end_ms = pdu.content_value().get(SELF_DESTRUCT)?.as_u64()?;
+    (end_ms <= MAX_END_MS).then_some(end_ms.max(1))
+}
+
 /// Whether the event goes on when what was said in it is gone: who is a member and what was redacted does not end.
 pub(crate) fn outlives_words(pdu: &Pdu) -> bool {
     pdu.is_state() || pdu.kind() == "m.room.redaction"
@@ -85,8 +115,9 @@ pub(crate) fn carries_words(pdu: &Pdu) -> bool {
 }
 
 impl Core {
-    /// The bucket under whose key the event's content is sealed, and when it dies (0: never). State and redactions are
-    /// not sealed, (0, 0), unless they carry words that die: then the event goes on without them.
+    /// The bucket under whose key the event's content is sealed, and when it dies (0: never): when the room says, or before
+    /// that when the event itself says, where senders may. State and redactions are not sealed, (0, 0), unless they carry words
+    /// that die: then the event goes on without them.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -95,15 +126,21 @@ impl Core {
         if outlives && !may_carry_words(pdu) {
             return Ok((0, 0));
         }
-        let Some(lifetime_ms) = self.room_lifetime_ms(inner)? else {
-            return Ok(if outlives { (0, 0) } else { (WITHOUT_END | (received_ms / DAY_MS), 0) });
+        let by_room = match self.room_lifetime_ms(inner)? {
+            None if outlives => (0, 0),
+            None => (WITHOUT_END | (received_ms / DAY_MS), 0),
+            Some(_) if outlives && !carries_words(pdu) => (0, 0),
+            Some(lifetime_ms) => {
+                // A sender's clock may be ahead: the earlier of its claim and the receipt counts.
+                let expires_ms = pdu.origin_server_ts_ms().min(received_ms).saturating_add(lifetime_ms).max(1);
+                (bucket_end(expires_ms, lifetime_ms), expires_ms)
+            }
         };
-        if outlives && !carries_words(pdu) {
-            return Ok((0, 0));
-        }
-        // A sender's clock may be ahead: the earlier of its claim and the receipt counts.
-        let expires_ms = pdu.origin_server_ts_ms().min(received_ms).saturating_add(lifetime_ms).max(1);
-        Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))
+        let chosen = self.settings.retention.self_destruct.then(|| chosen_end_ms(pdu)).flatten();
+        Ok(match chosen {
+            Some(end_ms) if by_room.1 == 0 || end_ms < by_room.1 => (chosen_bucket_end(end_ms, received_ms), end_ms),
+            _ => by_room,
+        })
     }
 
     /// The bucket under whose key content is sealed that will be sent at `sent_ms`.
@@ -134,7 +171,10 @@ impl Core {
         if record.expires_ms == 0 {
             return;
         }
-        let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket, session: session_of(pdu) };
+        // A message that ends before its room's messages do leaves the session to those.
+        let chose = self.settings.retention.self_destruct && chosen_end_ms(pdu) == Some(record.expires_ms);
+        let session = if chose { None } else { session_of(pdu) };
+        let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket, session };
         if let Some(session) = &row.session {
             batch.put(Table::Misc, session_key(pdu.room_id(), session), record.expires_ms.to_be_bytes());
         }
@@ -147,6 +187,22 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lives_that_senders_choose_share_buckets_which_end_after_them_and_soon() {
+        const NOW_MS: u64 = 1_800_000_000_000;
+        let lives = || (0..2_000).map(|step: u64| step * step * step * 977 % (20 * YEAR_MS));
+        let mut buckets = std::collections::BTreeSet::new();
+        for life in lives() {
+            let end = chosen_bucket_end(NOW_MS + life, NOW_MS);
+            assert!(end >= NOW_MS + life);
+            assert!(end - (NOW_MS + life) <= (life / 10).max(1000), "{life}");
+            assert!(life > YEAR_MS || end - (NOW_MS + life) < DAY_MS.max(1000), "{life}");
+            buckets.insert(end);
+        }
+        assert!(buckets.len() < 1_000, "{}", buckets.len());
+        assert!(chosen_bucket_end(1, NOW_MS) < NOW_MS, "what was over before it came");
+    }
 
     #[test]
     fn a_bucket_ends_after_its_content_and_soon() {

@@ -21,9 +21,18 @@ struct Ward {
 
 impl Ward {
     async fn new(officers: &[&str]) -> Self {
+        Self::open(officers, false).await
+    }
+
+    /// One in which messages may say when they end.
+    async fn where_senders_choose() -> Self {
+        Self::open(&[], true).await
+    }
+
+    async fn open(officers: &[&str], self_destruct: bool) -> Self {
         let world = World::with(Settings {
             insecure_fast_password_hash: true,
-            retention: settings::Retention { grace_ms: GRACE_MS, ..settings::Retention::default() },
+            retention: settings::Retention { grace_ms: GRACE_MS, self_destruct, ..settings::Retention::default() },
             policy: settings::Policy {
                 officers: officers.iter().map(|id| (*id).to_owned()).collect(),
                 ..settings::Policy::default()
@@ -145,6 +154,63 @@ async fn a_sender_redacts_where_no_bot_has_the_power() {
     let round = ward.world.core.retention_round().await.unwrap();
     assert_eq!((round.redacted, round.purged), (1, 1));
     assert!(ward.is_redacted(&said));
+}
+
+fn text_until(end_ms: u64) -> Value {
+    json!({"msgtype": "m.text", "body": "x", "org.matrix.self_destruct_after": end_ms})
+}
+
+#[tokio::test]
+async fn a_message_that_names_its_own_end_dies_then_and_never_later_than_its_room_says() {
+    let ward = Ward::where_senders_choose().await;
+    let core = &ward.world.core;
+    let now_ms = core.now_ms();
+    let ends_ms = async |content: Value| core.load_event(&ward.say(content).await).unwrap().unwrap().record.expires_ms;
+    assert_eq!(ends_ms(text_until(now_ms + 10 * LIFETIME_MS)).await, now_ms + LIFETIME_MS);
+    for odd in [json!(-1), json!("1"), json!(null)] {
+        let content = json!({"msgtype": "m.text", "body": "x", "org.matrix.self_destruct_after": odd});
+        assert_eq!(ends_ms(content).await, now_ms + LIFETIME_MS);
+    }
+    let said = ward.say(text_until(now_ms + 2_000)).await;
+    ward.world.advance_ms(2_000);
+    assert!(!core.load_event(&said).unwrap().unwrap().is_shown(core.now_ms()));
+    ward.world.advance_ms(GRACE_MS / 2);
+    let round = core.retention_round().await.unwrap();
+    assert_eq!((round.expired, round.redacted, round.purged), (1, 1, 1));
+    assert!(ward.is_redacted(&said) && !ward.has_content(&said));
+}
+
+#[tokio::test]
+async fn a_message_that_ends_before_others_of_its_session_leaves_them_their_session() {
+    let ward = Ward::where_senders_choose().await;
+    let core = &ward.world.core;
+    let row = || core.store.get(Table::Misc, super::life::session_key(&ward.room, "S").as_bytes()).unwrap();
+    let encrypted = json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": "S"});
+    ward.say(encrypted.clone()).await;
+    let needed_until = row().unwrap();
+    let mut short = encrypted;
+    short["org.matrix.self_destruct_after"] = json!(core.now_ms() + 1_000);
+    let said = ward.say(short).await;
+    ward.world.advance_ms(1_000 + GRACE_MS / 2);
+    assert_eq!(core.retention_round().await.unwrap().purged, 1);
+    assert!(!ward.has_content(&said));
+    assert_eq!(row().unwrap(), needed_until);
+}
+
+#[tokio::test]
+async fn a_message_may_end_where_its_room_keeps_all_others_but_only_where_the_operator_lets_senders_say_so() {
+    for may in [true, false] {
+        let ward = Ward::open(&[], may).await;
+        let core = &ward.world.core;
+        let room = ward.world.room(&[&ward.nurse]).await;
+        let end_ms = core.now_ms() + 2_000;
+        let new = NewEvent::message(room.clone(), ward.nurse.clone(), "m.room.message", text_until(end_ms));
+        let said = core.send_event(new).await.unwrap();
+        let ends_ms = core.load_event(&said).unwrap().unwrap().record.expires_ms;
+        assert_eq!(ends_ms, if may { end_ms } else { 0 });
+        let key = |bucket: &u64| *bucket < super::WITHOUT_END;
+        assert_eq!(core.keyring.buckets(room.as_str()).iter().any(key), may, "a key of its own goes with it");
+    }
 }
 
 #[tokio::test]

@@ -194,6 +194,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ("retention", "The death of content.", None),
     ("retention.interval_ms", "How often expired content is looked for, ms.", None),
     ("retention.grace_ms", "How long devices have to receive the redaction before content is purged anyway, ms.", None),
+    (
+        "retention.self_destruct",
+        "A message that names its own end (MSC2228) dies then, where its room would keep it longer. Off: rooms and policy alone decide.",
+        None,
+    ),
     ("policy", "The deployment's policy. Without it Matron is a plain Matrix server.", None),
     ("policy.register_file", "The signed federation register.", Some("\"/etc/matron/register.json\"")),
     (

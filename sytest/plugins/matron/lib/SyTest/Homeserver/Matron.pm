@@ -106,6 +106,9 @@ sub _config {
       unauthenticated_media => $yes,
       url_previews          => $yes,
 
+      # MSC2228, whose tests wait for two seconds.
+      retention => { self_destruct => $yes, interval_ms => 200, grace_ms => 1000 },
+
       # SyTest's own servers are all on loopback, behind its own authority; its identity server
       # has a certificate that nobody signed.
       federation => {
