@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Error, Settings, accounts, admin, appservices, federation, governance, keys, media,
     notifier::Notifier,
-    oauth, outbox, policy_server,
+    oauth, outbox, peeks, policy_server,
     ports::{Clock, Federation},
     presence, push, retention, rooms, sync,
 };
@@ -105,6 +105,8 @@ pub struct Core {
     pub oauth: oauth::State,
     /// See [`outbox`].
     pub outbox: outbox::State,
+    /// See [`peeks`].
+    pub peeks: peeks::State,
     /// See [`policy_server`].
     pub policy_server: policy_server::State,
     /// See [`presence`].
@@ -147,6 +149,7 @@ impl Core {
             media: media::State::default(),
             oauth: oauth::State::default(),
             outbox: outbox::State::default(),
+            peeks: peeks::State::default(),
             policy_server,
             presence: presence::State::default(),
             push: push::State::default(),
@@ -159,6 +162,7 @@ impl Core {
         core.start_rooms()?;
         core.start_gaps()?;
         core.start_push()?;
+        core.start_peeks()?;
         Ok(core)
     }
 

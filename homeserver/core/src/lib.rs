@@ -7,6 +7,7 @@
 //! - [`federation`]: events from outside, one file per check; handshakes; what peers may read.
 //! - [`outbox`]: what peers must receive, by cursor, over restarts.
 //! - [`sync`]: one stream, told to each client exactly once.
+//! - [`peeks`]: devices that look into open rooms from outside.
 //! - [`accounts`]: users, devices, tokens, profiles, account data, filters.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, to-device messages, device lists.
 //! - [`media`]: files, thumbnails, remote media.
@@ -29,6 +30,7 @@ pub mod media;
 pub mod notifier;
 pub mod oauth;
 pub mod outbox;
+pub mod peeks;
 pub mod policy_server;
 pub mod ports;
 pub mod presence;

@@ -54,6 +54,9 @@ pub struct Settings {
     /// Threads notify those who subscribed to them and nobody else, and clients are told so (MSC4306). Subscriptions are
     /// kept in any case.
     pub thread_subscriptions: bool,
+    /// Devices may look into world-readable rooms by their sync (MSC2753), and who looks into one also learns who of its
+    /// members is there, types and has read what.
+    pub peeking: bool,
     /// Media may be fetched at the deprecated paths, without an access token.
     pub unauthenticated_media: bool,
     /// The server fetches pages that people link to, and so learns what they talk about.
@@ -93,6 +96,7 @@ impl Default for Settings {
             key_notaries: Vec::new(),
             push_legacy_mentions: false,
             thread_subscriptions: false,
+            peeking: false,
             push_includes_content: false,
         }
     }

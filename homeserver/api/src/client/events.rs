@@ -1,12 +1,12 @@
 //! `GET /_matrix/client/r0/events`, deprecated: the same stream as `/sync`, as one list of events; of a room that the user is not
-//! in, but may look at, what is said there.
+//! in, but may look at, what happens there.
 
 use std::sync::Arc;
 
 use axum::{Json, Router, extract::State, routing::get};
 use matron_core::{
     Core, Requester,
-    rooms::read::token::Gap,
+    rooms::read::peek::PeekToken,
     sync::{SyncAnswer, token::SyncToken},
 };
 use ruma::{OwnedRoomId, RoomId};
@@ -45,7 +45,7 @@ async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(para
     let timeout_ms = params.timeout.unwrap_or(DEFAULT_TIMEOUT_MS);
     match &params.room_id {
         Some(room) if !core.is_joined(&requester.user_id, room)? => {
-            let peeked = core.peek(&requester, room, from.map(Gap::parse).transpose()?, timeout_ms).await?;
+            let peeked = core.peek(&requester, room, from.map(str::parse).transpose()?, timeout_ms).await?;
             let (start, end) = (peeked.start.to_string(), peeked.end.to_string());
             return Ok(Json(json!({ "start": start, "end": end, "chunk": peeked.chunk })));
         }
@@ -55,8 +55,9 @@ async fn events(State(core): State<Arc<Core>>, Auth(requester): Auth, Query(para
     let since: SyncToken = match from {
         // Who looked at the room before they came in goes on from there.
         Some(from) if from.starts_with('t') => {
-            let stream = Gap::parse(from)?.position();
-            SyncToken { stream, ephemeral: core.ephemeral_serial(), ..SyncToken::default() }
+            let PeekToken { gap, ephemeral } = from.parse()?;
+            let ephemeral = ephemeral.unwrap_or_else(|| core.ephemeral_serial());
+            SyncToken { stream: gap.position(), ephemeral, ..SyncToken::default() }
         }
         Some(from) => from.parse()?,
         None => SyncToken { stream: core.position(), ephemeral: core.ephemeral_serial(), ..SyncToken::default() },

@@ -23,6 +23,8 @@ mod oauth_account;
 #[cfg(test)]
 mod oauth_device;
 #[cfg(test)]
+mod peeking;
+#[cfg(test)]
 mod profile;
 #[cfg(test)]
 mod push;

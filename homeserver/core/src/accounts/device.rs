@@ -308,6 +308,7 @@ impl Core {
             batch.delete(Table::UserDevice, device_key(user, id));
             self.forget_device_keys(&mut batch, user, id);
             self.remove_pushers_of_device(&mut batch, user, id)?;
+            self.forget_peeks(&mut batch, user, id);
             self.commit(batch).await?;
             self.forget_tokens(&access);
             self.forget_pushers(user);

@@ -178,6 +178,9 @@ impl Core {
             };
             wake.insert(user.clone());
             wake.extend(self.users_sharing_room(user)?);
+            if self.settings.peeking {
+                self.joined_rooms(user)?.iter().for_each(|room| self.notifier.wake_room(room));
+            }
             if self.appservices_want_ephemeral() {
                 self.appservices_presence(user, &Value::Object(status.content(now_ms)))?;
             }
@@ -234,14 +237,9 @@ impl Core {
         if !self.settings.presence || since >= to {
             return Ok(Vec::new());
         }
-        let changed: Vec<_> = {
-            let inner = self.presence.inner.lock();
-            let range = inner.by_serial.range(since.saturating_add(1)..=to);
-            range
-                .filter_map(|(_, user)| Some((user.clone(), inner.users.get(user)?.status.clone())))
-                .filter(|(subject, status)| since > 0 || subject == user || status.presence != Presence::Offline)
-                .collect()
-        };
+        let changed = self.presence_changes(since, to, |subject, status| {
+            since > 0 || subject == user || status.presence != Presence::Offline
+        });
         // Who begins to sync learns of themselves, whatever they are.
         let own = since == 0 && !changed.iter().any(|(subject, _)| subject == user);
         let own = if own { self.presence_of_users([user]) } else { Vec::new() };
@@ -254,6 +252,34 @@ impl Core {
         let told =
             visible.map(|(user_id, status)| PresenceUpdate { user_id, content: Value::Object(status.content(now_ms)) });
         Ok(told.chain(own).collect())
+    }
+
+    /// Changes of presence after `since`, up to `to`, of these users; the caller checks that they may be told.
+    pub(crate) fn presence_among(&self, users: &imbl::OrdSet<OwnedUserId>, since: u64, to: u64) -> Vec<PresenceUpdate> {
+        if !self.settings.presence || since >= to {
+            return Vec::new();
+        }
+        let now_ms = self.now_ms();
+        let changed = self.presence_changes(since, to, |subject, _| users.contains(subject));
+        changed
+            .into_iter()
+            .map(|(user_id, status)| PresenceUpdate { user_id, content: Value::Object(status.content(now_ms)) })
+            .collect()
+    }
+
+    fn presence_changes(
+        &self,
+        since: u64,
+        to: u64,
+        keep: impl Fn(&OwnedUserId, &Status) -> bool,
+    ) -> Vec<(OwnedUserId, Status)> {
+        let inner = self.presence.inner.lock();
+        let range = inner.by_serial.range(since.saturating_add(1)..=to);
+        range
+            .filter_map(|(_, user)| Some((user, &inner.users.get(user)?.status)))
+            .filter(|(user, status)| keep(user, status))
+            .map(|(user, status)| (user.clone(), status.clone()))
+            .collect()
     }
 
     /// The presence of a local user of whom nothing is known: offline since the account was made.

@@ -127,6 +127,9 @@ impl Core {
     fn wake_room(&self, room: &RoomId) -> Result<(), Error> {
         let members = self.joined_members(room)?;
         self.notifier.wake_users(members.iter().map(|member| &**member));
+        if self.settings.peeking {
+            self.wake_onlookers(room);
+        }
         if self.appservices_want_ephemeral() {
             self.appservices_room_edu(room, "m.typing", &json!({ "user_ids": self.typing_in(room).1 }))?;
         }

@@ -169,6 +169,9 @@ impl Core {
         }
         let joined = room.joined();
         self.notifier.wake_members(&joined);
+        if self.settings.peeking {
+            self.wake_onlookers(room.id());
+        }
         for destination in destinations {
             self.wake_outbox(&destination);
         }

@@ -88,11 +88,18 @@ pub struct Rooms {
     /// Left or banned.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub leave: BTreeMap<OwnedRoomId, LeftRoom>,
+    /// Looked into from outside (MSC2753).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub peek: BTreeMap<OwnedRoomId, JoinedRoom>,
 }
 
 impl Rooms {
     fn is_empty(&self) -> bool {
-        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+        self.join.is_empty()
+            && self.invite.is_empty()
+            && self.knock.is_empty()
+            && self.leave.is_empty()
+            && self.peek.is_empty()
     }
 }
 

@@ -40,6 +40,7 @@ impl Core {
         requester: &Requester,
         request: &SyncRequest,
     ) -> Result<SyncAnswer, Error> {
+        self.settle_peeks(requester, request.since.map(|since| since.stream)).await?;
         // INVARIANT: sampled before anything is read, so that whatever comes later is told next time.
         let ephemeral = self.ephemeral_serial();
         let position = self.position();
@@ -51,6 +52,7 @@ impl Core {
         let ignored = self.ignored_users(&requester.user_id)?;
         let mut answer = SyncAnswer::default();
         self.add_rooms(requester, &span, &ignored, &mut answer)?;
+        self.add_peeks(requester, &span, &ignored, &mut answer.rooms)?;
         self.add_account_data(requester, &span, &mut answer)?;
         let to_device = self.add_device_matters(requester, &span, &mut answer)?;
         self.add_presence(requester, &span, &ignored, &mut answer)?;

@@ -66,8 +66,7 @@ impl Core {
         }
 
         let filter = &span.request.filter.room.timeline;
-        let limit = filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = limit_of(filter);
         let current = room.current();
         let mut reader = Reader::new(user);
         let window = self.window(room.id(), after, span.to, limit, |event| {
@@ -140,7 +139,10 @@ impl Core {
     }
 
     /// The state that goes before the window: all of it, or what changed since `then`.
-    fn state_of_window(
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn state_of_window(
         &self,
         requester: &Requester,
         room: &Room,
@@ -250,7 +252,10 @@ impl Core {
     }
 
     /// Receipts and typing that the client was not told.
-    fn ephemeral(
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn ephemeral(
         &self,
         user: &UserId,
         room: &RoomId,
@@ -333,6 +338,11 @@ impl Core {
         }
         raw(&json!({"type": "m.receipt", "content": content})).map(Some)
     }
+}
+
+/// How many events of a timeline are told.
+pub(super) fn limit_of(filter: &EventFilter) -> usize {
+    usize::try_from(filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)).unwrap_or(usize::MAX)
 }
 
 /// The users whose joining is among these events.

@@ -11,6 +11,7 @@ mod event_stream;
 mod joined;
 mod left;
 mod members;
+mod peeked;
 pub mod sliding;
 pub mod timeline;
 pub mod token;

@@ -59,6 +59,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         "Threads notify those who subscribed to them and were mentioned, nobody else (MSC4306). Off: as the specification says.",
         None,
     ),
+    (
+        "peeking",
+        "Let devices look into world-readable rooms by their sync (MSC2753), and tell who looks into one who of its members is there, types and has read what. Rooms with a policy are never open.",
+        None,
+    ),
     ("unauthenticated_media", "Give out media without a token too, as before Matrix 1.11.", None),
     ("url_previews", "Fetch pages that people link to, for previews; the pages then see this server.", None),
     (

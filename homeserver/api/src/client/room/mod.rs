@@ -10,6 +10,7 @@ mod members;
 mod membership;
 mod messages;
 mod mutual;
+mod peek;
 mod receipts;
 mod redact;
 mod relations;
@@ -36,6 +37,8 @@ use crate::{
 const SUMMARY_UNSTABLE: &[&str] = &["unstable/im.nheko.summary"];
 // MSC: 2666: as it was before 1.19.
 const MUTUAL_UNSTABLE: &[&str] = &["unstable/uk.half-shot.msc2666"];
+// MSC: 2753.
+const PEEK_UNSTABLE: &[&str] = &["unstable/org.matrix.msc2753"];
 // MSC: 4306 and 4308.
 const THREADS_UNSTABLE: &[&str] = &["unstable/io.element.msc4306"];
 const SUBSCRIPTIONS_UNSTABLE: &[&str] = &["unstable/io.element.msc4308"];
@@ -47,6 +50,10 @@ pub(crate) fn routes() -> Router<AppState> {
         .client(V3, "/joined_rooms", get(joined_rooms::get))
         .client(V3, "/join/{room_id_or_alias}", post(join::post))
         .client(V3, "/knock/{room_id_or_alias}", post(join::post_knock))
+        .client(V3, "/peek/{room_id_or_alias}", post(peek::begin))
+        .client(V3, "/rooms/{room_id}/unpeek", post(peek::end))
+        .client(PEEK_UNSTABLE, "/peek/{room_id_or_alias}", post(peek::begin))
+        .client(PEEK_UNSTABLE, "/rooms/{room_id}/unpeek", post(peek::end))
         .client(V3, "/rooms/{room_id}/join", post(join::post))
         .client(V3, "/rooms/{room_id}/leave", post(membership::leave))
         .client(V3, "/rooms/{room_id}/forget", post(membership::forget))

@@ -21,6 +21,7 @@ pub(super) async fn versions(State(core): State<Arc<Core>>) -> Answer {
         "unstable_features": {
             "org.matrix.e2e_cross_signing": true,
             "org.matrix.msc2285.stable": true,
+            "org.matrix.msc2753": settings.peeking,
             "org.matrix.msc3440.stable": true,
             "org.matrix.msc3771": true,
             "org.matrix.msc3773": true,

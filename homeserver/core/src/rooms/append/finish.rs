@@ -136,7 +136,7 @@ impl Core {
         self.bind_files(&event).await;
         self.attach_media_of(&event).await;
         self.notifier.wake_members(&joined);
-        self.notifier.wake_room(room.id());
+        self.wake_onlookers(room.id());
         self.notifier.wake_users(affected.iter().map(|user| &**user));
         if policy_moved {
             self.governance.follow();

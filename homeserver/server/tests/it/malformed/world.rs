@@ -53,6 +53,7 @@ impl World {
             "registration": {"mode": "open", "guests": true, "shared_secret": "a secret"},
             "unauthenticated_media": true,
             "url_previews": true,
+            "peeking": true,
             "public_rooms_over_federation": true,
             "max_upload_bytes": 1_000_000,
         }));

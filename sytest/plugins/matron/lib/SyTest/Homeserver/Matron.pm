@@ -106,7 +106,8 @@ sub _config {
       unauthenticated_media => $yes,
       url_previews          => $yes,
 
-      # MSC2228, whose tests wait for two seconds.
+      # MSC2753, and previews that tell who is there and has read what; MSC2228, whose tests wait for two seconds.
+      peeking   => $yes,
       retention => { self_destruct => $yes, interval_ms => 200, grace_ms => 1000 },
 
       # SyTest's own servers are all on loopback, behind its own authority; its identity server
