@@ -60,7 +60,15 @@ impl StateChange {
     /// What a state event other than a membership would do.
     #[must_use]
     pub fn of(event_type: &str, state_key: &str, content: &Value) -> Self {
-        let effect = if state_key.is_empty() { effect_of(event_type, content) } else { StateEffect::Other };
+        let effect = match event_type {
+            // SPEC: Client-Server API, "m.room.third_party_invite": without content it is taken back.
+            "m.room.third_party_invite" if content.as_object().is_some_and(serde_json::Map::is_empty) => {
+                StateEffect::Other
+            }
+            "m.room.third_party_invite" => StateEffect::AddressInvite,
+            _ if state_key.is_empty() => effect_of(event_type, content),
+            _ => StateEffect::Other,
+        };
         Self { event_type: event_type.to_owned(), effect }
     }
 }

@@ -249,6 +249,8 @@ pub enum StateEffect {
     GuestAccess(bool),
     /// `m.room.server_acl`, `m.room.policy` or `m.room.tombstone`: who the room's servers are.
     Guarded,
+    /// `m.room.third_party_invite`: whoever proves to have an address may be invited. Taking one back is none.
+    AddressInvite,
     /// Anything else.
     Other,
 }

@@ -61,6 +61,8 @@ pub enum RuleId {
     RegisterCurrent,
     /// A room belongs to named organisations.
     OrganisationBounds,
+    /// Nobody is invited who is known by an address alone.
+    KnownInvitee,
     /// A room that may not federate stays on its server.
     FederationScope,
     /// Who creates rooms.
@@ -120,6 +122,8 @@ pub enum ReasonCode {
     InviteeOutsideRoom,
     /// The invited person's organisation is in a jurisdiction that is not allowed.
     InviteeOutsideJurisdiction,
+    /// The invited person is known by an address alone.
+    InviteeUnknown,
     /// The room may not reach other servers.
     FederationForbidden,
     /// Only a governance bot may create the room.

@@ -3,6 +3,7 @@
 mod current_credential;
 mod encryption_required;
 mod federation_scope;
+mod known_invitee;
 mod lifetime_required;
 mod media_size;
 mod ordinary_room;
@@ -44,10 +45,11 @@ pub(crate) enum Finding {
 }
 
 /// The rules that all are asked, in the order in which their reasons are told.
-pub(crate) const ALL: [fn(&Case<'_>) -> Finding; 10] = [
+pub(crate) const ALL: [fn(&Case<'_>) -> Finding; 11] = [
     policy_readable::check,
     register_current::check,
     organisation_bounds::check,
+    known_invitee::check,
     federation_scope::check,
     room_creation::check,
     current_credential::check,

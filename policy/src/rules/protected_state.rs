@@ -62,7 +62,7 @@ fn set(case: &Case<'_>, change: &StateChange) -> Finding {
         StateEffect::GuestAccess(true) => {
             Finding::Refuse(because(ReasonCode::GuestsWouldEnter, "Guests may not enter this room."))
         }
-        StateEffect::GuestAccess(false) | StateEffect::Other => harmless(),
+        StateEffect::GuestAccess(false) | StateEffect::AddressInvite | StateEffect::Other => harmless(),
     }
 }
 

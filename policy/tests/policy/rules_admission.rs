@@ -55,6 +55,24 @@ fn outsider_is_not_invited_either() {
 }
 
 #[test]
+fn nobody_is_invited_by_an_address_that_belongs_to_no_matrix_id() {
+    let state = |token: &str, content: serde_json::Value| {
+        Action::of_event(AMIRA, "m.room.third_party_invite", Some(token), &content, RedactTarget::Unknown)
+    };
+    let invite = serde_json::json!({"display_name": "b...@trust-b.example", "public_key": "AAAA"});
+    for act in [state("token", invite.clone()), state("", invite.clone()), state("token", serde_json::json!("odd"))] {
+        assert_refused(&judge(AMIRA, act.clone(), &facts(AMIRA)), ReasonCode::InviteeUnknown);
+        assert_refused(&judge(BEN, act.clone().from_outside(), &facts(BEN)), ReasonCode::InviteeUnknown);
+        assert_refused(&judge(BOT, act, &facts(BOT)), ReasonCode::InviteeUnknown);
+    }
+    // What was begun before the room had a policy can be taken back.
+    assert_permitted(&judge(AMIRA, state("token", serde_json::json!({})), &facts(AMIRA)));
+    let mut ordinary = facts(AMIRA);
+    ordinary.room = RoomFacts::none();
+    assert_permitted(&judge(AMIRA, state("token", invite), &ordinary));
+}
+
+#[test]
 fn jurisdiction_outside_the_floor_is_refused() {
     let policies = PolicySet {
         floor: Some(PolicyLayer { jurisdictions: Some(["GB-ENG".to_owned()].into()), ..PolicyLayer::default() }),
