@@ -118,6 +118,48 @@ pub struct OutboundRequest {
     pub max_bytes: usize,
 }
 
+/// How a request to an identity server proves itself.
+#[derive(Clone, PartialEq, Eq)]
+pub enum IdentityProof {
+    /// Not at all: anyone may ask this.
+    None,
+    /// By a user's token for this identity server.
+    UserToken(String),
+    /// With X-Matrix, as a homeserver.
+    Signed,
+}
+
+impl Debug for IdentityProof {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "None",
+            Self::UserToken(_) => "UserToken",
+            Self::Signed => "Signed",
+        })
+    }
+}
+
+/// A request to an identity server, over HTTPS to its name as it stands.
+#[derive(Clone, Debug)]
+pub struct IdentityRequest {
+    /// Which one: a name, with a port unless it is 443.
+    pub server: OwnedServerName,
+    /// As in [`OutboundRequest`].
+    pub trusted: bool,
+    /// The verb.
+    pub method: http_method::Method,
+    /// Path and query, percent-encoded.
+    pub path_and_query: String,
+    /// How it proves itself.
+    pub proof: IdentityProof,
+    /// The JSON body, if any.
+    pub body: Option<serde_json::Value>,
+    /// How long to wait for the whole answer.
+    pub timeout: Duration,
+    /// The largest body accepted, bytes.
+    pub max_bytes: usize,
+}
+
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -205,6 +247,14 @@ pub trait Federation: Send + Sync + Debug {
     /// As [`Federation::request`].
     fn outbound_form(&self, _form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         Box::pin(async { Err(PeerError::Resolve("forms cannot be sent from here".to_owned())) })
+    }
+
+    /// Sends one request to an identity server.
+    ///
+    /// # Errors
+    /// As [`Federation::request`].
+    fn identity(&self, _request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async { Err(PeerError::Resolve("identity servers cannot be reached from here".to_owned())) })
     }
 
     /// Forgets that a server failed lately, because it was heard from.

@@ -9,8 +9,8 @@ use http::{HeaderValue, Method, uri::PathAndQuery};
 use matron_core::{
     federation::keys::x_matrix,
     ports::{
-        Clock, Federation, FederationRequest, Finding, OutboundForm, OutboundRequest, PeerError, PeerResponse,
-        http_method,
+        Clock, Federation, FederationRequest, Finding, IdentityProof, IdentityRequest, OutboundForm, OutboundRequest,
+        PeerError, PeerResponse, http_method,
     },
 };
 use matron_room::SigningKey;
@@ -150,11 +150,7 @@ impl NetFederation {
         let trust = if request.trusted { Trust::Configured } else { Trust::Named };
         let (key, route, target) = target_of(&url, trust)?;
         let authorization = match &request.bearer {
-            Some(token) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_invalid| unwritable())?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+            Some(token) => Some(sensitive(format!("Bearer {token}"))?),
             None => None,
         };
         let method = verb(request.method);
@@ -162,6 +158,40 @@ impl NetFederation {
             target,
             authorization,
             body: body(request.body.as_ref().filter(|_| method != Method::GET))?,
+            content_type: JSON,
+            method,
+            timeout: request.timeout.min(self.longest),
+            max_bytes: request.max_bytes,
+        };
+        self.exchanger.exchange(&key, &route, &outgoing).await?.into_response()
+    }
+
+    async fn carry_identity(&self, request: IdentityRequest) -> Result<PeerResponse, PeerError> {
+        let url = format!("https://{}{}", request.server, request.path_and_query);
+        let url = Url::parse(&url).map_err(|_invalid| PeerError::Resolve("its name is malformed".to_owned()))?;
+        let trust = if request.trusted { Trust::Configured } else { Trust::Named };
+        let (key, route, _normalised) = target_of(&url, trust)?;
+        let method = verb(request.method);
+        let content = request.body.as_ref().filter(|_| method != Method::GET);
+        let authorization = match &request.proof {
+            IdentityProof::None => None,
+            IdentityProof::UserToken(token) => Some(format!("Bearer {token}")),
+            IdentityProof::Signed => Some(x_matrix::sign_request(
+                &x_matrix::SignedRequest {
+                    method: method.as_str(),
+                    uri: &request.path_and_query,
+                    origin: &self.server_name,
+                    destination: Some(&request.server),
+                    content,
+                },
+                &self.signing_key,
+            )),
+        };
+        let authorization = authorization.map(sensitive).transpose()?;
+        let outgoing = Outgoing {
+            target: target(&request.path_and_query)?,
+            authorization,
+            body: body(content)?,
             content_type: JSON,
             method,
             timeout: request.timeout.min(self.longest),
@@ -192,7 +222,12 @@ impl NetFederation {
 fn basic(name: &str, secret: &str) -> Result<HeaderValue, PeerError> {
     let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = STANDARD.encode(format!("{}:{}", encoded(name), encoded(secret)));
-    let mut value = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_invalid| unwritable())?;
+    sensitive(format!("Basic {pair}"))
+}
+
+/// A header's value that is logged nowhere.
+fn sensitive(value: String) -> Result<HeaderValue, PeerError> {
+    let mut value = HeaderValue::try_from(value).map_err(|_invalid| unwritable())?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -208,6 +243,10 @@ impl Federation for NetFederation {
 
     fn outbound_form(&self, form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         Box::pin(self.carry_form(form))
+    }
+
+    fn identity(&self, request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(self.carry_identity(request))
     }
 
     fn heard_from(&self, server: &ServerName) {

@@ -6,7 +6,9 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use matron_core::{
     Core,
-    ports::{Clock, Federation, FederationRequest, OutboundForm, OutboundRequest, PeerError, PeerResponse},
+    ports::{
+        Clock, Federation, FederationRequest, IdentityRequest, OutboundForm, OutboundRequest, PeerError, PeerResponse,
+    },
 };
 use matron_net::NetFederation;
 use matron_room::SigningKey;
@@ -168,6 +170,10 @@ impl Federation for Alone {
 
     fn outbound_form(&self, form: OutboundForm) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         self.0.outbound_form(form)
+    }
+
+    fn identity(&self, request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        self.0.identity(request)
     }
 
     fn heard_from(&self, _server: &ServerName) {}

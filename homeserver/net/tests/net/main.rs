@@ -4,6 +4,7 @@
 mod bounds;
 mod discovery;
 mod guard;
+mod identity;
 mod outbound;
 mod pooling;
 mod signing;
