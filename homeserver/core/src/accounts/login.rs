@@ -164,7 +164,12 @@ impl Core {
         match (&login.identifier, &login.user) {
             (Some(identifier), _) => self.identify(identifier),
             (None, Some(name)) => Ok(self.user_of_name(name)),
-            (None, None) if login.medium.is_some() || login.address.is_some() => Ok(None),
+            (None, None) if login.medium.is_some() || login.address.is_some() => {
+                match (&login.medium, &login.address) {
+                    (Some(medium), Some(address)) => self.user_of_threepid(medium, address),
+                    _ => Err(Error::MissingParam("`medium` and `address` go together".into())),
+                }
+            }
             (None, None) => Err(Error::MissingParam("`identifier` is missing".into())),
         }
     }
