@@ -9,6 +9,7 @@
 //! - [`sync`]: one stream, told to each client exactly once.
 //! - [`peeks`]: devices that look into open rooms from outside.
 //! - [`accounts`]: users, devices, tokens, profiles, account data, filters.
+//! - [`identity`]: identity servers, and invites by e-mail address or telephone number.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, to-device messages, device lists.
 //! - [`media`]: files, thumbnails, remote media.
 //! - [`push`]: push rules and notification counts.
@@ -25,6 +26,7 @@ pub mod appservices;
 pub mod error;
 pub mod federation;
 pub mod governance;
+pub mod identity;
 pub mod keys;
 pub mod media;
 pub mod notifier;

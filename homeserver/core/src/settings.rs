@@ -65,6 +65,9 @@ pub struct Settings {
     pub oauth: OAuth,
     /// Homeservers whose word is taken on the signing keys of servers that cannot be reached.
     pub key_notaries: Vec<ruma::OwnedServerName>,
+    /// Identity servers that users may name: names with their ports, in which `*` and `?` stand for more as in access
+    /// control lists. Empty: none.
+    pub identity_servers: Vec<String>,
 }
 
 impl Default for Settings {
@@ -94,6 +97,7 @@ impl Default for Settings {
             url_previews: false,
             oauth: OAuth::default(),
             key_notaries: Vec::new(),
+            identity_servers: Vec::new(),
             push_legacy_mentions: false,
             thread_subscriptions: false,
             peeking: false,

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     Core, Parts, Requester, Settings,
-    ports::{Clock, Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse},
+    ports::{Clock, Federation, FederationRequest, IdentityRequest, OutboundRequest, PeerError, PeerResponse},
     rooms::{create::CreateRoom, membership::JoinOptions},
 };
 
@@ -36,11 +36,15 @@ type Answers = Box<dyn FnMut(&FederationRequest) -> Result<PeerResponse, PeerErr
 
 type OutsideAnswers = Box<dyn FnMut(&OutboundRequest) -> Result<PeerResponse, PeerError> + Send>;
 
+type IdentityAnswers = Box<dyn FnMut(&IdentityRequest) -> Result<PeerResponse, PeerError> + Send>;
+
 /// Other servers, as a closure.
 pub(crate) struct Peers {
     answers: Mutex<Answers>,
     outside: Mutex<OutsideAnswers>,
+    identity: Mutex<IdentityAnswers>,
     pub(crate) asked: Mutex<Vec<FederationRequest>>,
+    pub(crate) asked_identity: Mutex<Vec<IdentityRequest>>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -64,6 +68,12 @@ impl Federation for Peers {
 
     fn outbound(&self, request: OutboundRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         let answer = (self.outside.lock())(&request);
+        Box::pin(async move { answer })
+    }
+
+    fn identity(&self, request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        let answer = (self.identity.lock())(&request);
+        self.asked_identity.lock().push(request);
         Box::pin(async move { answer })
     }
 
@@ -104,7 +114,9 @@ impl World {
         let peers = Arc::new(Peers {
             answers: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
             outside: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
+            identity: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
             asked: Mutex::default(),
+            asked_identity: Mutex::default(),
         });
         let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
         let directory = tempfile::tempdir().unwrap();
@@ -136,6 +148,13 @@ impl World {
         answers: impl FnMut(&OutboundRequest) -> Result<PeerResponse, PeerError> + Send + 'static,
     ) {
         *self.peers.outside.lock() = Box::new(answers);
+    }
+
+    pub(crate) fn answer_identity(
+        &self,
+        answers: impl FnMut(&IdentityRequest) -> Result<PeerResponse, PeerError> + Send + 'static,
+    ) {
+        *self.peers.identity.lock() = Box::new(answers);
     }
 
     pub(crate) fn advance_ms(&self, ms: u64) {

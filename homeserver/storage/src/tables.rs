@@ -51,6 +51,8 @@ pub enum Table {
     UserProfile,
     /// `user_threepid`: user_id,medium,address → JSON.
     UserThreepid,
+    /// `user_threepid_binding`: user_id,medium,address,identity server → JSON.
+    UserThreepidBinding,
     /// `user_filter`: user_id,filter_id → JSON.
     UserFilter,
     /// `user_pusher`: user_id,app_id,pushkey → JSON.
@@ -174,6 +176,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::OauthLink, name: "oauth_link", owner: "oauth", key: "provider,subject", value: "user_id", patient_data: "no", deletion: "never: a closed account stays closed" },
     TableInfo { table: Table::UserProfile, name: "user_profile", owner: "accounts", key: "user_id,field", value: "JSON value", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserThreepid, name: "user_threepid", owner: "accounts", key: "user_id,medium,address", value: "JSON", patient_data: "no", deletion: "deactivation" },
+    TableInfo { table: Table::UserThreepidBinding, name: "user_threepid_binding", owner: "identity", key: "user_id,medium,address,identity server", value: "JSON", patient_data: "no", deletion: "unbinding, deactivation" },
     TableInfo { table: Table::UserFilter, name: "user_filter", owner: "accounts", key: "user_id,filter_id", value: "JSON", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::UserPusher, name: "user_pusher", owner: "push", key: "user_id,app_id,pushkey", value: "JSON", patient_data: "no", deletion: "logout" },
     TableInfo { table: Table::UserAccountData, name: "user_account_data", owner: "accounts", key: "user_id,room_id or empty,type", value: "pos,JSON", patient_data: "no", deletion: "deactivation" },

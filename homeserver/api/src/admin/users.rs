@@ -232,8 +232,8 @@ pub(super) async fn deactivate(
     JsonOrEmpty(body): JsonOrEmpty<Deactivate>,
 ) -> Answer {
     known(&core, &user)?;
-    core.deactivate(&user, body.erase).await?;
-    Ok(Json(json!({ "id_server_unbind_result": "success" })))
+    let unbound = core.deactivate(&user, body.erase).await?;
+    Ok(Json(json!({ "id_server_unbind_result": unbound.as_str() })))
 }
 
 /// `POST /_synapse/admin/v1/reset_password/{user_id}`.

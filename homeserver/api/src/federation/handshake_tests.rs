@@ -15,7 +15,8 @@ use matron_core::{
     appservices::Registration,
     federation::keys::x_matrix::{SignedRequest, sign_request},
     ports::{
-        Federation, FederationRequest, OutboundRequest, PeerError, PeerResponse, SystemClock, http_method::Method,
+        Federation, FederationRequest, IdentityRequest, OutboundRequest, PeerError, PeerResponse, SystemClock,
+        http_method::Method,
     },
     rooms::{create::CreateRoom, membership::JoinOptions, send::NewEvent},
 };
@@ -32,6 +33,8 @@ struct Wires {
     cut: Mutex<BTreeSet<OwnedServerName>>,
     /// What application services were told.
     told: Mutex<Vec<Value>>,
+    /// Whether the identity server has taken its key back.
+    key_is_revoked: std::sync::atomic::AtomicBool,
 }
 
 /// One server's end of the wires.
@@ -95,6 +98,21 @@ impl Federation for End {
         });
         self.wires.told.lock().unwrap().extend(request.body.filter(|_| request.trusted));
         Box::pin(async { answer.ok_or(PeerError::Timeout) })
+    }
+
+    fn identity(&self, request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
+        Box::pin(async move {
+            assert_eq!((request.server.as_str(), request.trusted), ("id.example", true));
+            assert!(request.path_and_query.starts_with("/valid?public_key="), "{}", request.path_and_query);
+            let is_valid = !self.wires.key_is_revoked.load(std::sync::atomic::Ordering::SeqCst);
+            Ok(PeerResponse {
+                status: 200,
+                content_type: None,
+                content_disposition: None,
+                location: None,
+                body: json!({"valid": is_valid}).to_string().into(),
+            })
+        })
     }
 
     fn heard_from(&self, _server: &ServerName) {}
@@ -702,7 +720,10 @@ async fn the_event_nearest_to_a_time_is_found() {
 
 #[tokio::test]
 async fn an_invite_of_an_address_becomes_one_of_the_user_whose_it_is() {
-    let (wires, north, south) = two();
+    let wires = Arc::new(Wires::default());
+    let trusting = Settings { identity_servers: vec!["id.example".to_owned()], ..open_settings() };
+    let north = Trust::start(&wires, "north.example", 1, trusting);
+    let south = Trust::start(&wires, "south.example", 2, open_settings());
     let anna = north.user("anna").await;
     let (ben, bea) = (south.user("ben").await, south.user("bea").await);
     let identity = SigningKey::from_seed("0", &[9; 32]).unwrap();
@@ -726,13 +747,19 @@ async fn an_invite_of_an_address_becomes_one_of_the_user_whose_it_is() {
             "signed": signed,
         }]);
         let body = json!({"medium": "email", "address": "b@south.example", "mxid": user, "invites": invites});
-        let request = Request::put("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string())).unwrap();
+        // As identity servers do it; the Server-Server API says PUT.
+        let request = Request::post("/_matrix/federation/v1/3pid/onbind").body(Body::from(body.to_string())).unwrap();
         let router = router.clone();
         async move { router.oneshot(request).await.unwrap().status().as_u16() }
     };
     // Whose signature is not the invite's gets nobody invited.
-    assert_eq!(bind(&bea, &SigningKey::from_seed("0", &[8; 32]).unwrap()).await, 200);
+    assert_eq!(bind(&bea, &SigningKey::from_seed("0", &[8; 32]).unwrap()).await, 403);
     assert_eq!(south.standing(&bea, &room), None);
+    // Nor does one whose key was taken back meanwhile: the inviting server asks.
+    wires.key_is_revoked.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(bind(&bea, &identity).await, 403);
+    assert_eq!(south.standing(&bea, &room), None);
+    wires.key_is_revoked.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(bind(&ben, &identity).await, 200);
     assert_eq!(south.standing(&ben, &room), Some(Membership::Invite));
     let member = north.core.find_room(&room).unwrap().unwrap().current();

@@ -1,5 +1,5 @@
 //! `PUT /_matrix/federation/{v1,v2}/invite/{roomId}/{eventId}`, `PUT /exchange_third_party_invite/{roomId}`,
-//! `PUT /3pid/onbind`
+//! `PUT /3pid/onbind`, `POST` too: the Identity Service API says so, and identity servers do
 //!
 //! Spec: <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>.
 
@@ -29,7 +29,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/_matrix/federation/v2/invite/{room}/{event}", put(invite))
         .route("/_matrix/federation/v1/invite/{room}/{event}", put(invite_v1))
         .route("/_matrix/federation/v1/exchange_third_party_invite/{room}", put(exchange))
-        .route("/_matrix/federation/v1/3pid/onbind", put(on_bind))
+        .route("/_matrix/federation/v1/3pid/onbind", put(on_bind).post(on_bind))
 }
 
 async fn invite(

@@ -7,7 +7,7 @@ use ruma::{OwnedDeviceId, UserId};
 use serde_json::Value;
 
 use super::Account;
-use crate::{Core, Error, Requester};
+use crate::{Core, Error, Requester, identity::Unbound};
 
 impl Core {
     /// The requester's session is gone with its device.
@@ -81,17 +81,29 @@ impl Core {
         self: &Arc<Self>,
         requester: &Requester,
         erase: bool,
+        id_server: Option<&str>,
         auth: Option<&Value>,
-    ) -> Result<(), Error> {
+    ) -> Result<Unbound, Error> {
         self.authenticate_interactively(requester, "POST /account/deactivate", auth).await?;
-        self.deactivate(&requester.user_id, erase).await
+        self.close_account(&requester.user_id, erase, id_server).await
     }
 
-    /// The account is closed for good: no password, no session, no profile, no room. The name stays taken.
+    /// The account is closed for good: no password, no session, no profile, no room, no address. The name stays taken.
+    /// Says whether identity servers have forgotten it too.
     ///
     /// # Errors
     /// `M_NOT_FOUND` for a user without account.
-    pub async fn deactivate(self: &Arc<Self>, user: &UserId, erase: bool) -> Result<(), Error> {
+    pub async fn deactivate(self: &Arc<Self>, user: &UserId, erase: bool) -> Result<Unbound, Error> {
+        self.close_account(user, erase, None).await
+    }
+
+    /// As [`Core::deactivate`]; `id_server` is asked to forget the account's addresses, beside those where they were bound.
+    async fn close_account(
+        self: &Arc<Self>,
+        user: &UserId,
+        erase: bool,
+        id_server: Option<&str>,
+    ) -> Result<Unbound, Error> {
         self.update_account(user, |account| {
             account.deactivated = true;
             account.erased |= erase;
@@ -117,11 +129,14 @@ impl Core {
             batch.delete_range(table, theirs.clone());
         }
         self.commit(batch).await?;
+        let mut addresses = Vec::new();
         for threepid in self.threepids(user)? {
             self.remove_threepid(user, &threepid.medium, &threepid.address).await?;
+            addresses.push((threepid.medium, threepid.address));
         }
         self.forget_derived(user);
-        self.leave_rooms_for_good(user).await
+        self.leave_rooms_for_good(user).await?;
+        self.unbind_all(user, id_server, &addresses).await
     }
 
     fn forget_derived(&self, user: &UserId) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Core, Error,
     house::{from_json, to_json},
+    identity::canonical_address,
 };
 
 /// A third-party identifier of a user.
@@ -60,7 +61,7 @@ impl Core {
                 message: "this identifier belongs to another user".into(),
             });
         }
-        let address = canonical(medium, address);
+        let address = canonical_address(medium, address);
         let now_ms = self.now_ms();
         let mut batch = Batch::new();
         let row = Row { validated_at: now_ms, added_at: now_ms };
@@ -74,7 +75,7 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub async fn remove_threepid(&self, user: &UserId, medium: &str, address: &str) -> Result<(), Error> {
-        let address = canonical(medium, address);
+        let address = canonical_address(medium, address);
         let mut batch = Batch::new();
         batch.delete(Table::UserThreepid, Key::new().text(user).text(medium).text(&address));
         if self.user_of_threepid(medium, &address)?.is_some_and(|owner| *owner == *user) {
@@ -85,15 +86,10 @@ impl Core {
 
     /// Whose identifier this is.
     pub(super) fn user_of_threepid(&self, medium: &str, address: &str) -> Result<Option<OwnedUserId>, Error> {
-        self.load(Table::Misc, &by_address(medium, &canonical(medium, address)))
+        self.load(Table::Misc, &by_address(medium, &canonical_address(medium, address)))
     }
 }
 
 fn by_address(medium: &str, address: &str) -> Key {
     Key::new().text("threepid").text(medium).text(address)
-}
-
-/// E-mail addresses are compared without regard to case.
-fn canonical(medium: &str, address: &str) -> String {
-    if medium == "email" { address.to_lowercase() } else { address.to_owned() }
 }

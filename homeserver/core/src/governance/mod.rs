@@ -20,7 +20,7 @@ mod register;
 mod remote;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     num::NonZeroUsize,

@@ -56,16 +56,17 @@ fn register(version: u64, revocations: Vec<Revocation>) -> Vec<u8> {
     SignedRegister::sign(&register, &[&register_key()]).unwrap().to_bytes().unwrap()
 }
 
-struct Governed {
-    world: World,
+pub(crate) struct Governed {
+    pub(crate) world: World,
     file: PathBuf,
     _files: tempfile::TempDir,
-    bot: OwnedUserId,
+    pub(crate) bot: OwnedUserId,
 }
 
 fn settings_of(file: &std::path::Path, layer: Option<Value>) -> Settings {
     Settings {
         insecure_fast_password_hash: true,
+        identity_servers: vec!["id.example".to_owned()],
         policy: settings::Policy {
             register_file: Some(file.to_string_lossy().into_owned()),
             register_keys: BTreeMap::from([(
@@ -81,7 +82,7 @@ fn settings_of(file: &std::path::Path, layer: Option<Value>) -> Settings {
 }
 
 impl Governed {
-    async fn new(layer: Option<Value>) -> Self {
+    pub(crate) async fn new(layer: Option<Value>) -> Self {
         let files = tempfile::tempdir().unwrap();
         let file = files.path().join("register.json");
         std::fs::write(&file, register(1, Vec::new())).unwrap();
@@ -90,17 +91,17 @@ impl Governed {
         Self { world, file, _files: files, bot }
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.world.core
     }
 
-    async fn clinician(&self, name: &str) -> OwnedUserId {
+    pub(crate) async fn clinician(&self, name: &str) -> OwnedUserId {
         let user = self.world.user(name).await;
         self.core().store_credential("test", &credential(&user).to_value()).await.unwrap();
         user
     }
 
-    async fn ward(&self) -> OwnedRoomId {
+    pub(crate) async fn ward(&self) -> OwnedRoomId {
         let policy = RoomPolicy::of_organisations(["US1", "TH1"]).with_max_lifetime_ms(60_000);
         let state =
             |kind: &str, content: Value| InitialState { kind: kind.to_owned(), state_key: String::new(), content };
@@ -127,7 +128,7 @@ impl Governed {
         self.core().send_event(NewEvent::message(room.to_owned(), user.to_owned(), kind, content)).await.map(drop)
     }
 
-    fn judge(&self, room: &RoomId, pdu: &Pdu) -> RemoteVerdict {
+    pub(crate) fn judge(&self, room: &RoomId, pdu: &Pdu) -> RemoteVerdict {
         let room = self.core().open_room(room).unwrap();
         let mut inner = room.lock();
         self.core().judge_remote(&room, &mut inner, pdu).unwrap().verdict()
@@ -148,7 +149,7 @@ fn credential(user: &UserId) -> Credential {
     Credential::issue(claims, "k1", &our_key()).unwrap()
 }
 
-fn decision_of(error: &Error) -> String {
+pub(crate) fn decision_of(error: &Error) -> String {
     match error {
         Error::PolicyDenied { decision_id, .. } | Error::PolicyUndetermined { decision_id, .. } => decision_id.clone(),
         other => panic!("not a refusal by policy: {other}"),
@@ -388,7 +389,7 @@ impl Governed {
         self.core().set_state(&self.bot, room, "m.room.power_levels", "", levels, None).await.unwrap();
     }
 
-    async fn set_policy(&self, room: &RoomId, user: &UserId, lifetime_ms: u64) -> Result<(), Error> {
+    pub(crate) async fn set_policy(&self, room: &RoomId, user: &UserId, lifetime_ms: u64) -> Result<(), Error> {
         let policy = RoomPolicy::of_organisations(["US1", "TH1"]).with_max_lifetime_ms(lifetime_ms).to_content();
         self.core().set_state(user, room, ROOM_POLICY_TYPE, "", policy, None).await.map(drop)
     }

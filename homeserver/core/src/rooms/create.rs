@@ -15,7 +15,10 @@ use super::{
     send::{NewEvent, seal_error},
     state_map::{GroupId, StateKey, StateMap},
 };
-use crate::{Core, Error, governance::Refusal};
+use crate::{Core, Error, governance::Refusal, identity::AddressInvite};
+
+/// How many addresses a new room may invite.
+const MAX_ADDRESS_INVITES: usize = 20;
 
 /// What a client wants.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -31,8 +34,8 @@ pub struct CreateRoom {
     pub topic: Option<String>,
     /// Whom to invite.
     pub invite: Vec<OwnedUserId>,
-    /// Third parties to invite; refused, since there is no identity server.
-    pub invite_3pid: Vec<Value>,
+    /// Whom to invite by address.
+    pub invite_3pid: Vec<AddressInvite>,
     /// The version.
     pub room_version: Option<String>,
     /// What else stands in the create event.
@@ -86,13 +89,15 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::UnsupportedRoomVersion`], [`Error::InvalidRoomState`], [`Error::RoomInUse`] for a taken alias,
-    /// [`Error::PolicyDenied`], [`Error::BadJson`].
+    /// [`Error::PolicyDenied`], [`Error::BadJson`]; as [`Core::invite_by_address`], with the room there already unless it is
+    /// `M_SERVER_NOT_TRUSTED`.
     pub async fn create_room(self: &Arc<Self>, creator: &UserId, request: CreateRoom) -> Result<OwnedRoomId, Error> {
         let version = self.creatable_version(request.room_version.as_deref())?;
         let preset = Preset::of(&request)?;
-        if !request.invite_3pid.is_empty() {
-            return Err(Error::forbidden("third-party invites need an identity server, and none is configured"));
+        if request.invite_3pid.len() > MAX_ADDRESS_INVITES {
+            return Err(Error::invalid("so many people cannot be invited by address at once"));
         }
+        self.check_address_invites(&request.invite_3pid)?;
         if !matches!(request.visibility.as_deref(), None | Some("public" | "private")) {
             return Err(Error::bad_json("visibility is public or private"));
         }
@@ -120,6 +125,9 @@ impl Core {
                 }
                 tracing::info!(room.id = %room_id, %error, "an invite to another server failed");
             }
+        }
+        for invite in &request.invite_3pid {
+            self.invite_by_address(creator, &room_id, invite, None, request.is_direct).await?;
         }
         Ok(room_id)
     }

@@ -71,6 +71,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         "Servers to ask for the keys of servers that cannot be reached, and for keys that they no longer publish.",
         None,
     ),
+    (
+        "identity_servers",
+        "Identity servers that users may name to be found, or to invite somebody, by e-mail address or telephone number; each with its port unless that is 443. `*` and `?` stand for more, but one so named must be at a public address. None by default.",
+        None,
+    ),
     ("user_directory_all_users", "The user directory finds all local users, not only those who share a room.", None),
     ("url_previews", "Fetch pages that people link to, for previews; the server learns what they talk about.", None),
     (

@@ -138,6 +138,11 @@ impl Config {
         if !below.is_some_and(|rest| !rest.is_empty() && rest.chars().all(is_plain)) {
             return wrong("registration.recaptcha.url", "this is no URL of a service");
         }
+        let is_identity_server =
+            |name: &String| !name.is_empty() && (name.contains(['*', '?']) || ruma::ServerName::parse(name).is_ok());
+        if !self.settings.identity_servers.iter().all(is_identity_server) {
+            return wrong("identity_servers", "these are names, such as `id.example.org` or `id.example.org:8090`");
+        }
         if !self.settings.room_versions.contains(&self.settings.default_room_version) {
             return wrong("default_room_version", "this version is not among `room_versions`");
         }

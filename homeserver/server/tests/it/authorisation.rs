@@ -60,6 +60,7 @@ pub(crate) const OPEN_TO_ALL: &[(&str, &str)] = &[
     ("GET …/login/sso/redirect", "the way to log in elsewhere"),
     ("GET …/login/sso/redirect/{idp_id}", "the way to log in elsewhere"),
     ("GET …/federation/v1/version", "says what the server is"),
+    ("POST …/3pid/onbind", "as PUT: the two APIs that speak of it differ"),
     ("PUT …/3pid/onbind", "identity servers have no key here; each invite is proved by its own signature"),
     ("GET …/key/v2/server", "published keys"),
     ("GET …/key/v2/server/", "published keys"),

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics fails, as it should")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a test found is read on its output")]
 
+mod addresses;
 mod authorisation;
 mod bad_starts;
 mod bounds;
@@ -14,6 +15,7 @@ mod dependency_direction;
 mod federation;
 mod full_disk;
 mod identity;
+mod identity_server;
 mod kill;
 mod malformed;
 mod matrix_sdk;

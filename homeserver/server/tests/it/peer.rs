@@ -33,20 +33,7 @@ impl Peer {
     /// A peer that can be asked for its key; `home` holds its certificate.
     pub(crate) fn start(home: &Home) -> Self {
         let key = SigningKey::from_seed("p", &[9; 32]).unwrap();
-        let made = rcgen::generate_simple_self_signed(vec![PEER.to_owned()]).unwrap();
-        let certificate = home.path().join("peer.crt");
-        std::fs::write(&certificate, made.cert.pem()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![made.cert.der().clone()],
-                PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap(),
-            )
-            .unwrap();
-        let tls = Arc::new(tls);
+        let (tls, certificate) = tls_for(home, PEER);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let document = key_document(&key).to_string();
@@ -109,6 +96,24 @@ impl Peer {
         object.insert("signatures".to_owned(), redacted.remove("signatures")?);
         serde_json::to_value(object).ok()
     }
+}
+
+/// TLS for a server of this name, and the file in `home` that holds its certificate.
+pub(crate) fn tls_for(home: &Home, name: &str) -> (Arc<ServerConfig>, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let certificate = home.path().join(format!("{name}.crt"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![made.cert.der().clone()],
+            PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    (Arc::new(tls), certificate)
 }
 
 fn key_document(key: &SigningKey) -> Value {

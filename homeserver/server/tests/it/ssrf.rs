@@ -95,6 +95,7 @@ impl House {
         home.configure(json!({
             "federation": federation,
             "url_previews": true,
+            "identity_servers": ["*"],
             "logging": {"level": "info,matron_core=debug"},
             "public_base_url": "https://matrix.trust.test",
             "oauth": {"enabled": true, "upstreams": [{
@@ -174,6 +175,10 @@ const WAYS: &[Way] = &[
         let path = format!("/_matrix/client/v3/sendToDevice/x.y/{}", escape(place));
         assert_eq!(house.server.put(&path, Some(&house.token), &body).status, 200);
         house.server.wait_for_line(&format!("peer.name={place}"));
+    }),
+    ("an identity server", |house, place| {
+        let credentials = json!({"id_server": place, "id_access_token": "t", "sid": "s", "client_secret": "c"});
+        house.post("account/3pid/bind", &credentials);
     }),
     ("a push gateway", |house, place| {
         let pusher = json!({

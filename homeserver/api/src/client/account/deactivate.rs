@@ -16,6 +16,7 @@ use crate::{
 pub(super) struct Body {
     #[serde(default)]
     erase: bool,
+    id_server: Option<String>,
     auth: Option<Value>,
 }
 
@@ -25,6 +26,7 @@ pub(super) async fn deactivate(
     Auth(requester): Auth,
     JsonOrEmpty(body): JsonOrEmpty<Body>,
 ) -> Answer {
-    core.deactivate_own(&requester, body.erase, body.auth.as_ref()).await?;
-    Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
+    let id_server = body.id_server.as_deref();
+    let unbound = core.deactivate_own(&requester, body.erase, id_server, body.auth.as_ref()).await?;
+    Ok(Json(json!({ "id_server_unbind_result": unbound.as_str() })))
 }

@@ -16,6 +16,9 @@ use crate::{
     routing::{Routes, V3},
 };
 
+/// Binding had a path of its own before it was specified (MSC2290), which clients still use.
+const BINDING: &[&str] = &["r0", "v3", "unstable"];
+
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .client(V3, "/account/whoami", get(whoami::whoami))
@@ -23,9 +26,9 @@ pub(super) fn routes() -> Router<AppState> {
         .client(V3, "/account/deactivate", post(deactivate::deactivate))
         .client(V3, "/account/3pid", get(threepid::list).post(threepid::unsupported))
         .client(V3, "/account/3pid/add", post(threepid::unsupported))
-        .client(V3, "/account/3pid/bind", post(threepid::unsupported))
+        .client(BINDING, "/account/3pid/bind", post(threepid::bind))
         .client(V3, "/account/3pid/delete", post(threepid::delete))
-        .client(V3, "/account/3pid/unbind", post(threepid::unbind))
+        .client(BINDING, "/account/3pid/unbind", post(threepid::unbind))
         .client(V3, "/account/3pid/email/requestToken", post(threepid::request_token))
         .client(V3, "/account/3pid/msisdn/requestToken", post(threepid::request_token))
         .client(V3, "/account/password/email/requestToken", post(threepid::request_token))

@@ -1,14 +1,15 @@
-//! `/_matrix/client/v3/account/3pid…`: e-mail addresses and telephone numbers, bound by operators only.
+//! `/_matrix/client/v3/account/3pid…`: e-mail addresses and telephone numbers. Operators give them to accounts; users have
+//! them bound at identity servers.
 
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use matron_core::{Core, Error};
+use matron_core::{Core, Error, identity::IdentityCredentials};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Answer,
+    Answer, Empty, empty,
     extract::{Auth, JsonBody},
 };
 
@@ -16,6 +17,7 @@ use crate::{
 pub(super) struct Body {
     medium: String,
     address: String,
+    id_server: Option<String>,
 }
 
 fn not_offered() -> Error {
@@ -41,17 +43,37 @@ pub(super) async fn request_token(JsonBody(_body): JsonBody<Value>) -> Answer {
     Err(not_offered().into())
 }
 
-/// It is bound to the user no longer.
+/// The address of a session with an identity server is bound there to the user.
+pub(super) async fn bind(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    JsonBody(body): JsonBody<IdentityCredentials>,
+) -> Answer<Empty> {
+    core.check_not_guest(&requester)?;
+    core.bind_at_identity_server(&requester.user_id, &body).await?;
+    empty()
+}
+
+/// It belongs to the account no longer, and is bound at no identity server, as far as that can be had.
 pub(super) async fn delete(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
     JsonBody(body): JsonBody<Body>,
 ) -> Answer {
     core.remove_threepid(&requester.user_id, &body.medium, &body.address).await?;
-    Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
+    let id_server = body.id_server.as_deref();
+    let unbound = core.try_to_unbind(&requester.user_id, &body.medium, &body.address, id_server).await;
+    Ok(Json(json!({ "id_server_unbind_result": unbound.as_str() })))
 }
 
-/// No identity server is ever told anything, so there is nothing to take back.
-pub(super) async fn unbind(_requester: Auth, JsonBody(_body): JsonBody<Body>) -> Answer {
-    Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
+/// It is bound at the identity server no longer.
+pub(super) async fn unbind(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    JsonBody(body): JsonBody<Body>,
+) -> Answer {
+    let id_server = body.id_server.as_deref();
+    let user = &requester.user_id;
+    let unbound = core.unbind_at_identity_server(user, &body.medium, &body.address, id_server).await?;
+    Ok(Json(json!({ "id_server_unbind_result": unbound.as_str() })))
 }

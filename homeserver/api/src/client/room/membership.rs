@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use matron_core::{Core, Error};
+use matron_core::{
+    Core, Error,
+    identity::{AddressInvite, IdentityToken},
+};
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::{
     Answer, Empty, empty,
@@ -28,14 +30,31 @@ pub(crate) struct Target {
     reason: Option<String>,
 }
 
-/// Whom to invite.
+/// Whom to invite: a user, or whoever has an address.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Invite {
     user_id: Option<OwnedUserId>,
-    #[serde(default)]
     reason: Option<String>,
-    #[serde(default)]
-    medium: Option<Value>,
+    id_server: Option<String>,
+    id_access_token: Option<IdentityToken>,
+    medium: Option<String>,
+    address: Option<String>,
+}
+
+impl Invite {
+    fn into_address(self) -> Result<AddressInvite, Error> {
+        if self.medium.is_none() && self.address.is_none() {
+            return Err(Error::MissingParam("the field `user_id` is missing".into()));
+        }
+        let missing =
+            || Error::MissingParam("`id_server`, `id_access_token`, `medium` and `address` are needed".into());
+        Ok(AddressInvite {
+            id_server: self.id_server.ok_or_else(missing)?,
+            id_access_token: self.id_access_token.ok_or_else(missing)?,
+            medium: self.medium.ok_or_else(missing)?,
+            address: self.address.ok_or_else(missing)?,
+        })
+    }
 }
 
 /// The user has left.
@@ -65,10 +84,10 @@ pub(crate) async fn forget(
     empty()
 }
 
-/// The user is invited.
+/// The user is invited, or whoever has the address.
 ///
 /// # Errors
-/// As [`Core::invite`].
+/// As [`Core::invite`] and [`Core::invite_by_address`].
 pub(crate) async fn invite(
     State(core): State<Arc<Core>>,
     Auth(requester): Auth,
@@ -76,14 +95,13 @@ pub(crate) async fn invite(
     JsonBody(body): JsonBody<Invite>,
 ) -> Answer<Empty> {
     core.check_not_suspended(&requester)?;
-    let Some(user_id) = body.user_id else {
-        return Err(if body.medium.is_some() {
-            Error::forbidden("third-party invites need an identity server, and none is configured").into()
-        } else {
-            Error::MissingParam("the field `user_id` is missing".into()).into()
-        });
-    };
-    core.invite(&requester.user_id, &room, &user_id, body.reason.as_deref(), false).await?;
+    let reason = body.reason.clone();
+    if let Some(user) = &body.user_id {
+        core.invite(&requester.user_id, &room, user, reason.as_deref(), false).await?;
+    } else {
+        let address = body.into_address()?;
+        core.invite_by_address(&requester.user_id, &room, &address, reason.as_deref(), false).await?;
+    }
     empty()
 }
 

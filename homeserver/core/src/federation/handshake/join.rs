@@ -5,7 +5,7 @@ use std::sync::Arc;
 use matron_room::{ContentState, Membership, Pdu, RoomVersion, UncheckedPdu};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::value::RawValue;
 use tracing::Instrument as _;
 
 use super::{may_ask_others, worse};
@@ -107,10 +107,7 @@ impl Core {
         options: &JoinOptions,
     ) -> Result<(), Error> {
         let template = self.fetch_template(server, Membership::Join, room_id, user).await?;
-        let mut content = self.member_content(user, Membership::Join, options.reason.as_deref())?;
-        if let (Some(signed), Value::Object(content)) = (&options.third_party_signed, &mut content) {
-            content.insert("third_party_invite".to_owned(), json!({"signed": signed}));
-        }
+        let content = self.member_content(user, Membership::Join, options.reason.as_deref())?;
         let join = self.seal_membership(&template, user, room_id, content)?;
         let mut answer = self.send_join(server, &join).await?;
         let join = self.countersigned(join, answer.event.take()).await?;

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName};
+use matron_room::Membership;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::{
     Core, Error,
-    federation::{client::STEP_TIMEOUT, fetch::encode},
+    federation::{
+        client::{STEP_TIMEOUT, passed_on},
+        fetch::encode,
+    },
     ports::http_method::Method,
-    rooms::StateKey,
 };
 
 /// How many invites one binding may bring.
@@ -66,7 +69,8 @@ impl Core {
     /// says is not believed: whoever sends the invite checks its signature by the room's rules.
     ///
     /// # Errors
-    /// [`Error::InvalidParam`] for a user who has no account here; [`Error::Store`]. An invite that fails fails alone.
+    /// [`Error::InvalidParam`] for a user who has no account here; [`Error::Store`]; [`Error::Forbidden`] if an invite fails, when
+    /// all were tried.
     ///
     /// SPEC: v1.19 Server-Server API, "Third-party invites".
     pub async fn third_party_bound(self: &Arc<Self>, bound: BoundThirdParty) -> Result<(), Error> {
@@ -79,19 +83,24 @@ impl Core {
                 && invite.signed.get("token").is_some_and(Value::is_string)
         });
         let asked = ours.take(MAX_INVITES).map(|invite| async move {
-            if let Err(error) = self.ask_for_invite(invite).await {
+            let asked = self.ask_for_invite(invite).await;
+            if let Err(error) = &asked {
                 tracing::debug!(%error, room.id = %invite.room_id, "an invite of an address did not become one of a user");
             }
+            asked.is_ok()
         });
-        join_all(asked).await;
+        if join_all(asked).await.contains(&false) {
+            // No more than that: whoever asks may be anybody, and the room is none of their business.
+            return Err(Error::forbidden("not every invite that waited for the address became one of the user"));
+        }
         Ok(())
     }
 
     async fn ask_for_invite(self: &Arc<Self>, invite: &PendingInvite) -> Result<(), Error> {
-        let content = json!({"membership": "invite", "third_party_invite": {"signed": invite.signed}});
         if self.is_local_user(&invite.sender) {
-            return self.invite_third_party(&invite.sender, &invite.room_id, &invite.mxid, content).await;
+            return self.invite_third_party(&invite.sender, &invite.room_id, &invite.mxid, &invite.signed).await;
         }
+        let content = json!({"membership": "invite", "third_party_invite": {"signed": invite.signed}});
         let path = format!("/_matrix/federation/v1/exchange_third_party_invite/{}", encode(invite.room_id.as_str()));
         let body = json!({
             "type": "m.room.member",
@@ -106,23 +115,58 @@ impl Core {
         Ok(())
     }
 
-    /// The user is invited by proof of an address. The name that the inviting user was shown is part of it.
+    /// The user is invited by proof of an address, in the name of whoever invited the address, who may have left since. The name
+    /// that the inviting user was shown is part of it.
     async fn invite_third_party(
         self: &Arc<Self>,
         sender: &OwnedUserId,
         room_id: &RoomId,
         invitee: &OwnedUserId,
-        mut content: Value,
+        signed: &Value,
     ) -> Result<(), Error> {
-        let token = content.pointer("/third_party_invite/signed/token").and_then(Value::as_str).unwrap_or_default();
-        let room = self.open_room(room_id)?;
-        let key = StateKey::new("m.room.third_party_invite", token);
-        let known = room.current().get(&key).map(|id| self.load_event(id)).transpose()?.flatten();
-        let name = known.and_then(|event| event.pdu.content_value().get("display_name").cloned());
-        if let (Some(name), Some(Value::Object(invite))) = (name, content.get_mut("third_party_invite")) {
-            invite.insert("display_name".to_owned(), name);
+        let account = self.account(sender)?;
+        if account.is_some_and(|account| account.deactivated || account.locked || account.suspended) {
+            return Err(Error::forbidden("the account of whoever invited the address may invite nobody any more"));
         }
-        self.set_membership(sender, room_id, invitee, content).await.map(|_| ())
+        let token = signed.get("token").and_then(Value::as_str).unwrap_or_default();
+        let room = self.open_room(room_id)?;
+        let known = room.lock().state_pdu(self, "m.room.third_party_invite", token)?;
+        let known = known.filter(|invite| invite.sender() == sender);
+        let known =
+            known.ok_or_else(|| Error::forbidden("this room has no such invite of an address"))?.content_value();
+        self.check_proof_of_address(&known, signed).await?;
+        let mut proof = json!({"signed": signed});
+        if let (Some(name), Value::Object(proof)) = (known.get("display_name"), &mut proof) {
+            proof.insert("display_name".to_owned(), name.clone());
+        }
+        let content = json!({"membership": "invite", "third_party_invite": proof});
+        self.send_membership(&room, sender, invitee, content).await.map(|_| ())
+    }
+
+    /// The user is invited by the proof of an address that the own client brings with a join, unless already invited.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] by the room's rules and by policy; [`Error::BadJson`] for what is no proof; [`Error::Peer`].
+    ///
+    /// SPEC: v1.19 Client-Server API, `POST /rooms/{roomId}/join`, `third_party_signed`.
+    pub(crate) async fn accept_proof_of_address(
+        self: &Arc<Self>,
+        user: &UserId,
+        room_id: &RoomId,
+        signed: &Value,
+    ) -> Result<(), Error> {
+        let standing = self.standing(user, room_id)?.map(|standing| standing.membership);
+        if matches!(standing, Some(Membership::Invite | Membership::Join)) {
+            return Ok(());
+        }
+        let sender = signed.get("sender").and_then(Value::as_str).and_then(|id| OwnedUserId::try_from(id).ok());
+        let sender = sender.ok_or_else(|| Error::bad_json("`third_party_signed` does not say who invited"))?;
+        if signed.get("mxid").and_then(Value::as_str) != Some(user.as_str()) {
+            return Err(Error::forbidden("this proof of an address is somebody else's"));
+        }
+        let invite =
+            PendingInvite { mxid: user.to_owned(), room_id: room_id.to_owned(), sender, signed: signed.clone() };
+        self.ask_for_invite(&invite).await.map_err(passed_on)
     }
 
     /// The third party is invited as the user that an identity server says it is.
@@ -138,14 +182,13 @@ impl Core {
         self.room_for_peer(origin, room_id)?;
         let is_invite = exchange.kind == "m.room.member"
             && exchange.room_id == room_id
-            && exchange.content.get("membership").and_then(Value::as_str) == Some("invite")
-            && exchange.content.pointer("/third_party_invite/signed").is_some();
-        if !is_invite {
-            return Err(Error::invalid("the event is not a third-party invite"));
-        }
+            && exchange.content.get("membership").and_then(Value::as_str) == Some("invite");
+        let signed = exchange.content.pointer("/third_party_invite/signed").filter(|_| is_invite);
+        let signed = signed.ok_or_else(|| Error::invalid("the event is not a third-party invite"))?;
         if !self.is_local_user(&exchange.sender) {
             return Err(Error::forbidden("the inviting user is not of this server"));
         }
-        self.invite_third_party(&exchange.sender, room_id, &exchange.state_key, exchange.content).await
+        // Nothing else of the content: it would be said in our user's name.
+        self.invite_third_party(&exchange.sender, room_id, &exchange.state_key, signed).await
     }
 }

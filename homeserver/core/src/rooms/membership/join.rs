@@ -17,7 +17,7 @@ pub struct JoinOptions {
     pub via: Vec<OwnedServerName>,
     /// Why, for the others to read.
     pub reason: Option<String>,
-    /// The client's proof of a third-party invite.
+    /// The client's proof that the user has an address that was invited.
     pub third_party_signed: Option<Value>,
     /// What the member event says beside, instead of the profile.
     pub content: serde_json::Map<String, Value>,
@@ -36,6 +36,9 @@ impl Core {
         options: JoinOptions,
     ) -> Result<OwnedRoomId, Error> {
         self.check_room_not_blocked(room_id)?;
+        if let Some(signed) = &options.third_party_signed {
+            self.accept_proof_of_address(user, room_id, signed).await?;
+        }
         let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
             return self.join_remote_room(user, room_id, options).await;
         };
@@ -46,9 +49,6 @@ impl Core {
         if let Value::Object(content) = &mut content {
             const OURS: [&str; 3] = ["membership", "join_authorised_via_users_server", matron_policy::CREDENTIAL_FIELD];
             content.extend(options.content.clone().into_iter().filter(|(field, _)| !OURS.contains(&field.as_str())));
-        }
-        if let (Some(signed), Value::Object(content)) = (&options.third_party_signed, &mut content) {
-            content.insert("third_party_invite".to_owned(), json!({"signed": signed}));
         }
         let gate = {
             let mut inner = room.lock();

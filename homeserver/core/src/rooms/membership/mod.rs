@@ -60,7 +60,21 @@ impl Core {
         let room = self.open_room(room_id)?;
         self.require_joined(&room, sender)?;
         let content = self.with_own_credential(sender, target, content)?;
-        let new = NewEvent::state(room_id.to_owned(), sender.to_owned(), "m.room.member", target.as_str(), content);
+        self.send_membership(&room, sender, target, content).await
+    }
+
+    /// As [`Core::set_membership`], whether or not the sender is in the room: the room's rules say whether that is needed.
+    ///
+    /// # Errors
+    /// As for each of them.
+    pub(crate) async fn send_membership(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        content: Value,
+    ) -> Result<OwnedEventId, Error> {
+        let new = NewEvent::state(room.id().to_owned(), sender.to_owned(), "m.room.member", target.as_str(), content);
         let invites = new.content.get("membership").and_then(Value::as_str) == Some("invite");
         if !invites {
             return self.send_event(new).await;
@@ -71,7 +85,7 @@ impl Core {
             }
             return self.send_event(new).await;
         }
-        self.invite_remote(&room, new, target).await
+        self.invite_remote(room, new, target).await
     }
 
     /// Nothing, if the user is joined.

@@ -99,6 +99,9 @@ sub _config {
       public_rooms_over_federation => $yes,
       anyone_may_publish           => $yes,
 
+      # SyTest's identity servers listen on whatever port is free.
+      identity_servers => [ "$self->{bind_host}:*", "localhost:*" ],
+
       # Push gateways are looked at for the content that they are told.
       push_includes_content => $yes,
       push_legacy_mentions  => $yes,

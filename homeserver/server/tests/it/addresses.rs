@@ -1,0 +1,106 @@
+//! E-mail addresses and telephone numbers: the real binary beside an identity server.
+
+use serde_json::{Value, json};
+
+use crate::{
+    identity_server::{IdentityServer, TOKEN},
+    support::{Home, Server},
+    wire::escape,
+};
+
+struct House {
+    identity: IdentityServer,
+    server: Server,
+    amira: String,
+    ben: String,
+    _home: Home,
+}
+
+impl House {
+    /// With these identity servers in the configuration.
+    fn open(trusted: impl FnOnce(&IdentityServer) -> Vec<String>) -> Self {
+        let home = Home::new();
+        let identity = IdentityServer::start(&home);
+        home.configure(json!({
+            "identity_servers": trusted(&identity),
+            "federation": {"ca_files": [identity.certificate], "connect_timeout_ms": 60_000},
+            "logging": {"level": "trace"},
+        }));
+        let server = home.start();
+        let (amira, ben) = (server.register("amira", "a long password"), server.register("ben", "a long password"));
+        Self { identity, server, amira, ben, _home: home }
+    }
+
+    fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        let answer = self.server.post(&format!("/_matrix/client/v3/{path}"), Some(token), body);
+        (answer.status, answer.json())
+    }
+
+    fn invite(&self) -> Value {
+        json!({
+            "id_server": self.identity.name(), "id_access_token": TOKEN, "medium": "email", "address": "ben@example.org",
+        })
+    }
+
+    fn credentials(&self) -> Value {
+        json!({"id_server": self.identity.name(), "id_access_token": TOKEN, "sid": "s", "client_secret": "c"})
+    }
+}
+
+#[test]
+fn an_identity_server_is_asked_and_believed_as_far_as_it_can_prove_what_it_says() {
+    let mut house = House::open(|identity| vec![identity.name()]);
+    let room = house.server.create_room(&house.amira);
+    let path = format!("rooms/{}", escape(&room));
+    let done = (200, json!({}));
+
+    // Nobody has the address yet.
+    assert_eq!(house.post(&house.amira, &format!("{path}/invite"), &house.invite()), done);
+    let bound = house.identity.binding("@ben:matron.test");
+    let told = house.server.put("/_matrix/federation/v1/3pid/onbind", None, &bound);
+    assert_eq!(told.status, 200, "{}", told.body);
+    assert_eq!(house.post(&house.ben, &format!("{path}/join"), &json!({})).0, 200);
+
+    // Ben has it bound, and is found by it.
+    assert_eq!(house.post(&house.ben, "account/3pid/bind", &house.credentials()), done);
+    let mut request = json!({"preset": "private_chat", "invite_3pid": [house.invite()]});
+    let (status, made) = house.post(&house.amira, "createRoom", &request);
+    assert_eq!(status, 200, "{made}");
+    let joined = house.post(&house.ben, &format!("join/{}", escape(made["room_id"].as_str().unwrap())), &json!({}));
+    assert_eq!(joined.0, 200, "{}", joined.1);
+
+    // And not any more.
+    let unbound = (200, json!({"id_server_unbind_result": "success"}));
+    let address = json!({"medium": "email", "address": "ben@example.org"});
+    assert_eq!(house.post(&house.ben, "account/3pid/unbind", &address), unbound);
+    request["invite_3pid"][0]["id_access_token"] = json!("another");
+    let refused = house.post(&house.amira, "createRoom", &request);
+    assert_eq!((refused.0, &refused.1["errcode"]), (403, &json!("M_UNAUTHORIZED")), "and Amira's session goes on");
+    assert_eq!(house.server.get("/_matrix/client/v3/account/whoami", Some(&house.amira)).status, 200);
+
+    let lines: Vec<String> = house.identity.seen().into_iter().map(|(line, _)| line).collect();
+    assert!(lines.iter().any(|line| line.starts_with("GET /_matrix/identity/v2/pubkey/isvalid?")), "{lines:?}");
+    assert!(house.server.stop().success());
+    let log = house.server.rest_of_log();
+    assert!(!log.contains(TOKEN) && !log.contains("ben@example.org"), "a token or an address is in the log");
+}
+
+#[test]
+fn without_a_word_of_the_operator_no_identity_server_is_spoken_with() {
+    let house = House::open(|_| Vec::new());
+    let room = house.server.create_room(&house.amira);
+    let address = json!({"medium": "email", "address": "ben@example.org", "id_server": house.identity.name()});
+    for (path, body) in [
+        (format!("rooms/{}/invite", escape(&room)), house.invite()),
+        ("createRoom".to_owned(), json!({"invite_3pid": [house.invite()]})),
+        ("account/3pid/bind".to_owned(), house.credentials()),
+        ("account/3pid/unbind".to_owned(), address.clone()),
+    ] {
+        let refused = house.post(&house.amira, &path, &body);
+        assert_eq!((refused.0, &refused.1["errcode"]), (400, &json!("M_SERVER_NOT_TRUSTED")), "{path}");
+    }
+    // What is not about the identity server alone is done.
+    let deleted = house.post(&house.amira, "account/3pid/delete", &address);
+    assert_eq!(deleted, (200, json!({"id_server_unbind_result": "no-support"})));
+    assert!(house.identity.seen().is_empty());
+}
