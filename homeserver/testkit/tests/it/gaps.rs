@@ -118,4 +118,10 @@ async fn the_state_before_an_event_as_a_peer_gives_it_is_not_resolved_again_with
     };
     assert!(member(&known));
     assert!(!member(&judged), "what its origin resolved is resolved to something else");
+    // Nor does the room believe it: one message with an invented past must not put anybody out, or lift a ban.
+    let is_trent = |(kind, key): &(String, String)| kind == "m.room.member" && key.starts_with("@trent:");
+    assert!(north.state(&room).keys().any(is_trent), "what an event's origin says of the past is the room's state");
+    alice.say(room.as_str(), "goes on").await;
+    assert!(north.state(&room).keys().any(is_trent));
+    assert_eq!(north.ends(&room).len(), 1);
 }

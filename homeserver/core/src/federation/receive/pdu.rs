@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use matron_room::{Pdu, UncheckedPdu};
 use matron_storage::{Batch, CommitError};
-use ruma::{RoomId, ServerName};
+use ruma::{OwnedEventId, RoomId, ServerName};
 use serde_json::value::RawValue;
 
-use super::run::Answered;
+use super::{run::Answered, state_before::Before};
 use crate::{
     Core, Error,
     federation::state_at::NamedState,
@@ -64,6 +64,8 @@ pub(super) struct Onward<'a> {
     relay_from: Option<&'a ServerName>,
     /// The graph holds what follows it.
     behind: bool,
+    /// The ends of the graph that it follows stay ends.
+    keeps_ends: bool,
 }
 
 /// The graph has no more ends than this.
@@ -176,7 +178,8 @@ impl Core {
         }
         // INVARIANT: known before anything is judged: what follows a rejected event builds on the state before it.
         let mut batch = Batch::new();
-        let before = self.state_before_event(&mut batch, origin, room, &pdu, may_fetch_history).await?;
+        let Before { state: before, is_dictated } =
+            self.state_before_event(&mut batch, origin, room, &pdu, may_fetch_history).await?;
         // What was fetched for that often holds what the event itself refers to.
         self.fetch_missing_auth(origin, &pdu).await?;
         if !self.unknown_of(pdu.auth_event_ids_with_create())?.is_empty() {
@@ -209,7 +212,9 @@ impl Core {
         if let Err(error) = by_state {
             return self.keep_rejected(room, &pdu, &error.sentence, &before, batch).await;
         }
-        let onward = Onward { relay_from: how.relay.then_some(origin), behind: how.behind };
+        // INVARIANT: whoever says alone what the state before an event is says nothing of the room's: it is resolved with what
+        // was known, or one message with an invented past would lift bans and policy.
+        let onward = Onward { relay_from: how.relay.then_some(origin), behind: how.behind, keeps_ends: is_dictated };
         let received = self.append_received(room, pdu.clone(), &before, batch, onward).await?;
         if may_fetch_history && received == Received::Kept(Status::Accepted) {
             self.note_gap(room, &pdu)?;
@@ -229,7 +234,12 @@ impl Core {
     ) -> Result<Status, Error> {
         let group = event.record.state_before;
         let before = NamedState { state: self.load_state_group(group)?, group };
-        match self.append_received(room, event.pdu.clone(), &before, with, Onward::default()).await? {
+        // How the state before it was found is forgotten: what follows the unknown may have been told any.
+        let mut onward = Onward::default();
+        for prev in event.pdu.prev_events() {
+            onward.keeps_ends |= !self.is_in_graph(room.id(), prev)?;
+        }
+        match self.append_received(room, event.pdu.clone(), &before, with, onward).await? {
             Received::Kept(status) => Ok(status),
             Received::Known => Ok(event.record.status),
         }
@@ -351,7 +361,7 @@ impl Core {
                 // What follows it ends the graph already, and its state was weighed there.
                 item.extremities = Some(inner.head.extremities.clone());
             } else {
-                self.place_in_graph(room, inner, &mut item, before)?;
+                self.place_in_graph(room, inner, &mut item, before, onward.keeps_ends)?;
             }
             if let Some(from) = onward.relay_from {
                 item.also_to.extend(inner.servers.keys().filter(|server| *server != from).cloned());
@@ -372,11 +382,19 @@ impl Core {
         Ok(self.load_event(&target)?.is_some_and(|target| target.pdu.room_id() != pdu.room_id()))
     }
 
-    /// The ends of the graph and the current state with the event in it.
-    fn place_in_graph(&self, room: &Room, inner: &Inner, item: &mut Append, before: &NamedState) -> Result<(), Error> {
+    /// The ends of the graph and the current state with the event in it; the ends that it follows are none any more, unless
+    /// they are kept.
+    fn place_in_graph(
+        &self,
+        room: &Room,
+        inner: &Inner,
+        item: &mut Append,
+        before: &NamedState,
+        keeps_ends: bool,
+    ) -> Result<(), Error> {
         let pdu = &item.pdu;
-        let left: Vec<_> =
-            inner.head.extremities.iter().filter(|(id, _)| !pdu.prev_events().contains(id)).cloned().collect();
+        let stays = |end: &OwnedEventId| keeps_ends || !pdu.prev_events().contains(end);
+        let left: Vec<_> = inner.head.extremities.iter().filter(|(id, _)| stays(id)).cloned().collect();
         let mut after = before.clone();
         if let Some(key) = pdu.state_key() {
             let key = StateKey::new(pdu.kind(), key);

@@ -23,6 +23,14 @@ struct Fetched {
     of_all: bool,
 }
 
+/// The state by which an event from outside is judged.
+pub(super) struct Before {
+    /// The state.
+    pub(super) state: NamedState,
+    /// It is as a peer says, whatever is known of what the event follows.
+    pub(super) is_dictated: bool,
+}
+
 impl Core {
     /// The state before the event. What is new of it goes into the batch.
     ///
@@ -38,7 +46,7 @@ impl Core {
         room: &Arc<Room>,
         pdu: &Pdu,
         pushed: bool,
-    ) -> Result<NamedState, Error> {
+    ) -> Result<Before, Error> {
         let mut states = Vec::new();
         let mut missing = Vec::new();
         for prev in pdu.prev_events() {
@@ -48,7 +56,8 @@ impl Core {
             }
         }
         if missing.is_empty() && !pdu.prev_events().is_empty() {
-            return self.resolve_states(batch, room.version(), states);
+            let state = self.resolve_states(batch, room.version(), states)?;
+            return Ok(Before { state, is_dictated: false });
         }
         if pushed {
             missing.clear();
@@ -68,7 +77,8 @@ impl Core {
                         states.clear();
                     }
                     states.extend(named);
-                    return self.resolve_states(batch, room.version(), states);
+                    let state = self.resolve_states(batch, room.version(), states)?;
+                    return Ok(Before { state, is_dictated: fetched.of_all });
                 }
                 Err(Error::Peer(_) | Error::PeerAnswer { .. }) => {}
                 Err(error) => return Err(error),
