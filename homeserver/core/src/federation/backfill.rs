@@ -6,6 +6,7 @@ use matron_room::{Pdu, check_auth};
 use matron_storage::{Batch, Key, Order, Table};
 use ruma::{EventId, OwnedEventId, RoomId, ServerName};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{
     fetch::{encode, raw_events},
@@ -22,6 +23,8 @@ use crate::{
 const MAX_LIMIT: usize = 100;
 /// Behind how many pages that the room's policy server refuses whole one look for history sees.
 const REFUSED_PAGES: usize = 10;
+/// For how long it goes on to the next of them: others of the room wait meanwhile.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An event of the past that may have its place.
 pub(super) struct Historic {
@@ -117,15 +120,21 @@ impl Core {
         oldest: &StoredEvent,
         limit: usize,
     ) -> Result<Vec<Historic>, Error> {
+        let until = Instant::now() + REFUSED_TIMEOUT;
         let mut before = oldest.id().to_owned();
-        for _ in 0..REFUSED_PAGES {
+        for page in 0..REFUSED_PAGES {
             let events = self.history_page(server, room, &before, limit).await?;
-            let Some(first) = events.first().map(|pdu| pdu.event_id().to_owned()) else { return Ok(Vec::new()) };
+            let first = match events.first() {
+                Some(pdu) => pdu.event_id().to_owned(),
+                None if page == 0 => return Ok(Vec::new()),
+                // The peer said so of a branch of what was refused, not of the room.
+                None => break,
+            };
             let page = self.place_history(server, room, events).await?;
             if !page.placed.is_empty() {
                 return Ok(page.placed);
             }
-            if !page.refused {
+            if !page.refused || Instant::now() >= until {
                 break;
             }
             // What the policy server refuses whole must not hide what is older.
