@@ -2,13 +2,17 @@
 //!
 //! SPEC: v1.19 Client-Server API, "User-Interactive Authentication API".
 
-use matron_storage::{Batch, Key, KeyRange, Order, Table};
+use matron_storage::{Batch, CommitError, Key, KeyRange, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::token::fresh_name;
-use crate::{Core, Error, Requester, error::Sentence, house::to_json};
+use crate::{
+    Core, Error, Requester,
+    error::Sentence,
+    house::{from_json, to_json},
+};
 
 /// How long a session lives, ms.
 const SESSION_LIFETIME_MS: u64 = 60 * 60 * 1000;
@@ -260,17 +264,38 @@ impl Core {
     /// Remembers who registered in this session.
     pub(super) fn note_registered(&self, batch: &mut Batch, session: &str, user: &UserId) -> Result<(), Error> {
         let key = Key::new().text(session);
-        if let Some(mut row) = self.load::<Session>(Table::UiaSession, &key)? {
-            row.registered = Some(user.to_owned());
-            batch.put(Table::UiaSession, key, to_json(&row)?);
+        let Some(bytes) = self.store.get(Table::UiaSession, key.as_bytes())? else { return Ok(()) };
+        let mut row: Session = from_json(Table::UiaSession, &bytes)?;
+        // What was proved once, a captcha for example, is good for one account.
+        if row.registered.as_deref().is_some_and(|registered| registered != user) {
+            return Err(Error::forbidden("somebody registered in this session already; begin again"));
         }
+        row.registered = Some(user.to_owned());
+        batch.expect_equals(Table::UiaSession, key.clone(), bytes);
+        batch.put(Table::UiaSession, key, to_json(&row)?);
         Ok(())
     }
 
+    /// The session is stored; what others wrote down of it meanwhile stays.
     pub(super) async fn write_session(&self, id: &str, session: &Session) -> Result<(), Error> {
+        let key = Key::new().text(id);
+        let mut session = session.clone();
         let mut batch = Batch::new();
-        batch.put(Table::UiaSession, Key::new().text(id), to_json(session)?);
-        self.commit(batch).await.map(drop)
+        match self.store.get(Table::UiaSession, key.as_bytes())? {
+            Some(bytes) => {
+                let now: Session = from_json(Table::UiaSession, &bytes)?;
+                session.registered = now.registered.or(session.registered);
+                session.spoilt |= now.spoilt;
+                batch.expect_equals(Table::UiaSession, key.clone(), bytes);
+            }
+            None => drop(batch.expect_absent(Table::UiaSession, key.clone())),
+        }
+        batch.put(Table::UiaSession, key, to_json(&session)?);
+        match self.store.submit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(_)) => Err(Error::LimitExceeded { retry_after_ms: 100 }),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// The 401 answer; the session is stored so that the client can go on with it.
