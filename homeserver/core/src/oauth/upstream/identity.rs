@@ -54,8 +54,11 @@ impl Core {
         batch.expect_absent(Table::OauthLink, link.clone());
         batch.put(Table::OauthLink, link, to_json(&user)?);
         if let Some(account) = self.account(&user)? {
-            // An operator's account is never given away by somebody else's word.
-            if !upstream.link_existing || account.deactivated || account.admin || account.appservice.is_some() {
+            // An operator's account is never given away by somebody else's word, nor one person's to another of the provider's,
+            // whose name is spelled nearly alike.
+            let is_anothers = account.identities.iter().any(|known| known.provider == identity.provider);
+            let is_kept = account.deactivated || account.admin || account.appservice.is_some();
+            if !upstream.link_existing || is_kept || is_anothers {
                 return Err(Error::forbidden(format!(
                     "the name {user} is taken here; ask the operator of this server to connect it with {}",
                     upstream.name
