@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use matron_room::Pdu;
-use ruma::{OwnedUserId, RoomId};
+use ruma::{OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 
 use crate::{Core, Error, Requester, rooms::EventRef};
@@ -34,11 +34,21 @@ impl Core {
     /// # Errors
     /// `M_GUEST_ACCESS_FORBIDDEN`.
     pub fn check_guest_admitted(&self, requester: &Requester, room: &RoomId) -> Result<(), Error> {
-        if !requester.is_guest {
-            return Ok(());
-        }
+        if requester.is_guest { self.check_admits_guest(&requester.user_id, room) } else { Ok(()) }
+    }
+
+    /// As [`Core::check_guest_admitted`], where only the user is known.
+    ///
+    /// # Errors
+    /// As [`Core::check_guest_admitted`]; [`Error::Store`].
+    pub(crate) fn check_user_admitted(&self, user: &UserId, room: &RoomId) -> Result<(), Error> {
+        let is_guest = self.account(user)?.is_some_and(|account| account.guest);
+        if is_guest { self.check_admits_guest(user, room) } else { Ok(()) }
+    }
+
+    fn check_admits_guest(&self, guest: &UserId, room: &RoomId) -> Result<(), Error> {
         let Some(ours) = self.room_of_ours(room)? else {
-            let told = self.outside_standing(&requester.user_id, room)?.map(|standing| standing.shown);
+            let told = self.outside_standing(guest, room)?.map(|standing| standing.shown);
             let mut shown = told.iter().flatten().filter_map(|event| serde_json::from_str::<Shown>(event.get()).ok());
             let refused = shown.any(|shown| shown.kind == "m.room.guest_access" && !shown.content.admits());
             return if refused { Err(Error::GuestForbidden) } else { Ok(()) };

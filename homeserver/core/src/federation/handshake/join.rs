@@ -63,7 +63,11 @@ impl Core {
         let joining = tokio::spawn(async move { core.shake_hands(handshake).await }.in_current_span());
         match joining.await.map_err(|_| Error::internal("a join ended badly"))?? {
             Joined::ThroughOthers => Ok(room_id.to_owned()),
-            Joined::NeedsNoOthers => Box::pin(self.join_room(user, room_id, options)).await,
+            Joined::NeedsNoOthers => {
+                // What the room says of guests is known only now.
+                self.check_user_admitted(user, room_id)?;
+                Box::pin(self.join_room(user, room_id, options)).await
+            }
         }
     }
 
