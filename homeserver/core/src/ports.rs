@@ -160,6 +160,29 @@ pub struct IdentityRequest {
     pub max_bytes: usize,
 }
 
+/// A letter in plain ASCII to one person, by the operator's mail server.
+#[derive(Clone)]
+pub struct Letter {
+    /// The mail server, and who writes.
+    pub relay: crate::settings::Email,
+    /// What makes the letter's id unique.
+    pub id: String,
+    /// The address.
+    pub to: String,
+    /// What it is about.
+    pub subject: String,
+    /// The text, in lines.
+    pub text: String,
+    /// How long the mail server may take.
+    pub timeout: Duration,
+}
+
+impl Debug for Letter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Letter").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -255,6 +278,14 @@ pub trait Federation: Send + Sync + Debug {
     /// As [`Federation::request`].
     fn identity(&self, _request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         Box::pin(async { Err(PeerError::Resolve("identity servers cannot be reached from here".to_owned())) })
+    }
+
+    /// Hands one letter to the operator's mail server.
+    ///
+    /// # Errors
+    /// As [`Federation::request`]; the status is SMTP's.
+    fn mail(&self, _letter: Letter) -> BoxFuture<'_, Result<(), PeerError>> {
+        Box::pin(async { Err(PeerError::Resolve("no letters are sent from here".to_owned())) })
     }
 
     /// Forgets that a server failed lately, because it was heard from.

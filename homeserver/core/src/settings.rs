@@ -68,6 +68,8 @@ pub struct Settings {
     /// Identity servers that users may name: names with their ports, in which `*` and `?` stand for more as in access
     /// control lists. Empty: none.
     pub identity_servers: Vec<String>,
+    /// Letters to people's e-mail addresses.
+    pub email: Email,
 }
 
 impl Default for Settings {
@@ -98,6 +100,7 @@ impl Default for Settings {
             oauth: OAuth::default(),
             key_notaries: Vec::new(),
             identity_servers: Vec::new(),
+            email: Email::default(),
             push_legacy_mentions: false,
             thread_subscriptions: false,
             peeking: false,
@@ -240,6 +243,37 @@ impl Default for Upstream {
             insecure_without_cookies: false,
         }
     }
+}
+
+/// The mail server that takes letters to people's e-mail addresses.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Email {
+    /// `host` or `host:port`; absent: no letters are sent, and nobody can prove an address here.
+    pub server: Option<String>,
+    /// How the connection to it is secured.
+    pub tls: MailTls,
+    /// Who writes: `address`, or `Name <address>`.
+    pub from: String,
+    /// This server's name there, if it has one.
+    pub username: Option<String>,
+    /// Its password there.
+    pub password: Option<String>,
+    /// The same, in a file.
+    pub password_file: Option<String>,
+}
+
+/// How the connection to a mail server is secured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// TLS is begun in the conversation, or there is none.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Implicit,
+    /// Not at all: for a relay on the same machine.
+    None,
 }
 
 /// Who may register.

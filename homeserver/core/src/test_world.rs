@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     Core, Parts, Requester, Settings,
-    ports::{Clock, Federation, FederationRequest, IdentityRequest, OutboundRequest, PeerError, PeerResponse},
+    ports::{Clock, Federation, FederationRequest, IdentityRequest, Letter, OutboundRequest, PeerError, PeerResponse},
     rooms::{create::CreateRoom, membership::JoinOptions},
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Peers {
     identity: Mutex<IdentityAnswers>,
     pub(crate) asked: Mutex<Vec<FederationRequest>>,
     pub(crate) asked_identity: Mutex<Vec<IdentityRequest>>,
+    pub(crate) letters: Mutex<Vec<Letter>>,
+    pub(crate) mail_fails: Mutex<bool>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -75,6 +77,14 @@ impl Federation for Peers {
         let answer = (self.identity.lock())(&request);
         self.asked_identity.lock().push(request);
         Box::pin(async move { answer })
+    }
+
+    fn mail(&self, letter: Letter) -> BoxFuture<'_, Result<(), PeerError>> {
+        let fails = *self.mail_fails.lock();
+        if !fails {
+            self.letters.lock().push(letter);
+        }
+        Box::pin(async move { if fails { Err(PeerError::Timeout) } else { Ok(()) } })
     }
 
     fn heard_from(&self, _server: &ServerName) {}
@@ -117,6 +127,8 @@ impl World {
             identity: Mutex::new(Box::new(|_| Err(PeerError::Timeout))),
             asked: Mutex::default(),
             asked_identity: Mutex::default(),
+            letters: Mutex::default(),
+            mail_fails: Mutex::default(),
         });
         let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
         let directory = tempfile::tempdir().unwrap();

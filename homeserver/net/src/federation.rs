@@ -9,8 +9,8 @@ use http::{HeaderValue, Method, uri::PathAndQuery};
 use matron_core::{
     federation::keys::x_matrix,
     ports::{
-        Clock, Federation, FederationRequest, Finding, IdentityProof, IdentityRequest, OutboundForm, OutboundRequest,
-        PeerError, PeerResponse, http_method,
+        Clock, Federation, FederationRequest, Finding, IdentityProof, IdentityRequest, Letter, OutboundForm,
+        OutboundRequest, PeerError, PeerResponse, http_method,
     },
 };
 use matron_room::SigningKey;
@@ -24,6 +24,7 @@ use crate::{
     discovery::Discovery,
     exchange::{Exchanger, JSON, Outgoing},
     guard::AddressGuard,
+    mail,
     network::{Network, SystemNetwork},
     pool::Pool,
     tls::TlsConfigs,
@@ -247,6 +248,12 @@ impl Federation for NetFederation {
 
     fn identity(&self, request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         Box::pin(self.carry_identity(request))
+    }
+
+    fn mail(&self, letter: Letter) -> BoxFuture<'_, Result<(), PeerError>> {
+        Box::pin(
+            async move { mail::deliver(&self.exchanger.dialer, &letter, &self.server_name, self.clock.now_ms()).await },
+        )
     }
 
     fn heard_from(&self, server: &ServerName) {

@@ -9,6 +9,7 @@
 //! - [`network`]: DNS and TCP, as a port.
 //! - [`discovery`], [`well_known`]: from a server name to a place, as the specification says.
 //! - [`tls`], [`dial`], [`pool`], [`exchange`]: one request and its bounded answer over a pooled connection.
+//! - [`mail`]: letters to people.
 //! - [`backoff`]: who failed lately.
 //! - [`probe`]: the way to one server, for operators; [`plain`]: what a failure means.
 //! - [`federation`]: all of it together.
@@ -23,6 +24,7 @@ mod dial;
 mod discovery;
 mod exchange;
 mod federation;
+mod mail;
 mod plain;
 mod pool;
 mod probe;

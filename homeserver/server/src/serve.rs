@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use matron_core::{
     Core,
     ports::{
-        Clock, Federation, FederationRequest, IdentityRequest, OutboundForm, OutboundRequest, PeerError, PeerResponse,
+        Clock, Federation, FederationRequest, IdentityRequest, Letter, OutboundForm, OutboundRequest, PeerError,
+        PeerResponse,
     },
 };
 use matron_net::NetFederation;
@@ -174,6 +175,10 @@ impl Federation for Alone {
 
     fn identity(&self, request: IdentityRequest) -> BoxFuture<'_, Result<PeerResponse, PeerError>> {
         self.0.identity(request)
+    }
+
+    fn mail(&self, letter: Letter) -> BoxFuture<'_, Result<(), PeerError>> {
+        self.0.mail(letter)
     }
 
     fn heard_from(&self, _server: &ServerName) {}

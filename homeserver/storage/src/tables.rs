@@ -53,6 +53,8 @@ pub enum Table {
     UserThreepid,
     /// `user_threepid_binding`: user_id,medium,address,identity server → JSON.
     UserThreepidBinding,
+    /// `threepid_session`: session → JSON.
+    ThreepidSession,
     /// `user_filter`: user_id,filter_id → JSON.
     UserFilter,
     /// `user_pusher`: user_id,app_id,pushkey → JSON.
@@ -177,6 +179,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::UserProfile, name: "user_profile", owner: "accounts", key: "user_id,field", value: "JSON value", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserThreepid, name: "user_threepid", owner: "accounts", key: "user_id,medium,address", value: "JSON", patient_data: "no", deletion: "deactivation" },
     TableInfo { table: Table::UserThreepidBinding, name: "user_threepid_binding", owner: "identity", key: "user_id,medium,address,identity server", value: "JSON", patient_data: "no", deletion: "unbinding, deactivation" },
+    TableInfo { table: Table::ThreepidSession, name: "threepid_session", owner: "accounts", key: "session", value: "JSON", patient_data: "no", deletion: "use or expiry" },
     TableInfo { table: Table::UserFilter, name: "user_filter", owner: "accounts", key: "user_id,filter_id", value: "JSON", patient_data: "no", deletion: "never" },
     TableInfo { table: Table::UserPusher, name: "user_pusher", owner: "push", key: "user_id,app_id,pushkey", value: "JSON", patient_data: "no", deletion: "logout" },
     TableInfo { table: Table::UserAccountData, name: "user_account_data", owner: "accounts", key: "user_id,room_id or empty,type", value: "pos,JSON", patient_data: "no", deletion: "deactivation" },

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod cas;
+mod email;
 mod fallback;
 mod html;
 mod link;
@@ -30,6 +31,7 @@ pub fn routes() -> Router<AppState> {
         .route("/account/authorize", get(authorize::ask).post(authorize::decide))
         .route("/account/deactivate", post(manage::deactivate))
         .route("/account/device", post(manage::end_device))
+        .route("/account/email", get(email::open).post(email::confirm))
         .route("/account/identity", post(manage::allow_identity_reset))
         .route("/account/link", get(link::ask).post(link::decide))
         .route("/account/login", get(login::show).post(login::log_in))

@@ -10,6 +10,7 @@ mod captcha;
 mod close;
 mod device;
 mod directory;
+pub mod email;
 mod filter;
 mod guess;
 mod guests;
@@ -65,6 +66,9 @@ const WARM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(16_383);
 /// How many passwords are hashed at one time: each takes a core and 19 MiB.
 const CONCURRENT_HASHES: usize = 2;
 
+/// How many letters are on their way at one time.
+const CONCURRENT_LETTERS: usize = 8;
+
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug)]
 pub struct State {
@@ -88,6 +92,10 @@ pub struct State {
     open_rooms: directory::OpenRooms,
     /// Wrong passwords of late.
     guesses: Mutex<guess::Guesses>,
+    /// Letters of late.
+    letters: Mutex<email::Letters>,
+    /// Bounds how many letters are on their way.
+    posting: tokio::sync::Semaphore,
     /// Bounds the memory and cores that hashing may take.
     hashing: Arc<tokio::sync::Semaphore>,
     /// Where hashing happens.
@@ -107,6 +115,8 @@ impl Default for State {
             begun: Mutex::new(register::Begun::new(register::MAX_BEGUN)),
             open_rooms: directory::OpenRooms::default(),
             guesses: Mutex::default(),
+            letters: Mutex::default(),
+            posting: tokio::sync::Semaphore::new(CONCURRENT_LETTERS),
             hashing: Arc::new(tokio::sync::Semaphore::new(CONCURRENT_HASHES)),
             hashers: hashers::Hashers::new(CONCURRENT_HASHES),
         }

@@ -3,15 +3,17 @@
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
-use matron_storage::Batch;
+use matron_storage::{Batch, CommitError};
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     Account, Masquerade, SessionKind,
+    email::EMAIL,
+    threepid::{Assurance, in_use},
     token::{Issued, fresh_name},
-    uia::{Challenge, DUMMY, RECAPTCHA, REGISTRATION_TOKEN},
+    uia::{Challenge, DUMMY, EMAIL_IDENTITY, RECAPTCHA, REGISTRATION_TOKEN},
 };
 use crate::{Core, Error, appservices::Appservice, settings::RegistrationMode};
 
@@ -95,7 +97,7 @@ impl Core {
     ///
     /// # Errors
     /// `M_FORBIDDEN` where registration is closed; `M_USER_IN_USE`; `M_INVALID_USERNAME`; `M_EXCLUSIVE`; `M_WEAK_PASSWORD`;
-    /// [`Error::Interactive`] until a flow is whole.
+    /// `M_THREEPID_IN_USE`; [`Error::Interactive`] until a flow is whole.
     pub async fn register(&self, mut request: Register, appservice: Option<&Appservice>) -> Result<Registered, Error> {
         if let Some(appservice) = appservice {
             return self.register_for_appservice(request, appservice).await;
@@ -104,14 +106,21 @@ impl Core {
             return Err(Error::MissingToken);
         }
         let captcha = self.required_captcha().is_some();
-        let flows: &[&[&str]] = match self.settings.registration.mode {
-            RegistrationMode::Closed => {
+        // An address may be proved, and need not.
+        let flows: &[&[&str]] = match (self.settings.registration.mode, captcha, self.sends_letters()) {
+            (RegistrationMode::Closed, ..) => {
                 return Err(Error::forbidden("registration is closed; ask the operator for an account"));
             }
-            RegistrationMode::Token if captcha => &[&[RECAPTCHA, REGISTRATION_TOKEN]],
-            RegistrationMode::Token => &[&[REGISTRATION_TOKEN]],
-            RegistrationMode::Open if captcha => &[&[RECAPTCHA]],
-            RegistrationMode::Open => &[&[DUMMY]],
+            (RegistrationMode::Token, true, false) => &[&[RECAPTCHA, REGISTRATION_TOKEN]],
+            (RegistrationMode::Token, true, true) => {
+                &[&[RECAPTCHA, REGISTRATION_TOKEN], &[RECAPTCHA, REGISTRATION_TOKEN, EMAIL_IDENTITY]]
+            }
+            (RegistrationMode::Token, false, false) => &[&[REGISTRATION_TOKEN]],
+            (RegistrationMode::Token, false, true) => &[&[REGISTRATION_TOKEN], &[REGISTRATION_TOKEN, EMAIL_IDENTITY]],
+            (RegistrationMode::Open, true, false) => &[&[RECAPTCHA]],
+            (RegistrationMode::Open, true, true) => &[&[RECAPTCHA], &[RECAPTCHA, EMAIL_IDENTITY]],
+            (RegistrationMode::Open, false, false) => &[&[DUMMY]],
+            (RegistrationMode::Open, false, true) => &[&[DUMMY], &[EMAIL_IDENTITY]],
         };
         let session = request.auth.as_ref().and_then(|auth| auth.get("session")).and_then(Value::as_str);
         let session = session.map(str::to_owned);
@@ -147,12 +156,21 @@ impl Core {
         if let Some(token) = &proof.registration_token {
             self.use_registration_token(&mut batch, token)?;
         }
+        if let Some(email) = &proof.email {
+            self.check_unused(email)?;
+            self.put_threepid(&mut batch, &user, EMAIL, &email.address, email.validated_at, Assurance::Full)?;
+            email.use_up(&mut batch);
+        }
         if let Some(session) = &proof.session {
             self.note_registered(&mut batch, session, &user)?;
             self.accounts.begun.lock().pop(session);
         }
         if guest.is_some() {
-            self.commit(batch).await?;
+            match self.store.submit(batch).await {
+                Ok(_) => {}
+                Err(CommitError::Conflict(_)) => return Err(in_use()),
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
             self.update_account(&user, |account| {
                 account.guest = false;
                 account.password_hash.clone_from(&password_hash);

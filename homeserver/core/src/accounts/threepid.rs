@@ -1,6 +1,6 @@
-//! Third-party identifiers that belong to a user. Validation by e-mail or phone is not offered; operators may bind.
+//! Third-party identifiers that belong to a user: by proof ([`super::email`]), or by an operator's word.
 
-use matron_storage::{Batch, Key, KeyReader, Order, Table};
+use matron_storage::{Batch, CommitError, Key, KeyReader, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,30 @@ pub struct Threepid {
 struct Row {
     validated_at: u64,
     added_at: u64,
+    #[serde(default = "yes")]
+    resets_password: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How sure it is that the account's owner wants the identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Assurance {
+    /// The owner proved again who they are, or an operator says so.
+    Full,
+    /// Somebody with an access token wants it.
+    TokenAlone,
+}
+
+/// The refusal of an identifier that is another user's.
+pub(super) fn in_use() -> Error {
+    Error::Custom {
+        status: 400,
+        errcode: "M_THREEPID_IN_USE",
+        message: "this identifier belongs to another user".into(),
+    }
 }
 
 impl Core {
@@ -54,20 +78,52 @@ impl Core {
     /// # Errors
     /// `M_THREEPID_IN_USE` when it belongs to another user.
     pub async fn bind_threepid(&self, user: &UserId, medium: &str, address: &str) -> Result<(), Error> {
-        if self.user_of_threepid(medium, address)?.is_some_and(|other| *other != *user) {
-            return Err(Error::Custom {
-                status: 400,
-                errcode: "M_THREEPID_IN_USE",
-                message: "this identifier belongs to another user".into(),
-            });
-        }
         let address = canonical_address(medium, address);
-        let now_ms = self.now_ms();
         let mut batch = Batch::new();
-        let row = Row { validated_at: now_ms, added_at: now_ms };
-        batch.put(Table::UserThreepid, Key::new().text(user).text(medium).text(&address), to_json(&row)?);
-        batch.put(Table::Misc, by_address(medium, &address), to_json(user.as_str())?);
-        self.commit(batch).await.map(drop)
+        self.put_threepid(&mut batch, user, medium, &address, self.now_ms(), Assurance::Full)?;
+        match self.store.submit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(_)) => Err(in_use()),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// The batch makes the identifier the user's, and fails if it becomes another's before.
+    ///
+    /// # Errors
+    /// `M_THREEPID_IN_USE`.
+    pub(super) fn put_threepid(
+        &self,
+        batch: &mut Batch,
+        user: &UserId,
+        medium: &str,
+        address: &str,
+        validated_at: u64,
+        assurance: Assurance,
+    ) -> Result<(), Error> {
+        let by_address = by_address(medium, address);
+        match self.store.get(Table::Misc, by_address.as_bytes())? {
+            None => batch.expect_absent(Table::Misc, by_address.clone()),
+            Some(owner) => {
+                if from_json::<OwnedUserId>(Table::Misc, &owner)? != user {
+                    return Err(in_use());
+                }
+                batch.expect_equals(Table::Misc, by_address.clone(), owner.to_vec())
+            }
+        };
+        let key = Key::new().text(user).text(medium).text(address);
+        let before: Option<Row> = self.load(Table::UserThreepid, &key)?;
+        let resets_password = assurance == Assurance::Full || before.is_some_and(|row| row.resets_password);
+        let row = Row { validated_at, added_at: self.now_ms(), resets_password };
+        batch.put(Table::UserThreepid, key, to_json(&row)?);
+        batch.put(Table::Misc, by_address, to_json(user.as_str())?);
+        Ok(())
+    }
+
+    /// Whether somebody who has the identifier may set another password for the user.
+    pub(super) fn may_reset_by(&self, user: &UserId, medium: &str, address: &str) -> Result<bool, Error> {
+        let row: Option<Row> = self.load(Table::UserThreepid, &Key::new().text(user).text(medium).text(address))?;
+        Ok(row.is_some_and(|row| row.resets_password))
     }
 
     /// The identifier belongs to the user no longer.

@@ -7,7 +7,10 @@ use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::token::fresh_name;
+use super::{
+    email::{EmailCredentials, ProvenEmail, Purpose},
+    token::fresh_name,
+};
 use crate::{
     Core, Error, Requester,
     error::Sentence,
@@ -23,6 +26,9 @@ const IDENTITY_RESET_MS: u64 = 10 * 60 * 1000;
 /// The operation of replacing one's identity.
 const IDENTITY_RESET: &str = "keys/device_signing/upload";
 
+/// The operation of replacing a lost password.
+pub(super) const RESET: &str = "POST /account/password, lost";
+
 /// No proof beyond asking.
 pub(super) const DUMMY: &str = "m.login.dummy";
 /// The user's password.
@@ -31,6 +37,8 @@ pub(super) const PASSWORD: &str = "m.login.password";
 pub(super) const SSO: &str = "m.login.sso";
 /// A captcha that was solved.
 pub(super) const RECAPTCHA: &str = "m.login.recaptcha";
+/// An e-mail address, proved by a letter.
+pub(super) const EMAIL_IDENTITY: &str = "m.login.email.identity";
 /// A registration token.
 pub(super) const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 
@@ -50,6 +58,8 @@ pub(super) struct Challenge<'a> {
 pub(super) struct Proof {
     /// The registration token, if that was a stage; it is not used up yet.
     pub(super) registration_token: Option<String>,
+    /// The e-mail address, if that was a stage; its proof is not used up yet.
+    pub(super) email: Option<ProvenEmail>,
     /// The session, if one was begun.
     pub(super) session: Option<String>,
 }
@@ -63,6 +73,8 @@ pub(super) struct Session {
     pub(super) expires_at_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) registration_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email: Option<ProvenEmail>,
     /// Who registered in this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registered: Option<OwnedUserId>,
@@ -92,6 +104,8 @@ struct Auth {
     password: Option<String>,
     token: Option<String>,
     response: Option<String>,
+    #[serde(alias = "threepidCreds")]
+    threepid_creds: Option<EmailCredentials>,
 }
 
 /// Why a stage was not completed, for the 401 answer.
@@ -229,7 +243,8 @@ impl Core {
             if let Some(id) = &auth.session {
                 self.write_session(id, &session).await?;
             }
-            return Ok(Proof { registration_token: session.registration_token, session: auth.session });
+            let Session { registration_token, email, .. } = session;
+            return Ok(Proof { registration_token, email, session: auth.session });
         }
         Err(self.still_needed(challenge, auth.session, session, failure).await)
     }
@@ -371,11 +386,26 @@ impl Core {
                 session.registration_token = Some(token.clone());
                 Ok(Ok(()))
             }
+            EMAIL_IDENTITY => {
+                let Some(credentials) = &auth.threepid_creds else {
+                    return refuse("M_MISSING_PARAM", "the stage lacks `threepid_creds`");
+                };
+                let is_reset = challenge.operation == RESET;
+                let purpose = if is_reset { Purpose::Password } else { Purpose::Register };
+                match self.proven_email(purpose, credentials) {
+                    Ok(email) => {
+                        session.email = Some(email);
+                        Ok(Ok(()))
+                    }
+                    Err(Error::Custom { errcode, .. }) => refuse(errcode, "the e-mail address is not confirmed"),
+                    Err(error) => Err(error),
+                }
+            }
             _ => refuse("M_UNRECOGNIZED", "this stage is not supported"),
         }
     }
 
-    /// Ended sessions, login tokens, OpenID tokens and browsers' sign-ins are gone.
+    /// Ended sessions, proofs of addresses, login tokens, OpenID tokens and browsers' sign-ins are gone.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -385,7 +415,9 @@ impl Core {
             expires_at_ms: u64,
         }
         let now_ms = self.now_ms();
-        for table in [Table::UiaSession, Table::TokenLogin, Table::TokenOpenid, Table::OauthBrowser] {
+        for table in
+            [Table::UiaSession, Table::ThreepidSession, Table::TokenLogin, Table::TokenOpenid, Table::OauthBrowser]
+        {
             let mut range = KeyRange::all();
             loop {
                 let rows = self.store.scan(table, &range, Order::Ascending, 1000)?;

@@ -5,6 +5,7 @@ mod bounds;
 mod discovery;
 mod guard;
 mod identity;
+mod mail;
 mod outbound;
 mod pooling;
 mod signing;

@@ -178,6 +178,11 @@ impl World {
         F: Fn(Seen) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
+        start(Some(self.acceptor(names)), handler).await
+    }
+
+    /// TLS with a certificate for these names by the test's authority.
+    pub(crate) fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.authority).unwrap();
@@ -187,7 +192,7 @@ impl World {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
-        start(Some(TlsAcceptor::from(Arc::new(config))), handler).await
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// A server without TLS on loopback.
@@ -201,7 +206,12 @@ impl World {
 
     /// The address of the test's internet leads to this server.
     pub(crate) fn serve(&self, address: &str, server: &Server) {
-        self.internet.0.lock().unwrap().places.insert(address.parse().unwrap(), server.address);
+        self.lead(address, server.address);
+    }
+
+    /// The address of the test's internet leads to this one.
+    pub(crate) fn lead(&self, address: &str, place: SocketAddr) {
+        self.internet.0.lock().unwrap().places.insert(address.parse().unwrap(), place);
     }
 
     /// DNS answers with these lists in turn, the last one for ever.

@@ -104,6 +104,21 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
         "OpenID Connect providers and CAS servers, one `[[oauth.upstreams]]` each; their keys are in the operators' book.",
         None,
     ),
+    (
+        "email",
+        "Letters to people's e-mail addresses, by which they prove to have them: to register, to sign in, to replace a lost password. Without `server` none are sent. Set public_base_url, under which browsers reach this server.",
+        None,
+    ),
+    ("email.server", "The mail server, with its port unless that is TLS's own.", Some("\"smtp.example.org\"")),
+    (
+        "email.tls",
+        "`starttls` (port 587), `implicit` (port 465), or `none` (port 25): for a relay on the same machine.",
+        None,
+    ),
+    ("email.from", "Who writes, such as `Matron <matron@example.org>`.", None),
+    ("email.username", "This server's name there, if it needs one.", Some("\"matron\"")),
+    ("email.password", "Its password there. Prefer the file.", Some("\"long-random-text\"")),
+    ("email.password_file", "The same, read from a file.", Some("\"/etc/matron/mail-password\"")),
     ("storage", "The database.", None),
     ("storage.engine", "`sqlite`, `sled` or `memory` (forgets everything at the stop).", None),
     (

@@ -7,7 +7,10 @@ mod types;
 
 use std::path::{Path, PathBuf};
 
-use matron_core::{Settings, settings::Protocol};
+use matron_core::{
+    Settings,
+    settings::{MailTls, Protocol},
+};
 use matron_net::NetConfig;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -143,11 +146,39 @@ impl Config {
         if !self.settings.identity_servers.iter().all(is_identity_server) {
             return wrong("identity_servers", "these are names, such as `id.example.org` or `id.example.org:8090`");
         }
+        self.check_email()?;
         if !self.settings.room_versions.contains(&self.settings.default_room_version) {
             return wrong("default_room_version", "this version is not among `room_versions`");
         }
         if let Err(what) = crate::logging::check_level(&self.server.logging.level) {
             return wrong("logging.level", &what);
+        }
+        Ok(())
+    }
+
+    fn check_email(&self) -> Result<(), ConfigError> {
+        let wrong = |path: &str, what: &str| Err(ConfigError::Value { path: path.to_owned(), what: what.to_owned() });
+        let email = &self.settings.email;
+        if email.server.is_none() {
+            return Ok(());
+        }
+        let bare = email.from.rsplit_once('<').map_or(Some(&*email.from), |(_, rest)| rest.strip_suffix('>'));
+        let is_line = email.from.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if !is_line || !bare.is_some_and(matron_core::accounts::email::is_email_address) {
+            return wrong("email.from", "this is no sender, such as `Matron <matron@trust.example>`, in ASCII");
+        }
+        if self.settings.public_base_url.is_none() {
+            return wrong("public_base_url", "`email.server` needs the URL under which browsers reach this server");
+        }
+        if email.password.is_some() && email.password_file.is_some() {
+            return wrong("email.password_file", "either `password` or `password_file`");
+        }
+        let has_password = email.password.is_some() || email.password_file.is_some();
+        if email.username.is_some() != has_password {
+            return wrong("email.username", "`username` and a password go together");
+        }
+        if has_password && email.tls == MailTls::None {
+            return wrong("email.tls", "a password is not sent without TLS");
         }
         Ok(())
     }
@@ -161,6 +192,9 @@ impl Config {
             }
         }
         let own = &mut self.settings;
+        if let Some(path) = own.email.password_file.take() {
+            own.email.password = Some(read_filled("email.password_file", Path::new(&path))?);
+        }
         let captcha = &mut own.registration.recaptcha;
         if let Some(path) = captcha.secret_file.take() {
             captcha.secret = Some(read_filled("registration.recaptcha.secret_file", Path::new(&path))?);

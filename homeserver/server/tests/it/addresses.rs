@@ -1,10 +1,18 @@
-//! E-mail addresses and telephone numbers: the real binary beside an identity server.
+//! E-mail addresses and telephone numbers: the real binary beside an identity server and a mail server.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    sync::mpsc,
+    thread,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     identity_server::{IdentityServer, TOKEN},
-    support::{Home, Server},
+    support::{Home, PATIENCE, Server},
+    walk::Walk,
     wire::escape,
 };
 
@@ -103,4 +111,100 @@ fn without_a_word_of_the_operator_no_identity_server_is_spoken_with() {
     let deleted = house.post(&house.amira, "account/3pid/delete", &address);
     assert_eq!(deleted, (200, json!({"id_server_unbind_result": "no-support"})));
     assert!(house.identity.seen().is_empty());
+}
+
+/// A mail server without TLS on loopback; gives its address and what it is handed.
+fn mail_server() -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, letters) = mpsc::channel();
+    // Its thread ends with the process.
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.write_all(b"220 here\r\n");
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let mut letter = None::<String>;
+            for line in lines {
+                let answer = match &mut letter {
+                    Some(text) if line == "." => {
+                        let _ = sender.send(std::mem::take(text));
+                        letter = None;
+                        "250 taken"
+                    }
+                    Some(text) => {
+                        text.push_str(&line);
+                        text.push('\n');
+                        continue;
+                    }
+                    None if line == "DATA" => {
+                        letter = Some(String::new());
+                        "354 go on"
+                    }
+                    None => "250 good",
+                };
+                if stream.write_all(format!("{answer}\r\n").as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (address, letters)
+}
+
+#[test]
+fn a_letter_proves_an_address_to_register_and_to_replace_a_lost_password() {
+    let (mail, letters) = mail_server();
+    let home = Home::new();
+    home.configure(json!({
+        "public_base_url": "http://matron.test",
+        "email": {"server": mail, "tls": "none", "from": "Matron <matron@matron.test>"},
+        "logging": {"level": "trace"},
+    }));
+    let mut server = home.start();
+    let post = |path: &str, body: &Value| {
+        let answer = server.post(&format!("/_matrix/client/v3/{path}"), None, body);
+        (answer.status, answer.json())
+    };
+    // The page that the letter leads to, and the session.
+    let ask = |kind: &str| {
+        let body = json!({"client_secret": "s3cret", "email": "amira@example.org", "send_attempt": 1});
+        let (status, answer) = post(&format!("{kind}/email/requestToken"), &body);
+        assert_eq!(status, 200, "{answer}");
+        let letter = letters.recv_timeout(PATIENCE).unwrap();
+        let link = letter.lines().find_map(|line| line.strip_prefix("http://matron.test")).unwrap().to_owned();
+        let creds = json!({"sid": answer["sid"], "client_secret": "s3cret"});
+        (link, json!({"type": "m.login.email.identity", "threepid_creds": creds}))
+    };
+
+    let (link, auth) = ask("register");
+    let body = json!({"username": "amira", "password": "a long password", "auth": auth});
+    assert_eq!(post("register", &body).0, 401, "before the link was opened");
+    let opened = server.get(&link, None);
+    assert!(opened.status == 200 && opened.body.contains("is confirmed"), "{}", opened.body);
+    let (status, made) = post("register", &body);
+    assert_eq!(status, 200, "{made}");
+    let listed = server.get("/_matrix/client/v3/account/3pid", made["access_token"].as_str());
+    assert_eq!(listed.json()["threepids"][0]["address"], "amira@example.org");
+
+    let (link, auth) = ask("account/password");
+    let body = json!({"new_password": "quite another one", "auth": auth});
+    let mut browser = Walk::new(&server.address, "http://matron.test");
+    let page = browser.go("GET", &link, &[]);
+    assert_eq!(post("account/password", &body).0, 401, "a program that opens links presses no button");
+    let fields = ["form_token", "sid", "token"].map(|name| (name, page.field(name)));
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let pressed = browser.go("POST", "/account/email", &fields);
+    assert!(pressed.html.contains("is confirmed"), "{}", pressed.html);
+    assert_eq!(post("account/password", &body), (200, json!({})));
+    let login = json!({
+        "type": "m.login.password", "password": "quite another one",
+        "identifier": {"type": "m.id.thirdparty", "medium": "email", "address": "amira@example.org"},
+    });
+    assert_eq!(post("login", &login).0, 200);
+    assert!(server.stop().success());
+    let log = server.rest_of_log();
+    for secret in ["s3cret", "mev_", "amira@example.org"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
 }

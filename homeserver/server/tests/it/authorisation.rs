@@ -27,7 +27,7 @@ pub(crate) const OPEN_TO_ALL: &[(&str, &str)] = &[
     ("GET …/register/available", "before there is an account"),
     ("GET …/m.login.registration_token/validity", "before there is an account"),
     ("POST …/refresh", "proves itself by refresh token"),
-    ("POST …/requestToken", "before there is an account; answers that nothing is validated here"),
+    ("POST …/requestToken", "before there is an account; off without a mail server, and then limited by address"),
     ("POST …/account/password", "a lost password is replaced by interactive proof"),
     ("POST …/account/deactivate", "proves itself interactively"),
     ("GET …/directory/room/{room_alias}", "an alias is public"),

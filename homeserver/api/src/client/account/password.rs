@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     Answer, Empty, empty,
-    extract::{Auth, JsonBody},
+    extract::{JsonBody, OptionalAuth},
 };
 
 #[derive(Deserialize)]
@@ -24,12 +24,16 @@ fn yes() -> bool {
     true
 }
 
-/// The password is another; other sessions are gone unless they may stay.
+/// The password is another, by who is signed in or by who has the account's e-mail address; other sessions are gone unless they may stay.
 pub(super) async fn change(
     State(core): State<Arc<Core>>,
-    Auth(requester): Auth,
+    OptionalAuth(requester): OptionalAuth,
     JsonBody(body): JsonBody<Body>,
 ) -> Answer<Empty> {
-    core.change_password(&requester, &body.new_password, body.logout_devices, body.auth.as_ref()).await?;
+    let auth = body.auth.as_ref();
+    match requester {
+        Some(requester) => core.change_password(&requester, &body.new_password, body.logout_devices, auth).await?,
+        None => core.replace_lost_password(&body.new_password, body.logout_devices, auth).await?,
+    }
     empty()
 }

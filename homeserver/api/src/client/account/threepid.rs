@@ -1,16 +1,20 @@
-//! `/_matrix/client/v3/account/3pid…`: e-mail addresses and telephone numbers. Operators give them to accounts; users have
-//! them bound at identity servers.
+//! `/_matrix/client/v3/account/3pid…`: e-mail addresses and telephone numbers. People prove to have an
+//! address by a letter, operators give theirs to accounts, and identity servers make people found by them.
 
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use matron_core::{Core, Error, identity::IdentityCredentials};
+use matron_core::{
+    Core,
+    accounts::email::{EmailCredentials, EmailRequest, Purpose, not_supported},
+    identity::IdentityCredentials,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     Answer, Empty, empty,
-    extract::{Auth, JsonBody},
+    extract::{Auth, JsonBody, Limited},
 };
 
 #[derive(Deserialize)]
@@ -20,12 +24,17 @@ pub(super) struct Body {
     id_server: Option<String>,
 }
 
-fn not_offered() -> Error {
-    Error::Custom {
-        status: 400,
-        errcode: "M_THREEPID_MEDIUM_NOT_SUPPORTED",
-        message: "this server does not validate e-mail addresses or telephone numbers".into(),
-    }
+#[derive(Deserialize)]
+pub(super) struct Add {
+    #[serde(flatten)]
+    credentials: EmailCredentials,
+    auth: Option<Value>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AddByTokenAlone {
+    #[serde(alias = "threePidCreds")]
+    three_pid_creds: EmailCredentials,
 }
 
 /// What is bound to the user.
@@ -33,14 +42,60 @@ pub(super) async fn list(State(core): State<Arc<Core>>, Auth(requester): Auth) -
     Ok(Json(json!({ "threepids": core.threepids(&requester.user_id)? })))
 }
 
-/// Binding needs validation, which is not offered.
-pub(super) async fn unsupported(_requester: Auth, JsonBody(_body): JsonBody<Value>) -> Answer {
-    Err(not_offered().into())
+/// The address of a session with this server belongs to the account.
+pub(super) async fn add(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    JsonBody(body): JsonBody<Add>,
+) -> Answer<Empty> {
+    core.add_email(&requester, &body.credentials, body.auth.as_ref()).await?;
+    empty()
 }
 
-/// Validation is not offered.
-pub(super) async fn request_token(JsonBody(_body): JsonBody<Value>) -> Answer {
-    Err(not_offered().into())
+/// As [`add`], without interactive proof, and good for less.
+pub(super) async fn add_by_token_alone(
+    State(core): State<Arc<Core>>,
+    Auth(requester): Auth,
+    JsonBody(body): JsonBody<AddByTokenAlone>,
+) -> Answer<Empty> {
+    core.add_email_unconfirmed(&requester, &body.three_pid_creds).await?;
+    empty()
+}
+
+async fn write(core: &Core, purpose: Purpose, request: &EmailRequest) -> Answer {
+    Ok(Json(json!({ "sid": core.request_email_proof(purpose, request).await? })))
+}
+
+/// A letter is on its way to an address that is to belong to an account.
+pub(super) async fn write_to_add(
+    State(core): State<Arc<Core>>,
+    _limited: Limited<10>,
+    JsonBody(body): JsonBody<EmailRequest>,
+) -> Answer {
+    write(&core, Purpose::Add, &body).await
+}
+
+/// A letter is on its way to the address of somebody who wants an account.
+pub(super) async fn write_to_register(
+    State(core): State<Arc<Core>>,
+    _limited: Limited<10>,
+    JsonBody(body): JsonBody<EmailRequest>,
+) -> Answer {
+    write(&core, Purpose::Register, &body).await
+}
+
+/// A letter is on its way to the address of somebody who has lost a password.
+pub(super) async fn write_to_reset(
+    State(core): State<Arc<Core>>,
+    _limited: Limited<10>,
+    JsonBody(body): JsonBody<EmailRequest>,
+) -> Answer {
+    write(&core, Purpose::Password, &body).await
+}
+
+/// Nobody is called.
+pub(super) async fn call(JsonBody(_body): JsonBody<Value>) -> Answer {
+    Err(not_supported().into())
 }
 
 /// The address of a session with an identity server is bound there to the user.

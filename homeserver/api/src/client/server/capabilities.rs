@@ -19,7 +19,7 @@ pub(super) async fn capabilities(State(core): State<Arc<Core>>, Auth(requester):
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
-        "m.3pid_changes": { "enabled": false },
+        "m.3pid_changes": { "enabled": core.sends_letters() && !requester.is_guest },
         "m.get_login_token": member,
     });
     if let (true, Some(capabilities)) = (requester.is_admin, capabilities.as_object_mut()) {

@@ -102,6 +102,9 @@ sub _config {
       # SyTest's identity servers listen on whatever port is free.
       identity_servers => [ "$self->{bind_host}:*", "localhost:*" ],
 
+      # Its mail server speaks no TLS.
+      $self->_email,
+
       # Push gateways are looked at for the content that they are told.
       push_includes_content => $yes,
       push_legacy_mentions  => $yes,
@@ -134,6 +137,12 @@ sub _recaptcha {
       url        => $url,
       required   => JSON::false,
    };
+}
+
+sub _email {
+   my $self = shift;
+   my $mail = $self->{smtp_server_config} or return;
+   return ( email => { server => "$mail->{host}:$mail->{port}", tls => "none", from => "matron\@sytest.example" } );
 }
 
 1;
