@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_room::HistoryVisibility;
+use matron_room::{HistoryVisibility, Membership};
 use matron_storage::StreamPos;
 
 use super::{
@@ -35,7 +35,10 @@ impl Core {
             }
             let Some(room) = self.room_of_ours(&room_id)? else { continue };
             if let Some(over) = peek.over_at(span.to) {
-                if span.since.is_some_and(|since| since.stream < over) {
+                // An invite or a knock meanwhile is not taken back by the end of a look from outside.
+                let standing = self.standing(&requester.user_id, &room_id)?.map(|standing| standing.membership);
+                let is_at_the_door = matches!(standing, Some(Membership::Invite | Membership::Knock));
+                if !is_at_the_door && span.since.is_some_and(|since| since.stream < over) {
                     let told = self.room_peeked_into(requester, &room, span, ignored, peek, over)?;
                     rooms.leave.entry(room_id).or_insert(told);
                 }
