@@ -1,9 +1,11 @@
 //! Logging in: by password, by a short-lived token, as an application service.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use matron_storage::{Batch, CommitError, Key, Table};
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     SessionKind,
@@ -104,7 +106,9 @@ impl Core {
                 let user = self.named_user(&login)?;
                 let password = login.password.as_deref();
                 let password = password.ok_or_else(|| Error::MissingParam("`password` is missing".into()))?;
-                self.prove_by_password(user, password).await?
+                // An address that is nobody's is guessed at no longer than one that is somebody's.
+                let guessed = user.clone().or_else(|| self.stand_in_of(&login));
+                self.prove_by_password(user, guessed, password).await?
             }
             "m.login.token" => {
                 let token = login.token.as_deref().ok_or_else(|| Error::MissingParam("`token` is missing".into()))?;
@@ -139,12 +143,18 @@ impl Core {
         Ok(LoggedIn { user_id: user, device_id, home_server: self.server_name.to_string(), issued })
     }
 
-    async fn prove_by_password(&self, user: Option<OwnedUserId>, password: &str) -> Result<OwnedUserId, Error> {
+    /// The user, if the password is right; wrong ones count as guesses at `guessed`.
+    async fn prove_by_password(
+        &self,
+        user: Option<OwnedUserId>,
+        guessed: Option<OwnedUserId>,
+        password: &str,
+    ) -> Result<OwnedUserId, Error> {
+        if let Some(guessed) = &guessed {
+            self.check_may_guess(guessed)?;
+        }
         let account = match &user {
-            Some(user) => {
-                self.check_may_guess(user)?;
-                self.account(user)?
-            }
+            Some(user) => self.account(user)?,
             None => None,
         };
         if account.as_ref().is_some_and(|account| account.deactivated) {
@@ -152,12 +162,20 @@ impl Core {
         }
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         if !self.verify_password(password, hash.as_deref()).await? {
-            if let Some(user) = &user {
-                self.note_wrong_guess(user);
+            if let Some(guessed) = &guessed {
+                self.note_wrong_guess(guessed);
             }
             return Err(wrong());
         }
         user.ok_or_else(wrong)
+    }
+
+    /// A name that no account can have, for what an address that is nobody's is guessed at.
+    fn stand_in_of(&self, login: &Login) -> Option<OwnedUserId> {
+        let named = login.identifier.as_ref().and_then(|identifier| identifier.address.as_ref());
+        let address = named.or(login.address.as_ref())?;
+        let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(address.trim().to_lowercase().as_bytes()));
+        OwnedUserId::try_from(format!("@NOBODY-{hash}:{}", self.server_name)).ok()
     }
 
     fn named_user(&self, login: &Login) -> Result<Option<OwnedUserId>, Error> {
@@ -239,7 +257,8 @@ impl Core {
     /// # Errors
     /// `M_FORBIDDEN`; `M_LIMIT_EXCEEDED` after too many tries; `M_USER_DEACTIVATED`; `M_USER_LOCKED`.
     pub async fn check_password(&self, name: &str, password: &str) -> Result<OwnedUserId, Error> {
-        let user = self.prove_by_password(self.user_of_name(name), password).await?;
+        let user = self.user_of_name(name);
+        let user = self.prove_by_password(user.clone(), user, password).await?;
         self.check_may_sign_in(&user)?;
         Ok(user)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use matron_core::{
-    Core,
+    Core, Requester,
     accounts::email::{EmailCredentials, EmailRequest, Purpose, not_supported},
     identity::IdentityCredentials,
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Answer, Empty, empty,
-    extract::{Auth, JsonBody, Limited},
+    extract::{Auth, JsonBody, Limited, OptionalAuth},
 };
 
 #[derive(Deserialize)]
@@ -62,17 +62,18 @@ pub(super) async fn add_by_token_alone(
     empty()
 }
 
-async fn write(core: &Core, purpose: Purpose, request: &EmailRequest) -> Answer {
-    Ok(Json(json!({ "sid": core.request_email_proof(purpose, request).await? })))
+async fn write(core: &Core, asker: Option<&Requester>, purpose: Purpose, request: &EmailRequest) -> Answer {
+    Ok(Json(json!({ "sid": core.request_email_proof(asker, purpose, request).await? })))
 }
 
 /// A letter is on its way to an address that is to belong to an account.
 pub(super) async fn write_to_add(
     State(core): State<Arc<Core>>,
     _limited: Limited<10>,
+    OptionalAuth(asker): OptionalAuth,
     JsonBody(body): JsonBody<EmailRequest>,
 ) -> Answer {
-    write(&core, Purpose::Add, &body).await
+    write(&core, asker.as_ref(), Purpose::Add, &body).await
 }
 
 /// A letter is on its way to the address of somebody who wants an account.
@@ -81,7 +82,7 @@ pub(super) async fn write_to_register(
     _limited: Limited<10>,
     JsonBody(body): JsonBody<EmailRequest>,
 ) -> Answer {
-    write(&core, Purpose::Register, &body).await
+    write(&core, None, Purpose::Register, &body).await
 }
 
 /// A letter is on its way to the address of somebody who has lost a password.
@@ -90,7 +91,7 @@ pub(super) async fn write_to_reset(
     _limited: Limited<10>,
     JsonBody(body): JsonBody<EmailRequest>,
 ) -> Answer {
-    write(&core, Purpose::Password, &body).await
+    write(&core, None, Purpose::Password, &body).await
 }
 
 /// Nobody is called.

@@ -13,7 +13,7 @@ use super::{
     letter::{Link, Words},
 };
 use crate::{
-    Core, Error,
+    Core, Error, Requester,
     accounts::{
         threepid::in_use,
         token::{TokenHash, fresh_token, hash_token},
@@ -133,8 +133,13 @@ impl Core {
     ///
     /// # Errors
     /// `M_THREEPID_MEDIUM_NOT_SUPPORTED` where no letters are sent; [`Error::InvalidParam`] for what is no address or secret;
-    /// [`Error::Forbidden`] where registration is closed; `M_THREEPID_IN_USE` for [`Purpose::Add`]; [`Error::LimitExceeded`]; [`Error::Peer`] if the mail server fails.
-    pub async fn request_email_proof(&self, purpose: Purpose, request: &EmailRequest) -> Result<String, Error> {
+    /// [`Error::Forbidden`] where registration is closed; `M_THREEPID_IN_USE` for [`Purpose::Add`], told to users alone; [`Error::LimitExceeded`]; [`Error::Peer`] if the mail server fails.
+    pub async fn request_email_proof(
+        &self,
+        asker: Option<&Requester>,
+        purpose: Purpose,
+        request: &EmailRequest,
+    ) -> Result<String, Error> {
         self.check_sends_letters()?;
         check_secret(&request.client_secret)?;
         if !is_email_address(&request.email) {
@@ -149,7 +154,8 @@ impl Core {
             return Ok(sid);
         }
         let is_taken = self.user_of_threepid(EMAIL, &address)?.is_some();
-        if is_taken && purpose == Purpose::Add {
+        // Who has no account here learns from no answer who has: the letter says it.
+        if is_taken && purpose == Purpose::Add && asker.is_some_and(|asker| !asker.is_guest) {
             return Err(in_use());
         }
         self.check_may_write_to(&address)?;

@@ -51,7 +51,7 @@ fn last_link(world: &World) -> Option<(String, String)> {
 
 /// A proved session of this purpose; its secret is `s3cret`.
 async fn prove(world: &World, purpose: Purpose, address: &str) -> EmailCredentials {
-    let sid = world.core.request_email_proof(purpose, &request("s3cret", address, 1)).await.unwrap();
+    let sid = world.core.request_email_proof(None, purpose, &request("s3cret", address, 1)).await.unwrap();
     let (in_letter, token) = last_link(world).unwrap();
     assert_eq!(in_letter, sid);
     assert_eq!(world.core.confirm_email(&sid, &token).await.unwrap(), purpose);
@@ -95,7 +95,7 @@ async fn where_no_letters_are_sent_nobody_proves_an_address() {
     let anna = world.user("anna").await;
     let core = &world.core;
     for purpose in [Purpose::Register, Purpose::Add, Purpose::Password] {
-        let refused = core.request_email_proof(purpose, &request("s", ADDRESS, 1)).await.unwrap_err();
+        let refused = core.request_email_proof(None, purpose, &request("s", ADDRESS, 1)).await.unwrap_err();
         assert_eq!(errcode(&refused), "M_THREEPID_MEDIUM_NOT_SUPPORTED");
     }
     let requester = world.device(&anna, "D").await;
@@ -110,7 +110,7 @@ async fn an_address_is_an_accounts_after_a_letter_and_a_password_and_signs_it_in
     let anna = world.user("anna").await;
     let requester = world.device(&anna, "D").await;
     let core = &world.core;
-    let sid = core.request_email_proof(Purpose::Add, &request("s3cret", "Amira@Example.org", 1)).await.unwrap();
+    let sid = core.request_email_proof(None, Purpose::Add, &request("s3cret", "Amira@Example.org", 1)).await.unwrap();
     let proof = credentials(&sid, "s3cret");
     let early = core.add_email(&requester, &proof, Some(&password())).await.unwrap_err();
     assert_eq!(errcode(&early), "M_THREEPID_AUTH_FAILED");
@@ -174,14 +174,16 @@ async fn whether_an_address_has_an_account_is_told_to_nobody_but_who_reads_its_l
     core.bind_threepid(&anna, "email", ADDRESS).await.unwrap();
     for (purpose, address, subject) in [
         (Purpose::Register, ADDRESS, "You have an account already"),
+        (Purpose::Add, ADDRESS, "You have an account already"),
         (Purpose::Password, "nobody@example.org", "There is no account with this address"),
     ] {
-        core.request_email_proof(purpose, &request("s", address, 1)).await.unwrap();
+        core.request_email_proof(None, purpose, &request("s", address, 1)).await.unwrap();
         assert_eq!(last_link(&world), None);
         assert_eq!(world.peers.letters.lock().last().unwrap().subject, subject);
     }
-    // But the specification wants it told to who would have the address too.
-    let taken = core.request_email_proof(Purpose::Add, &request("s", ADDRESS, 1)).await.unwrap_err();
+    // But the specification wants it told to who would have the address too, and has an account.
+    let requester = world.device(&anna, "D").await;
+    let taken = core.request_email_proof(Some(&requester), Purpose::Add, &request("t", ADDRESS, 1)).await.unwrap_err();
     assert_eq!(errcode(&taken), "M_THREEPID_IN_USE");
 }
 
@@ -191,7 +193,7 @@ async fn nobody_is_flooded_with_letters() {
     let core = &world.core;
     let ask = |secret: &'static str, attempt: u64| {
         let core = Arc::clone(core);
-        async move { core.request_email_proof(Purpose::Register, &request(secret, ADDRESS, attempt)).await }
+        async move { core.request_email_proof(None, Purpose::Register, &request(secret, ADDRESS, attempt)).await }
     };
     let letters = || world.peers.letters.lock().len();
     let first = ask("a", 1).await.unwrap();
@@ -212,10 +214,10 @@ async fn nobody_is_flooded_with_letters() {
 async fn a_letter_that_could_not_be_sent_is_sent_by_the_next_try() {
     let world = World::with(settings());
     *world.peers.mail_fails.lock() = true;
-    let failed = world.core.request_email_proof(Purpose::Register, &request("s", ADDRESS, 1)).await;
+    let failed = world.core.request_email_proof(None, Purpose::Register, &request("s", ADDRESS, 1)).await;
     assert!(matches!(failed, Err(Error::Peer(_))), "{failed:?}");
     *world.peers.mail_fails.lock() = false;
-    world.core.request_email_proof(Purpose::Register, &request("s", ADDRESS, 1)).await.unwrap();
+    world.core.request_email_proof(None, Purpose::Register, &request("s", ADDRESS, 1)).await.unwrap();
     assert!(last_link(&world).is_some());
     assert!(!format!("{:?} {:?}", PeerError::Timeout, world.peers.letters.lock()).contains(ADDRESS));
 }
@@ -251,14 +253,18 @@ async fn somebody_registers_with_an_address() {
 }
 
 #[tokio::test]
-async fn where_registration_needs_a_token_an_address_is_none() {
+async fn where_registration_needs_a_token_an_address_may_be_proved_too() {
     let mut settings = settings();
     settings.registration.mode = RegistrationMode::Token;
     let world = World::with(settings);
     let body: Register = serde_json::from_value(json!({"username": "amira", "password": "a long password"})).unwrap();
     let Err(Error::Interactive(asked)) = world.core.register(body, None).await else { panic!("no flows") };
     let token = "m.login.registration_token";
-    assert_eq!(asked["flows"], json!([{"stages": [token]}, {"stages": [token, "m.login.email.identity"]}]));
+    // Without the dummy, whoever completes the token first would have an account before the address is proved.
+    assert_eq!(
+        asked["flows"],
+        json!([{"stages": [token, "m.login.dummy"]}, {"stages": [token, "m.login.email.identity"]}])
+    );
 }
 
 #[tokio::test]
@@ -307,7 +313,7 @@ async fn an_address_has_one_account() {
     let core = &world.core;
     // Both prove it before either has it.
     let first = prove(&world, Purpose::Add, ADDRESS).await;
-    let sid = core.request_email_proof(Purpose::Add, &request("other", ADDRESS, 1)).await.unwrap();
+    let sid = core.request_email_proof(None, Purpose::Add, &request("other", ADDRESS, 1)).await.unwrap();
     let (_, token) = last_link(&world).unwrap();
     core.confirm_email(&sid, &token).await.unwrap();
     let (annas, bens) = (world.device(&anna, "D").await, world.device(&ben, "D").await);
