@@ -106,19 +106,22 @@ impl Core {
             return Err(Error::MissingToken);
         }
         let captcha = self.required_captcha().is_some();
-        // An address may be proved, and need not.
+        // An address may be proved, and need not. SPEC: "Dummy Auth": no flow is a part of another, or the shorter is whole
+        // before the client comes to the rest.
         let flows: &[&[&str]] = match (self.settings.registration.mode, captcha, self.sends_letters()) {
             (RegistrationMode::Closed, ..) => {
                 return Err(Error::forbidden("registration is closed; ask the operator for an account"));
             }
             (RegistrationMode::Token, true, false) => &[&[RECAPTCHA, REGISTRATION_TOKEN]],
             (RegistrationMode::Token, true, true) => {
-                &[&[RECAPTCHA, REGISTRATION_TOKEN], &[RECAPTCHA, REGISTRATION_TOKEN, EMAIL_IDENTITY]]
+                &[&[RECAPTCHA, REGISTRATION_TOKEN, DUMMY], &[RECAPTCHA, REGISTRATION_TOKEN, EMAIL_IDENTITY]]
             }
             (RegistrationMode::Token, false, false) => &[&[REGISTRATION_TOKEN]],
-            (RegistrationMode::Token, false, true) => &[&[REGISTRATION_TOKEN], &[REGISTRATION_TOKEN, EMAIL_IDENTITY]],
+            (RegistrationMode::Token, false, true) => {
+                &[&[REGISTRATION_TOKEN, DUMMY], &[REGISTRATION_TOKEN, EMAIL_IDENTITY]]
+            }
             (RegistrationMode::Open, true, false) => &[&[RECAPTCHA]],
-            (RegistrationMode::Open, true, true) => &[&[RECAPTCHA], &[RECAPTCHA, EMAIL_IDENTITY]],
+            (RegistrationMode::Open, true, true) => &[&[RECAPTCHA, DUMMY], &[RECAPTCHA, EMAIL_IDENTITY]],
             (RegistrationMode::Open, false, false) => &[&[DUMMY]],
             (RegistrationMode::Open, false, true) => &[&[DUMMY], &[EMAIL_IDENTITY]],
         };
