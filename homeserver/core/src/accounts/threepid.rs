@@ -134,10 +134,19 @@ impl Core {
         let address = canonical_address(medium, address);
         let mut batch = Batch::new();
         batch.delete(Table::UserThreepid, Key::new().text(user).text(medium).text(&address));
-        if self.user_of_threepid(medium, &address)?.is_some_and(|owner| *owner == *user) {
-            batch.delete(Table::Misc, by_address(medium, &address));
+        let mapping = by_address(medium, &address);
+        if let Some(owner) = self.store.get(Table::Misc, mapping.as_bytes())?
+            && owner == to_json(user.as_str())?
+        {
+            batch.expect_equals(Table::Misc, mapping.clone(), owner);
+            batch.delete(Table::Misc, mapping);
         }
-        self.commit(batch).await.map(drop)
+        match self.store.submit(batch).await {
+            Ok(_) => Ok(()),
+            // It became another's meanwhile.
+            Err(CommitError::Conflict(_)) => Err(Error::LimitExceeded { retry_after_ms: 100 }),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// Whose identifier this is.
