@@ -129,7 +129,8 @@ impl Core {
             return Err(Error::forbidden("the account of whoever invited the address may invite nobody any more"));
         }
         let token = signed.get("token").and_then(Value::as_str).unwrap_or_default();
-        let room = self.open_room(room_id)?;
+        let room = self.room_of_ours(room_id)?;
+        let room = room.ok_or_else(|| Error::forbidden("this server is in the room no more"))?;
         let known = room.lock().state_pdu(self, "m.room.third_party_invite", token)?;
         let known = known.filter(|invite| invite.sender() == sender);
         let known =
