@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
+use http::Method;
 use matron_core::{Core, accounts::email::Purpose};
 use serde::Deserialize;
 
@@ -24,9 +25,11 @@ pub(super) struct Link {
 pub(super) async fn open(
     State(core): State<Arc<Core>>,
     visit: Visit,
+    method: Method,
     Query(link): Query<Link>,
 ) -> Result<Response, PageError> {
-    if core.purpose_of_link(&link.sid, &link.token)? != Purpose::Password {
+    // Who asks for the head alone reads no letters.
+    if method == Method::GET && core.purpose_of_link(&link.sid, &link.token)? != Purpose::Password {
         core.confirm_email(&link.sid, &link.token).await?;
         return Ok(visit.answer(confirmed()));
     }
