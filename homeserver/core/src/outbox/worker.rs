@@ -82,7 +82,7 @@ impl Core {
         })
     }
 
-    /// Sends until nothing is left or the peer fails. Whoever was not well, and whose place another waits for, gives it back
+    /// Sends until nothing is left or the peer fails. Whoever was not well, or whose place another waits for, gives it back
     /// after a success: a peer that never stops must not keep out the others.
     async fn send_all_to(self: &Arc<Self>, mut at_work: AtWork, standing: Standing) {
         let server = at_work.server.clone();

@@ -188,6 +188,21 @@ async fn whether_an_address_has_an_account_is_told_to_nobody_but_who_reads_its_l
 }
 
 #[tokio::test]
+async fn passwords_of_an_address_that_is_nobodys_are_guessed_no_longer_than_of_one_that_is_somebodys() {
+    let world = World::with(Settings { rate_limit: Some(RateLimit::default()), ..settings() });
+    let anna = world.user("anna").await;
+    world.core.bind_threepid(&anna, "email", ADDRESS).await.unwrap();
+    for address in [ADDRESS, "nobody@example.org"] {
+        let identifier = json!({"type": "m.id.thirdparty", "medium": "email", "address": address});
+        let body = json!({"identifier": identifier, "password": "a wrong password"});
+        for _ in 0..10 {
+            assert!(matches!(log_in(&world.core, body.clone()).await, Err(Error::Forbidden(_))), "{address}");
+        }
+        assert!(matches!(log_in(&world.core, body).await, Err(Error::LimitExceeded { .. })), "{address}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_flooded_with_letters() {
     let world = World::with(Settings { rate_limit: Some(RateLimit::default()), ..settings() });
     let core = &world.core;
