@@ -1,5 +1,7 @@
 //! A small server for tests: memory, a clock that stands still, and peers that answer as the test says.
 
+mod meanwhile;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -8,13 +10,14 @@ use std::sync::{
 use futures_util::future::BoxFuture;
 use matron_room::SigningKey;
 use matron_storage::{
-    Batch, EngineKind, Key, Table,
+    Batch, EngineKind, Key, Store, Table,
     keyring::{KeyRing, MasterKey},
 };
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, ServerName, UserId};
 use serde_json::Value;
 
+use self::meanwhile::Meanwhile;
 use crate::{
     Core, Parts, Requester, Settings,
     ports::{Clock, Federation, FederationRequest, IdentityRequest, Letter, OutboundRequest, PeerError, PeerResponse},
@@ -111,6 +114,7 @@ pub(crate) fn json_answer(body: &Value) -> Result<PeerResponse, PeerError> {
 pub(crate) struct World {
     pub(crate) core: Arc<Core>,
     pub(crate) peers: Arc<Peers>,
+    meanwhile: Arc<Meanwhile>,
     clock: Arc<TestClock>,
     _directory: tempfile::TempDir,
 }
@@ -133,10 +137,11 @@ impl World {
         let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
         let directory = tempfile::tempdir().unwrap();
         let keyring = KeyRing::open(&directory.path().join("keyring"), MasterKey::from_bytes([1; 32])).unwrap();
+        let meanwhile = Meanwhile::before(matron_storage::open(EngineKind::Memory, directory.path()).unwrap());
         let core = Core::new(Parts {
             settings,
             server_name: "us.example".try_into().unwrap(),
-            store: matron_storage::open(EngineKind::Memory, directory.path()).unwrap(),
+            store: Arc::clone(&meanwhile) as Arc<dyn Store>,
             keyring: Arc::new(keyring),
             signing_key: Arc::new(SigningKey::from_seed("us", &[200; 32]).unwrap()),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -145,7 +150,7 @@ impl World {
             appservices: Vec::new(),
         })
         .unwrap();
-        Self { core, peers, clock, _directory: directory }
+        Self { core, peers, meanwhile, clock, _directory: directory }
     }
 
     pub(crate) fn answer(
@@ -167,6 +172,11 @@ impl World {
         answers: impl FnMut(&IdentityRequest) -> Result<PeerResponse, PeerError> + Send + 'static,
     ) {
         *self.peers.identity.lock() = Box::new(answers);
+    }
+
+    /// This happens once, just before the next commit: others were between somebody's look and what they write.
+    pub(crate) fn meanwhile(&self, deed: impl FnOnce(&dyn Store) + Send + 'static) {
+        self.meanwhile.happens(deed);
     }
 
     pub(crate) fn advance_ms(&self, ms: u64) {

@@ -2,6 +2,9 @@
 //!
 //! SPEC: v1.19 Client-Server API, "User-Interactive Authentication API".
 
+#[cfg(test)]
+mod tests;
+
 use matron_storage::{Batch, CommitError, Key, KeyRange, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
