@@ -1,5 +1,8 @@
 //! Third-party identifiers that belong to a user: by proof ([`super::email`]), or by an operator's word.
 
+#[cfg(test)]
+mod tests;
+
 use matron_storage::{Batch, CommitError, Key, KeyReader, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
