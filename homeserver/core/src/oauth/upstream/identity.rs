@@ -1,5 +1,8 @@
 //! Whose account a provider's person has.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use matron_storage::{Batch, CommitError, Key, Table};
@@ -53,24 +56,14 @@ impl Core {
         let mut batch = Batch::new();
         batch.expect_absent(Table::OauthLink, link.clone());
         batch.put(Table::OauthLink, link, to_json(&user)?);
-        if let Some(account) = self.account(&user)? {
-            // An operator's account is never given away by somebody else's word, nor one person's to another of the provider's,
-            // whose name is spelled nearly alike.
-            let is_anothers = account.identities.iter().any(|known| known.provider == identity.provider);
-            let is_kept = account.deactivated || account.admin || account.appservice.is_some();
-            if !upstream.link_existing || is_kept || is_anothers {
-                return Err(Error::forbidden(format!(
-                    "the name {user} is taken here; ask the operator of this server to connect it with {}",
-                    upstream.name
-                )));
-            }
-            match self.store.submit(batch).await {
-                Ok(_) => {}
-                Err(CommitError::Conflict(_)) => return Err(Error::LimitExceeded { retry_after_ms: 1_000 }),
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
-            self.note_identity(&user, identity).await?;
-            return Ok(user);
+        if self.account(&user)?.is_some() {
+            // INVARIANT: the account says whose it is before the link does: of two who come at once, one is refused.
+            self.take_over(&user, upstream, &identity).await?;
+            return match self.store.submit(batch).await {
+                Ok(_) => Ok(user),
+                Err(CommitError::Conflict(_)) => Err(Error::LimitExceeded { retry_after_ms: 1_000 }),
+                Err(CommitError::Store(error)) => Err(error.into()),
+            };
         }
         if !upstream.create_accounts {
             return Err(Error::forbidden("you have no account here; ask the operator of this server for one"));
@@ -85,16 +78,48 @@ impl Core {
         Ok(user)
     }
 
+    /// The account that was there before is this person's too.
+    ///
+    /// # Errors
+    /// `M_FORBIDDEN` where the settings do not allow it, for an account that is kept, and for one of another person.
+    async fn take_over(&self, user: &UserId, upstream: &Upstream, identity: &Identity) -> Result<(), Error> {
+        self.update_account(user, |account| {
+            // An operator's account is never given away by somebody else's word, nor one person's to another of the provider's,
+            // whose name is spelled nearly alike.
+            let is_anothers = account
+                .identities
+                .iter()
+                .any(|known| known.provider == identity.provider && known.subject != identity.subject);
+            let is_kept = account.deactivated || account.admin || account.appservice.is_some();
+            if !upstream.link_existing || is_kept || is_anothers {
+                return Err(Error::forbidden(format!(
+                    "the name {user} is taken here; ask the operator of this server to connect it with {}",
+                    upstream.name
+                )));
+            }
+            account.note(identity);
+            Ok(())
+        })
+        .await
+    }
+
     /// What the provider said is known, if it is new.
     async fn note_identity(&self, user: &UserId, identity: Identity) -> Result<(), Error> {
         if self.account(user)?.is_some_and(|account| account.identities.contains(&identity)) {
             return Ok(());
         }
         self.update_account(user, |account| {
-            account.identities.retain(|known| known.provider != identity.provider || known.subject != identity.subject);
-            account.identities.push(identity.clone());
+            account.note(&identity);
             Ok(())
         })
         .await
+    }
+}
+
+impl Account {
+    /// The account is this person's, of whom the provider said this last.
+    fn note(&mut self, identity: &Identity) {
+        self.identities.retain(|known| known.provider != identity.provider || known.subject != identity.subject);
+        self.identities.push(identity.clone());
     }
 }
