@@ -382,6 +382,25 @@ async fn an_invite_outlives_the_inviters_stay_but_not_the_account() {
 }
 
 #[tokio::test]
+async fn into_a_room_that_this_server_has_left_nobody_is_invited_by_an_address() {
+    let world = World::with(settings());
+    let server = IdentityServer::serve(&world);
+    let (anna, ben, _) = three(&world).await;
+    let core = &world.core;
+    let room = private_room(core, &anna).await;
+    core.invite_by_address(&anna, &room, &invite("ben@example.com"), None, false).await.unwrap();
+    core.leave_room(&anna, &room, None).await.unwrap();
+    let bound = server.lock().binding(&ben);
+    core.third_party_bound(bound).await.unwrap_err();
+    assert_eq!(standing(core, &ben, &room), None);
+    let proof = server.lock().signed("token1", json!({"sender": anna}), &ben);
+    let refused =
+        core.join_room(&ben, &room, JoinOptions { third_party_signed: Some(proof), ..JoinOptions::default() }).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(standing(core, &ben, &room), None);
+}
+
+#[tokio::test]
 async fn a_client_may_bring_the_proof_with_the_join() {
     let world = World::with(settings());
     let server = IdentityServer::serve(&world);
