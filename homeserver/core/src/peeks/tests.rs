@@ -189,6 +189,30 @@ async fn who_joins_looks_no_more_and_finds_the_room_among_the_joined() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_look_takes_back_neither_an_invite_nor_a_knock() {
+    for is_invited in [true, false] {
+        let street = Street::open().await;
+        let core = &street.world.core;
+        let eve = &street.eve.user_id;
+        core.begin_peek(&street.eve, &street.room).await.unwrap();
+        let (_, since) = street.sync(&street.eve, None, 0).await;
+        if is_invited {
+            core.invite(&street.alice, &street.room, eve, None, false).await.unwrap();
+        } else {
+            street.set("m.room.join_rules", json!({ "join_rule": "knock" })).await;
+            core.knock(eve, &street.room, JoinOptions::default()).await.unwrap();
+        }
+        core.end_peek(&street.eve, &street.room).await.unwrap();
+        let (answer, next) = street.sync(&street.eve, Some(since), 0).await;
+        assert!(answer.rooms.peek.is_empty() && answer.rooms.leave.is_empty());
+        assert_eq!(answer.rooms.invite.contains_key(&street.room), is_invited);
+        assert_eq!(answer.rooms.knock.contains_key(&street.room), !is_invited);
+        let (after, _) = street.sync(&street.eve, Some(next), 0).await;
+        assert!(after.rooms.leave.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn looks_survive_a_restart_and_go_with_their_device_or_when_nobody_may_look_any_more() {
     let street = Street::open().await;
     let core = &street.world.core;
