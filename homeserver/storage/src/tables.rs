@@ -81,7 +81,7 @@ pub enum Table {
     BackupVersion,
     /// `backup_session`: user_id,version,room_id,session_id → JSON.
     BackupSession,
-    /// `to_device_inbox`: user_id,device_id,pos → JSON.
+    /// `to_device_inbox`: user_id,device_id,pos → arrival, bucket, sealed JSON.
     ToDeviceInbox,
     /// `to_device_txn`: sender,message id → empty.
     ToDeviceTxn,
@@ -123,7 +123,7 @@ pub enum Table {
     EventRedactionDue,
     /// `event_held`: room_id,event_id → JSON.
     EventHeld,
-    /// `outbox_row`: destination,pos → JSON (event_id or EDU key).
+    /// `outbox_row`: destination,pos → JSON (event_id or EDU), sealed for to-device messages.
     OutboxRow,
     /// `outbox_state`: destination → JSON (backoff, last success).
     OutboxState,
@@ -193,7 +193,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::DeviceListRemote, name: "device_list_remote", owner: "keys", key: "user_id", value: "JSON cache of a remote user's devices", patient_data: "no", deletion: "no shared room" },
     TableInfo { table: Table::BackupVersion, name: "backup_version", owner: "keys", key: "user_id,version", value: "JSON", patient_data: "no", deletion: "delete" },
     TableInfo { table: Table::BackupSession, name: "backup_session", owner: "keys", key: "user_id,version,room_id,session_id", value: "JSON", patient_data: "yes", deletion: "expiry, delete" },
-    TableInfo { table: Table::ToDeviceInbox, name: "to_device_inbox", owner: "keys", key: "user_id,device_id,pos", value: "JSON", patient_data: "yes", deletion: "delivered, expiry" },
+    TableInfo { table: Table::ToDeviceInbox, name: "to_device_inbox", owner: "keys", key: "user_id,device_id,pos", value: "arrival, bucket, sealed JSON", patient_data: "sealed", deletion: "delivered, expiry" },
     TableInfo { table: Table::ToDeviceTxn, name: "to_device_txn", owner: "keys", key: "sender,message id", value: "empty", patient_data: "no", deletion: "age" },
     TableInfo { table: Table::RoomMeta, name: "room_meta", owner: "rooms", key: "room_id", value: "JSON RoomMeta", patient_data: "no", deletion: "room purge" },
     TableInfo { table: Table::RoomAlias, name: "room_alias", owner: "directory", key: "alias", value: "JSON", patient_data: "no", deletion: "delete" },
@@ -214,7 +214,7 @@ pub const CATALOGUE: &[TableInfo] = &[
     TableInfo { table: Table::EventExpiry, name: "event_expiry", owner: "retention", key: "expires_at_ms,event_id", value: "JSON (room_id,bucket)", patient_data: "no", deletion: "done" },
     TableInfo { table: Table::EventRedactionDue, name: "event_redaction_due", owner: "retention", key: "room_id,event_id", value: "expires_at_ms", patient_data: "no", deletion: "done" },
     TableInfo { table: Table::EventHeld, name: "event_held", owner: "rooms", key: "room_id,event_id", value: "JSON", patient_data: "sealed", deletion: "judged" },
-    TableInfo { table: Table::OutboxRow, name: "outbox_row", owner: "outbox", key: "destination,pos", value: "JSON (event_id or EDU key)", patient_data: "no", deletion: "sent" },
+    TableInfo { table: Table::OutboxRow, name: "outbox_row", owner: "outbox", key: "destination,pos", value: "JSON (event_id or EDU), sealed for to-device messages", patient_data: "sealed", deletion: "sent" },
     TableInfo { table: Table::OutboxState, name: "outbox_state", owner: "outbox", key: "destination", value: "JSON (backoff, last success)", patient_data: "no", deletion: "age" },
     TableInfo { table: Table::OutboxReceipt, name: "outbox_receipt", owner: "outbox", key: "destination,room_id,user_id,thread", value: "pos", patient_data: "no", deletion: "sent" },
     TableInfo { table: Table::InboxTxn, name: "inbox_txn", owner: "federation", key: "origin,txn_id", value: "JSON answer", patient_data: "no", deletion: "age" },

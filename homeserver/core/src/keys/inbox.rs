@@ -5,6 +5,7 @@ use ruma::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
+use super::at_rest;
 use crate::{
     Core, Error,
     house::{from_json, to_json},
@@ -19,11 +20,22 @@ const MAX_AGE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 /// How many rows of an inbox one pruning looks at.
 const PRUNE_PAGE: usize = 1_000;
 
-/// A message in an inbox.
-#[derive(Debug, Serialize, Deserialize)]
-struct Row {
+/// A message in an inbox as it lay before it was sealed ([`super::at_rest`]).
+#[derive(Debug, Deserialize)]
+struct Unsealed {
     at_ms: u64,
     event: Box<RawValue>,
+}
+
+/// When the message of such a row came, and what it says.
+pub(super) fn read_unsealed(row: &[u8]) -> Result<(u64, Vec<u8>), Error> {
+    let Unsealed { at_ms, event } = from_json(Table::ToDeviceInbox, row)?;
+    Ok((at_ms, Box::<str>::from(event).into_string().into_bytes()))
+}
+
+/// Whether a message that came at `came_ms` has waited for too long.
+pub(super) fn is_over(came_ms: u64, now_ms: u64) -> bool {
+    came_ms < now_ms.saturating_sub(MAX_AGE_MS)
 }
 
 /// A message on its way into inboxes: what `/sync` will show.
@@ -59,12 +71,21 @@ impl Core {
         device: &DeviceId,
         event: &ToDeviceEvent<'_>,
     ) -> Result<(), Error> {
-        let event = serde_json::value::to_raw_value(event)
-            .map_err(|error| Error::internal(format!("a to-device message has no JSON form: {error}")))?;
+        let owner = inbox(user, device);
+        let row = self.seal_message(Table::ToDeviceInbox, owner.as_bytes(), &to_json(event)?)?;
         let index = batch.reserve_position();
-        let (key, slot) = inbox(user, device).position(index, SlotForm::Plain);
-        batch.put_at(Table::ToDeviceInbox, key, Some(slot), to_json(&Row { at_ms: self.now_ms(), event })?, None);
+        let (key, slot) = owner.position(index, SlotForm::Plain);
+        batch.put_at(Table::ToDeviceInbox, key, Some(slot), row, None);
         Ok(())
+    }
+
+    /// The event of a row; `None` if its data key is gone.
+    fn read_inbox_row(&self, key: &[u8], row: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
+        if !at_rest::is_sealed(row) {
+            return Ok(Some(from_json::<Unsealed>(Table::ToDeviceInbox, row)?.event));
+        }
+        let Some(message) = self.open_message(Table::ToDeviceInbox, key, row)? else { return Ok(None) };
+        from_json(Table::ToDeviceInbox, &message).map(Some)
     }
 
     /// The messages after `from`, up to `to`, that wait for the device; at most `limit`.
@@ -93,7 +114,7 @@ impl Core {
             if more {
                 page.next = position_of(&key).unwrap_or(page.next);
             }
-            page.events.push(from_json::<Row>(Table::ToDeviceInbox, &bytes)?.event);
+            page.events.extend(self.read_inbox_row(&key, &bytes)?);
         }
         Ok(page)
     }
@@ -143,9 +164,9 @@ impl Core {
         if page.len() == MAX_WAITING {
             end = page.last().map(|(key, _)| key.clone());
         }
-        let limit_ms = self.now_ms().saturating_sub(MAX_AGE_MS);
+        let now_ms = self.now_ms();
         for (key, bytes) in page.iter().rev().take(PRUNE_PAGE) {
-            if from_json::<Row>(Table::ToDeviceInbox, bytes)?.at_ms >= limit_ms {
+            if !at_rest::came_ms(bytes).is_some_and(|came_ms| is_over(came_ms, now_ms)) {
                 break;
             }
             let mut after = key.clone();

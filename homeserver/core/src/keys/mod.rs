@@ -4,11 +4,12 @@
 //! - [`local`], [`query`], [`remote`]: whose keys are what, ours from the store, others' from a cache that EDUs keep fresh.
 //! - [`cross_signing`], [`signatures`]: identities of users, and who vouches for them; every signature is verified.
 //! - [`device_lists`], [`inbound`]: telling local clients and other servers that a list changed, and hearing it from them.
-//! - [`send_to_device`], [`inbox`]: messages for single devices.
+//! - [`send_to_device`], [`inbox`]: messages for single devices. [`at_rest`]: they lie sealed until they are taken.
 //! - [`dehydrated`]: a device that sleeps here.
 //! - [`backup`]: room keys that clients encrypted for themselves.
 //! - [`federation`]: what other servers may ask.
 
+pub(crate) mod at_rest;
 pub mod backup;
 pub mod claim;
 pub mod cross_signing;
@@ -111,6 +112,7 @@ impl Core {
     pub async fn run_keys(self: &Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut prune = tokio::time::interval(std::time::Duration::from_millis(PRUNE_INTERVAL_MS));
         prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut first = true;
         loop {
             tokio::select! {
                 () = crate::house::stopped(&mut stop) => return,
@@ -118,6 +120,10 @@ impl Core {
                 _ = prune.tick() => {
                     if let Err(error) = self.prune_keys().await {
                         tracing::warn!(%error, "old rows of the keys tables were not removed");
+                    }
+                    match self.renew_message_keys(first).await {
+                        Ok(()) => first = false,
+                        Err(error) => tracing::error!(%error, "to-device messages were not sealed anew"),
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use matron_room::SigningKey;
-use matron_storage::StreamPos;
+use matron_storage::{Batch, Key, KeyRange, Order, StreamPos, Table};
 use ruma::{OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::{Value, json};
 
@@ -394,6 +394,117 @@ async fn another_servers_message_comes_once_and_for_its_own_users_only() {
     assert_eq!(page.events.len(), 1);
     let liar: &ServerName = "liar.example".try_into().unwrap();
     assert!(matches!(world.core.receive_direct_to_device(liar, edu).await, Err(Error::Forbidden(_))));
+}
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Everything that lies in the tables in which messages for devices wait, as the disk has it.
+fn lying(world: &World) -> String {
+    let mut bytes = Vec::new();
+    for table in [Table::ToDeviceInbox, Table::OutboxRow] {
+        for (_, row) in world.core.store.scan(table, &KeyRange::all(), Order::Ascending, 1_000).unwrap() {
+            bytes.extend(row);
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn waiting(world: &World, user: &UserId, device: &str) -> Vec<String> {
+    let page = world.core.to_device_since(user, device.into(), StreamPos(0), position(world), 100).unwrap();
+    page.events.iter().map(|event| event.get().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn messages_lie_sealed_as_long_as_they_wait_and_their_keys_end_after_them() {
+    let world = World::new();
+    let core = &world.core;
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let sender = world.device(&alice, "A").await;
+    for device in ["SOON", "LATE"] {
+        world.device(&bob, device).await;
+    }
+    core.renew_message_keys(true).await.unwrap();
+    let flushes = core.keyring.flushes();
+    let messages = json!({ &bob: { "*": { "t": "winterling" } }, "@u:far.example": { "F": { "t": "winterling" } } });
+    core.send_to_device(&sender, "m.test", "txn", serde_json::from_value(messages).unwrap()).await.unwrap();
+    assert_eq!(core.keyring.flushes(), flushes, "nobody who sends waits for a key");
+    assert!(!lying(&world).contains("winterling"));
+    assert!(waiting(&world, &bob, "SOON")[0].contains("winterling"));
+
+    core.to_device_acknowledge(&bob, "SOON".into(), position(&world)).await.unwrap();
+    let used = core.keyring.buckets("to-device")[0];
+    for _ in 0..80 {
+        world.advance_ms(DAY_MS);
+        core.renew_message_keys(false).await.unwrap();
+        assert!(waiting(&world, &bob, "LATE")[0].contains("winterling"), "what waits can be read");
+        let keys = core.keyring.buckets("to-device");
+        assert!(keys.iter().all(|end| *end > core.now_ms()), "no key goes on beyond its day");
+        assert!(keys.len() < 10, "{keys:?}");
+    }
+    assert!(!core.keyring.buckets("to-device").contains(&used));
+    assert!(!lying(&world).contains("winterling"));
+    let queued = core.store.scan(Table::OutboxRow, &KeyRange::all(), Order::Ascending, 10).unwrap();
+    let opened = core.open_message(Table::OutboxRow, &queued[0].0, &queued[0].1).unwrap().unwrap();
+    assert!(String::from_utf8(opened).unwrap().contains("winterling"));
+
+    for _ in 0..40 {
+        world.advance_ms(DAY_MS);
+        core.renew_message_keys(false).await.unwrap();
+    }
+    assert!(waiting(&world, &bob, "LATE").is_empty(), "a device that never comes has nothing to take");
+    assert!(core.store.scan(Table::ToDeviceInbox, &KeyRange::all(), Order::Ascending, 10).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn messages_that_lay_unsealed_are_sealed_by_the_first_round() {
+    let world = World::new();
+    let core = &world.core;
+    let bob = world.user("bob").await;
+    world.device(&bob, "B").await;
+    let mut batch = Batch::new();
+    batch.reserve_position();
+    let row = json!({ "at_ms": core.now_ms(), "event": { "type": "m.test", "content": { "t": "winterling" } } });
+    batch.put(Table::ToDeviceInbox, Key::new().text(&bob).text("B").number(1), row.to_string());
+    let unit = |kind: &str| json!({ "edu_type": kind, "content": { "t": "winterling" } }).to_string();
+    let queue = || Key::new().text("far.example");
+    batch.put(Table::OutboxRow, queue().number(1), unit("m.direct_to_device"));
+    batch.put(Table::OutboxRow, queue().number(2), json!({ "event_id": "$e" }).to_string());
+    core.commit(batch).await.unwrap();
+    assert!(waiting(&world, &bob, "B")[0].contains("winterling"), "it can be read before that");
+    core.renew_message_keys(true).await.unwrap();
+    assert!(!lying(&world).contains("winterling"));
+    assert!(lying(&world).contains("$e"), "who is to hear which event is not sealed");
+    assert!(waiting(&world, &bob, "B")[0].contains("winterling"));
+}
+
+#[tokio::test]
+async fn a_message_whose_key_is_lost_or_that_lies_elsewhere_is_passed_over() {
+    let world = World::new();
+    let core = &world.core;
+    let bob = world.user("bob").await;
+    for device in ["B", "C"] {
+        world.device(&bob, device).await;
+    }
+    let say = |text: &'static str| {
+        let bob = &bob;
+        async move { core.send_to_local_device(bob, "m.test", bob, "B".into(), &json!({ "t": text })).await.unwrap() }
+    };
+    say("lost").await;
+    let inbox = |device: &str| Key::new().text(&bob).text(device);
+    let lost = core.store.scan(Table::ToDeviceInbox, &inbox("B").prefix(), Order::Ascending, 1).unwrap();
+    let mut batch = Batch::new();
+    batch.reserve_position();
+    batch.put(Table::ToDeviceInbox, inbox("C").number(1), lost[0].1.clone());
+    core.commit(batch).await.unwrap();
+    assert!(waiting(&world, &bob, "C").is_empty(), "what was sealed for one device opens for no other");
+    let keys = core.keyring.buckets("to-device");
+    core.keyring.destroy("to-device", keys[0]).unwrap();
+    say("kept").await;
+    let left = waiting(&world, &bob, "B");
+    assert_eq!((left.len(), left[0].contains("kept")), (1, true));
+    world.advance_ms(3 * DAY_MS);
+    core.renew_message_keys(false).await.unwrap();
+    assert_eq!(core.store.scan(Table::ToDeviceInbox, &KeyRange::all(), Order::Ascending, 10).unwrap().len(), 1);
 }
 
 fn session(first: u64, forwarded: u64, verified: bool) -> Value {

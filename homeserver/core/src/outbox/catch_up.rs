@@ -13,7 +13,7 @@ use super::{
     queue::Row,
     sender::{FRONT, MAX_EDUS, MAX_PDUS, Rows},
 };
-use crate::{Core, Error, house::from_json};
+use crate::{Core, Error, house::from_json, keys::at_rest};
 
 /// The longest queue of one destination, rows. What is older is left to the peer, which asks for what it misses.
 const MAX_ROWS: usize = 100_000;
@@ -68,6 +68,10 @@ impl Core {
             let full = page.len() >= PAGE;
             for (key, value) in page {
                 count = count.saturating_add(1);
+                if at_rest::is_sealed(&value) {
+                    plan.edus.push_back((key, value));
+                    continue;
+                }
                 match from_json::<Row>(Table::OutboxRow, &value)? {
                     Row::Edu { .. } => plan.edus.push_back((key, value)),
                     Row::Event { event_id } => match self.load_event(&event_id)? {

@@ -30,8 +30,8 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use ruma::OwnedServerName;
 
-pub(crate) use self::passing::Subject;
 pub use self::report::{PeerReport, Refusal};
+pub(crate) use self::{passing::Subject, queue::unsealed_message};
 
 /// What this concern keeps in memory; truth lives in the store.
 #[derive(Debug, Default)]

@@ -5,7 +5,11 @@ use ruma::{EventId, OwnedEventId, ServerName};
 use serde::{Deserialize, Serialize};
 
 use super::peer::Backoff;
-use crate::{Core, Error, house::to_json};
+use crate::{
+    Core, Error,
+    house::{from_json, to_json},
+    keys::at_rest,
+};
 
 /// A row of `outbox_row`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +27,21 @@ pub(crate) enum Row {
         /// Its content.
         content: serde_json::Value,
     },
+}
+
+impl Row {
+    /// Whether it is a message for single devices: those lie sealed.
+    fn is_message(&self) -> bool {
+        matches!(self, Self::Edu { edu_type, .. } if edu_type == "m.direct_to_device")
+    }
+}
+
+/// Whether a row that is not sealed is a message for single devices.
+///
+/// # Errors
+/// [`Error::Store`] for a row that is none.
+pub(crate) fn unsealed_message(value: &[u8]) -> Result<bool, Error> {
+    from_json::<Row>(Table::OutboxRow, value).map(|row| row.is_message())
 }
 
 impl Core {
@@ -64,9 +83,26 @@ impl Core {
     }
 
     fn write_outbox(&self, batch: &mut Batch, destination: &ServerName, row: &Row, index: u32) -> Result<(), Error> {
-        let (key, slot) = Key::new().text(destination).position(index, SlotForm::Plain);
-        batch.put_at(Table::OutboxRow, key, Some(slot), to_json(row)?, None);
+        let owner = Key::new().text(destination);
+        let mut value = to_json(row)?;
+        if row.is_message() {
+            value = self.seal_message(Table::OutboxRow, owner.as_bytes(), &value)?;
+        }
+        let (key, slot) = owner.position(index, SlotForm::Plain);
+        batch.put_at(Table::OutboxRow, key, Some(slot), value, None);
         Ok(())
+    }
+
+    /// What a row of the queue holds; `None` for a message whose data key is gone.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Internal`] for a row that is none.
+    pub(super) fn read_outbox(&self, key: &[u8], value: &[u8]) -> Result<Option<Row>, Error> {
+        if !at_rest::is_sealed(value) {
+            return from_json(Table::OutboxRow, value).map(Some);
+        }
+        let Some(value) = self.open_message(Table::OutboxRow, key, value)? else { return Ok(None) };
+        from_json(Table::OutboxRow, &value).map(Some)
     }
 
     /// Something new is queued for the destination.

@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use super::queue::Row;
 use crate::{
     Core, Error,
-    house::from_json,
     ports::{FederationRequest, http_method::Method},
 };
 
@@ -74,8 +73,10 @@ impl Core {
         let mut load = Load::default();
         let now_ms = self.now_ms();
         for (key, value) in rows {
-            match from_json::<Row>(Table::OutboxRow, value)? {
-                Row::Event { event_id } => {
+            match self.read_outbox(key, value)? {
+                // Nothing opens it any more: the row goes with the transaction.
+                None => {}
+                Some(Row::Event { event_id }) => {
                     if load.pdus.len() >= MAX_PDUS {
                         break;
                     }
@@ -86,7 +87,7 @@ impl Core {
                         load.pdus.push(pdu);
                     }
                 }
-                Row::Edu { edu_type, content } => {
+                Some(Row::Edu { edu_type, content }) => {
                     if load.edus.len() >= MAX_EDUS {
                         break;
                     }
