@@ -103,7 +103,8 @@ impl SigningKey {
 
     /// The public half.
     pub fn verify_key(&self) -> VerifyKey {
-        VerifyKey(self.key.verifying_key().to_bytes())
+        let key = self.key.verifying_key();
+        VerifyKey { bytes: key.to_bytes(), point: Some(key) }
     }
 
     /// The signature of these bytes, in unpadded base64.
@@ -119,13 +120,17 @@ impl fmt::Debug for SigningKey {
 }
 
 /// Somebody's public ed25519 key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VerifyKey([u8; 32]);
+#[derive(Clone, Copy)]
+pub struct VerifyKey {
+    bytes: [u8; 32],
+    /// What verifies, worked out once for all the signatures of a key; none if the bytes are no point.
+    point: Option<ed25519_dalek::VerifyingKey>,
+}
 
 impl VerifyKey {
-    /// The key of these bytes; whether they are a point shows at the first verification.
+    /// The key of these bytes; bytes that are no point of the curve are a key that verifies nothing.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self { bytes, point: ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok() }
     }
 
     /// The key that this base64 spells, padded or not.
@@ -134,17 +139,17 @@ impl VerifyKey {
     /// [`KeyError::Length`].
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         let bytes = LENIENT.decode(text).map_err(|_undecodable| KeyError::Length)?;
-        Ok(Self(bytes.as_slice().try_into().map_err(|_wrong_length| KeyError::Length)?))
+        Ok(Self::from_bytes(bytes.as_slice().try_into().map_err(|_wrong_length| KeyError::Length)?))
     }
 
     /// The key in unpadded base64, as in `/_matrix/key/v2/server`.
     pub fn to_base64(&self) -> String {
-        STANDARD_NO_PAD.encode(self.0)
+        STANDARD_NO_PAD.encode(self.bytes)
     }
 
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
     }
 
     /// Whether the base64 signature is this key's over the message. Small-order points are refused.
@@ -155,12 +160,18 @@ impl VerifyKey {
         let Ok(bytes) = <[u8; 64]>::try_from(bytes.as_slice()) else {
             return false;
         };
-        let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(&self.0) else {
-            return false;
-        };
-        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&bytes)).is_ok()
+        let signature = ed25519_dalek::Signature::from_bytes(&bytes);
+        self.point.is_some_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 }
+
+impl PartialEq for VerifyKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for VerifyKey {}
 
 impl fmt::Debug for VerifyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -104,7 +104,7 @@ enum Stop {
     /// Nothing needs to be sent: this event says it already.
     Already(OwnedEventId),
     /// The room's policy server must recommend this event first; the state before it.
-    Ask(Box<Pdu>, PolicyServer, GroupId),
+    Ask(Box<Pdu>, Box<PolicyServer>, GroupId),
 }
 
 impl From<Error> for Stop {
@@ -234,7 +234,7 @@ impl Core {
         let state_before = GroupId(inner.head.group.0);
         let (pdu, server) = self.recommend_own(inner, pdu)?;
         if let Some(server) = server {
-            return Err(Stop::Ask(Box::new(pdu), server, state_before));
+            return Err(Stop::Ask(Box::new(pdu), Box::new(server), state_before));
         }
         let after = pdu.state_key().map(|key| {
             let mut after = inner.current.clone();
