@@ -1,6 +1,6 @@
 //! History that is missing in the middle of a timeline.
 
-use matron_core::rooms::Status;
+use matron_core::{ports::http_method::Method, rooms::Status};
 use matron_testkit::{Reply, TestNet, part};
 use serde_json::{Value, json};
 
@@ -124,4 +124,34 @@ async fn the_state_before_an_event_as_a_peer_gives_it_is_not_resolved_again_with
     alice.say(room.as_str(), "goes on").await;
     assert!(north.state(&room).keys().any(is_trent));
     assert_eq!(north.ends(&room).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_before_a_server_came_is_not_missing_to_it() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let alice = north.person("alice").await;
+    let (asker, other) = (net.adversary("asker.example"), net.adversary("other.example"));
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    let trent = other.join(&north, &room, "trent").await;
+    asker.join(&north, &room, "mallory").await;
+    let seal = |draft: matron_testkit::Draft| draft.seal(other.key(), other.name());
+    // Said by who had not heard of the join: no way leads from here to where the asker came in.
+    let beside = seal(trent.message("beside").after([&trent.join]));
+    let next = seal(trent.message("next").after([&beside]));
+    other.push(&north, [&beside, &next]).await;
+    let said: ruma::OwnedEventId = alice.say(room.as_str(), "said").await.try_into().unwrap();
+    let ask = async |latest: &ruma::EventId| {
+        let path = format!("/_matrix/federation/v1/get_missing_events/{}", part(room.as_str()));
+        // It has said something that nobody here knows, and knows of nothing that is the newest here.
+        let unheard = "$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+        let body = json!({"earliest_events": [unheard], "latest_events": [latest], "limit": 10, "min_depth": 0});
+        let (status, answer) = asker.ask(&north.name, Method::Post, &path, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        let told = answer["events"].as_array().unwrap();
+        let text = |event: &Value| event["content"]["body"].as_str().unwrap_or("something else").to_owned();
+        told.iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(next.event_id()).await, ["beside"]);
+    assert_eq!(ask(&said).await, ["beside", "next"]);
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use matron_room::{Membership, Pdu};
-use ruma::{EventId, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedEventId, RoomId, ServerName, UserId};
 
 use crate::{
     Core, Error,
-    rooms::{EventRef, Room, StateMap, Status},
+    rooms::{EventRef, Room, StateMap, Status, state_map::find_in},
 };
+
+/// At how many users of a server is looked to find when it came into a room.
+const MAX_ARRIVALS: usize = 100;
 
 /// A room and a server that may read in it. Only [`Core::reader_of`] makes one.
 #[derive(Debug)]
@@ -45,6 +48,26 @@ impl Reader<'_> {
     /// [`Error::Forbidden`].
     pub fn require_in_room(&self) -> Result<(), Error> {
         if self.is_in_room { Ok(()) } else { Err(refused()) }
+    }
+
+    /// The least deep of the joins by which users of the server are in the room: it has that event, and the state before it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn arrival(&self) -> Result<Option<OwnedEventId>, Error> {
+        let (joined, state) = {
+            let inner = self.room.lock();
+            (inner.joined.clone(), inner.current.clone())
+        };
+        let mut least: Option<EventRef> = None;
+        for user in joined.iter().filter(|user| user.server_name() == self.server).take(MAX_ARRIVALS) {
+            let Some(id) = find_in(&state, "m.room.member", user.as_str()) else { continue };
+            let Some(join) = self.core.load_event(id)? else { continue };
+            if least.as_ref().is_none_or(|least| join.pdu.depth() < least.pdu.depth()) {
+                least = Some(join);
+            }
+        }
+        Ok(least.map(|join| join.id().to_owned()))
     }
 
     /// The event of this room at which the server may look: it is in the room, or was when the event was sent.

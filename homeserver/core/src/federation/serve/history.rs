@@ -160,12 +160,15 @@ impl Core {
 /// The events that lead to the latest and not to the earliest, the nearest to the latest if there are too many; oldest first.
 ///
 /// From the deepest on: so what leads to the earliest is known for such before it is reached, and the way never jumps over
-/// an old end of the graph to what was before the other server came.
+/// an old end of the graph. Nor does it lead to what was before the other server came, of which it has the state: where the
+/// earliest are not known here, or a branch went around them, that would be told as missing, and a server that takes it for
+/// new resolves the room's state with that of its first days.
 fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<EventRef>, Error> {
     let limit = bounded(request.limit, 10);
     let min_depth = request.min_depth.unwrap_or(0);
     let starts: HashSet<&OwnedEventId> = request.latest_events.iter().take(MAX_STARTS).collect();
     let mut theirs: HashSet<OwnedEventId> = request.earliest_events.iter().take(MAX_STARTS).cloned().collect();
+    theirs.extend(reader.arrival()?);
     let mut seen = HashSet::new();
     let mut heap = BinaryHeap::new();
     for id in request.latest_events.iter().take(MAX_STARTS).chain(&theirs) {
