@@ -8,6 +8,11 @@ fn ids(events: &Value) -> Vec<String> {
     events.as_array().unwrap().iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
 }
 
+fn bodies(events: &Value) -> Vec<String> {
+    let body = |event: &Value| event["content"]["body"].as_str().unwrap_or("something else").to_owned();
+    events.as_array().unwrap().iter().map(body).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_missing_in_the_middle_is_fetched_when_somebody_pages_back_over_it() {
     let net = TestNet::new();
@@ -148,10 +153,29 @@ async fn what_was_before_a_server_came_is_not_missing_to_it() {
         let body = json!({"earliest_events": [unheard], "latest_events": [latest], "limit": 10, "min_depth": 0});
         let (status, answer) = asker.ask(&north.name, Method::Post, &path, Some(body)).await;
         assert_eq!(status, 200, "{answer}");
-        let told = answer["events"].as_array().unwrap();
-        let text = |event: &Value| event["content"]["body"].as_str().unwrap_or("something else").to_owned();
-        told.iter().map(text).collect::<Vec<_>>()
+        bodies(&answer["events"])
     };
     assert_eq!(ask(next.event_id()).await, ["beside"]);
     assert_eq!(ask(&said).await, ["beside", "next"]);
+    assert_eq!(ask(trent.join.event_id()).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_led_to_an_event_is_told_to_who_has_only_what_followed_it() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let alice = north.person("alice").await;
+    let asker = net.adversary("asker.example");
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    asker.join(&north, &room, "mallory").await;
+    let mut said: Vec<String> = Vec::new();
+    for text in ["one", "two", "three", "four"] {
+        said.push(alice.say(room.as_str(), text).await);
+    }
+    // It took the newest with the state that it was given, and asks now for what led to the third.
+    let path = format!("/_matrix/federation/v1/get_missing_events/{}", part(room.as_str()));
+    let body = json!({"earliest_events": [said[3]], "latest_events": [said[2]], "limit": 10});
+    let (status, answer) = asker.ask(&north.name, Method::Post, &path, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(bodies(&answer["events"]), ["one", "two"]);
 }

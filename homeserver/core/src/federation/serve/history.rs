@@ -3,7 +3,7 @@
 use std::collections::{BinaryHeap, HashSet};
 
 use matron_room::Pdu;
-use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 
 use super::access::Reader;
@@ -157,22 +157,55 @@ impl Core {
     }
 }
 
+/// What the asking server has, as a walk back finds it.
+struct Known<'a> {
+    /// Events whose history it asks for: it lacks what led to them, though it may have what followed.
+    latest: HashSet<&'a EventId>,
+    /// The earliest events it named, and what led to them.
+    theirs: HashSet<OwnedEventId>,
+    /// Where it came in, and what led to that. It has the state of then, and no use for the events: they are told as missing
+    /// where the earliest are not known here, or a branch went around them, and a server that takes them for new resolves the
+    /// room's state with that of its first days.
+    before: HashSet<OwnedEventId>,
+}
+
+impl<'a> Known<'a> {
+    fn of(reader: &Reader<'_>, request: &'a MissingRequest) -> Result<Self, Error> {
+        Ok(Self {
+            latest: request.latest_events.iter().take(MAX_STARTS).map(|id| &**id).collect(),
+            theirs: request.earliest_events.iter().take(MAX_STARTS).cloned().collect(),
+            before: reader.arrival()?.into_iter().collect(),
+        })
+    }
+
+    /// Where a walk begins.
+    fn starts(&self) -> impl Iterator<Item = &EventId> {
+        self.latest.iter().copied().chain(self.theirs.iter().chain(&self.before).map(|id| &**id))
+    }
+
+    fn has(&self, id: &EventId) -> bool {
+        self.before.contains(id) || (self.theirs.contains(id) && !self.latest.contains(id))
+    }
+
+    /// What led to an event that it has, it has too.
+    fn note(&mut self, event: &EventRef) {
+        let set = if self.before.contains(event.id()) { &mut self.before } else { &mut self.theirs };
+        set.extend(event.pdu.prev_events().iter().cloned());
+    }
+}
+
 /// The events that lead to the latest and not to the earliest, the nearest to the latest if there are too many; oldest first.
 ///
 /// From the deepest on: so what leads to the earliest is known for such before it is reached, and the way never jumps over
-/// an old end of the graph. Nor does it lead to what was before the other server came, of which it has the state: where the
-/// earliest are not known here, or a branch went around them, that would be told as missing, and a server that takes it for
-/// new resolves the room's state with that of its first days.
+/// an old end of the graph.
 fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<EventRef>, Error> {
     let limit = bounded(request.limit, 10);
     let min_depth = request.min_depth.unwrap_or(0);
-    let starts: HashSet<&OwnedEventId> = request.latest_events.iter().take(MAX_STARTS).collect();
-    let mut theirs: HashSet<OwnedEventId> = request.earliest_events.iter().take(MAX_STARTS).cloned().collect();
-    theirs.extend(reader.arrival()?);
+    let mut known = Known::of(reader, request)?;
     let mut seen = HashSet::new();
     let mut heap = BinaryHeap::new();
-    for id in request.latest_events.iter().take(MAX_STARTS).chain(&theirs) {
-        if seen.insert(id.clone()) {
+    for id in known.starts() {
+        if seen.insert(id.to_owned()) {
             heap.extend(reader.find_step(id)?.map(Deep));
         }
     }
@@ -183,19 +216,18 @@ fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<
         if found.len() >= limit || looked_at > MAX_LOOKED_AT {
             break;
         }
-        let is_theirs = theirs.contains(event.id());
-        if is_theirs && heap.iter().all(|Deep(other)| theirs.contains(other.id())) {
+        let is_known = known.has(event.id());
+        if is_known && heap.iter().all(|Deep(other)| known.has(other.id())) {
             break;
         }
         for prev in event.pdu.prev_events() {
-            if is_theirs {
-                theirs.insert(prev.clone());
-            }
             if seen.insert(prev.clone()) {
                 heap.extend(reader.find_step(prev)?.filter(|prev| prev.pdu.depth() >= min_depth).map(Deep));
             }
         }
-        if !is_theirs && event.record.status != Status::Rejected && !starts.contains(&event.id().to_owned()) {
+        if is_known {
+            known.note(&event);
+        } else if event.record.status != Status::Rejected && !known.latest.contains(event.id()) {
             found.push(event);
         }
     }
