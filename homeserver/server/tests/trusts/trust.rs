@@ -144,6 +144,11 @@ impl Trust {
         Self { name, clients, folder: folder.to_owned(), program, process: Mutex::new(None) }
     }
 
+    /// Whether Synapse runs here.
+    pub(crate) fn is_synapse(&self) -> bool {
+        matches!(self.program, Program::Synapse(_))
+    }
+
     /// Lays these keys over a Matron's configuration; they count from the next start.
     pub(crate) fn configure(&self, keys: &Value) {
         let file = self.folder.join("matron.json");
