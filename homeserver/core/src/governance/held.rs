@@ -65,6 +65,7 @@ impl Core {
         }
         let mut with = Batch::new();
         with.delete(Table::EventHeld, held_key(&event.pdu));
+        self.forget_hidden(&mut with, room_id, event_id);
         match self.receive_held(&room, &event, with).await {
             Ok(status) => {
                 tracing::info!(room.id = %room_id, event.id = %event_id, ?status, "an event that waited was judged");

@@ -75,6 +75,7 @@ impl Core {
             batch.delete(Table::EventContent, one.event_id.as_bytes());
             batch.delete_range(Table::RoomRelation, Key::new().text(room_id).text(&one.event_id).prefix());
             batch.delete(Table::EventRedactionDue, DueRow::key(room_id, &one.event_id));
+            self.forget_hidden(&mut batch, room_id, &one.event_id);
             sessions.extend(one.due.session.clone());
         }
         let sessions = self.ended_sessions(room_id, sessions, now_ms)?;

@@ -58,3 +58,41 @@ async fn a_soft_failed_event_is_shown_to_nobody_until_the_room_builds_upon_it() 
     let has = |part: &Value| part["events"].to_string().contains(topic.event_id().as_str());
     assert!(has(&here["state"]) && !has(&here["timeline"]), "{here}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_is_shown_ends_earlier_too_when_a_room_s_lifetime_becomes_shorter() {
+    let net = TestNet::new();
+    let north = net.server("north.example");
+    let alice = north.person("alice").await;
+    let evil = net.adversary("evil.example");
+    evil.answers(|_| Reply::Json(json!({})));
+    let room = alice.room(json!({"preset": "public_chat"})).await;
+    let foothold = evil.join(&north, &room, "mallory").await;
+    let mut late = Vec::new();
+    // More than one page of them.
+    for number in 0..230 {
+        let body = format!("number {number}");
+        late.push(foothold.message(&body).after([&foothold.join]).seal(evil.key(), evil.name()));
+    }
+    let ban = json!({"user_id": foothold.user, "reason": "spam"});
+    alice.post(&format!("/v3/rooms/{}/ban", part(room.as_str())), ban).await;
+    for some in late.chunks(50) {
+        evil.push(&north, some).await;
+    }
+    let ends_ms = || {
+        let end = |event: &matron_room::Pdu| {
+            let stored = north.core.load_event(event.event_id()).unwrap().unwrap();
+            assert_eq!(stored.record.status, Status::SoftFailed);
+            stored.record.expires_ms - stored.record.received_ms.min(event.origin_server_ts_ms())
+        };
+        late.iter().map(end).collect::<std::collections::BTreeSet<_>>()
+    };
+    let live_for = async |lifetime_ms: u64| {
+        let path = format!("/v3/rooms/{}/state/m.room.retention/", part(room.as_str()));
+        alice.put(&path, json!({"max_lifetime": lifetime_ms})).await;
+        north.core.retention_round().await.unwrap();
+        assert_eq!(ends_ms().into_iter().collect::<Vec<_>>(), [lifetime_ms]);
+    };
+    live_for(600_000_000).await;
+    live_for(60_000_000).await;
+}

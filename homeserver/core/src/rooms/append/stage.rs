@@ -151,6 +151,9 @@ impl Core {
         }
         // What is not shown dies on time too.
         self.write_expiry(&mut batch, &pdu, &record);
+        if place == Place::Graph {
+            self.write_hidden(&mut batch, &pdu, &record);
+        }
         if let Some(txn) = txn {
             batch.expect_absent(Table::EventTxn, txn.clone());
             batch.put(Table::EventTxn, txn, pdu.event_id().as_bytes());
