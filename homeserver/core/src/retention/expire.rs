@@ -1,6 +1,6 @@
 //! What has reached its end: taken from the expiry index, and from then on due for redaction and purge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matron_storage::{Batch, Key, KeyRange, KeyReader, Order, Table};
 use ruma::{OwnedEventId, OwnedRoomId};
@@ -26,6 +26,8 @@ pub(super) struct Expired {
     pub(super) more: bool,
     /// How many have reached their end.
     pub(super) count: u64,
+    /// Sessions of events that ended before their room's messages do, which end now.
+    sessions: BTreeMap<OwnedRoomId, Vec<String>>,
 }
 
 impl Core {
@@ -54,6 +56,10 @@ impl Core {
                 }
                 batch.delete(Table::EventExpiry, key);
             }
+            // Before the rows go that say so.
+            for (room_id, sessions) in std::mem::take(&mut expired.sessions) {
+                self.end_sessions(&mut batch, &room_id, sessions, now_ms).await?;
+            }
             self.commit(batch).await?;
             self.forget_counts(&rooms)?;
             if !expired.more {
@@ -77,7 +83,14 @@ impl Core {
             // Judged again since: another row says when it dies.
             return Ok(());
         }
-        expired.count = expired.count.saturating_add(1);
+        // It ended before its room's messages do: what ends now is its session.
+        let ended_before = event.record.expires_ms != 0 && event.record.expires_ms < expires_ms;
+        if ended_before && event.content_gone {
+            expired.sessions.entry(row.room_id).or_default().extend(row.session);
+            return Ok(());
+        }
+        let expires_ms = if ended_before { event.record.expires_ms } else { expires_ms };
+        expired.count = expired.count.saturating_add(u64::from(!ended_before));
         if let Some(target) = crate::rooms::append::relation_of(&event.pdu).and_then(|relation| relation.event_id) {
             let key = Key::new().text(&row.room_id).text(&target).number(event.record.timeline);
             batch.delete(Table::RoomRelation, key);

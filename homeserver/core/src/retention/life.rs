@@ -46,7 +46,7 @@ pub(super) fn session_key(room: &ruma::RoomId, session: &str) -> Key {
 }
 
 /// The session that opens an encrypted event.
-fn session_of(pdu: &Pdu) -> Option<String> {
+pub(super) fn session_of(pdu: &Pdu) -> Option<String> {
     if pdu.kind() != "m.room.encrypted" {
         return None;
     }
@@ -77,6 +77,12 @@ fn chosen_bucket_end(expires_ms: u64, received_ms: u64) -> u64 {
     }
     let step = about_ms / 10;
     expires_ms.div_ceil(step).saturating_mul(step)
+}
+
+/// When an event dies where a room lets its content live for so long.
+fn end_in_room(pdu: &Pdu, received_ms: u64, lifetime_ms: u64) -> u64 {
+    // A sender's clock may be ahead: the earlier of its claim and the receipt counts.
+    pdu.origin_server_ts_ms().min(received_ms).saturating_add(lifetime_ms).max(1)
 }
 
 /// When the message itself says that it ends.
@@ -131,8 +137,7 @@ impl Core {
             None => (WITHOUT_END | (received_ms / DAY_MS), 0),
             Some(_) if outlives && !carries_words(pdu) => (0, 0),
             Some(lifetime_ms) => {
-                // A sender's clock may be ahead: the earlier of its claim and the receipt counts.
-                let expires_ms = pdu.origin_server_ts_ms().min(received_ms).saturating_add(lifetime_ms).max(1);
+                let expires_ms = end_in_room(pdu, received_ms, lifetime_ms);
                 (bucket_end(expires_ms, lifetime_ms), expires_ms)
             }
         };
@@ -141,6 +146,12 @@ impl Core {
             Some(end_ms) if by_room.1 == 0 || end_ms < by_room.1 => (chosen_bucket_end(end_ms, received_ms), end_ms),
             _ => by_room,
         })
+    }
+
+    /// When the room says that the event dies, whatever the event says.
+    fn room_end_ms(&self, inner: &mut Inner, pdu: &Pdu, received_ms: u64) -> Result<Option<u64>, Error> {
+        let lifetime_ms = self.room_lifetime_ms(inner)?;
+        Ok(lifetime_ms.map(|lifetime_ms| end_in_room(pdu, received_ms, lifetime_ms)))
     }
 
     /// The bucket under whose key content is sealed that will be sent at `sent_ms`.
@@ -167,19 +178,37 @@ impl Core {
     }
 
     /// Adds the event to the expiry index, if it dies.
-    pub(crate) fn write_expiry(&self, batch: &mut Batch, pdu: &Pdu, record: &Record) {
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn write_expiry(
+        &self,
+        batch: &mut Batch,
+        inner: &mut Inner,
+        pdu: &Pdu,
+        record: &Record,
+    ) -> Result<(), Error> {
         if record.expires_ms == 0 {
-            return;
+            return Ok(());
         }
-        // A message that ends before its room's messages do leaves the session to those.
+        let mut write = |expires_ms: u64, session: Option<String>| {
+            if let Some(session) = &session {
+                batch.put(Table::Misc, session_key(pdu.room_id(), session), expires_ms.to_be_bytes());
+            }
+            let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket, session };
+            batch.put(Table::EventExpiry, Key::new().number(expires_ms).text(pdu.event_id()), to_json(&row)?);
+            Ok(())
+        };
+        let Some(session) = session_of(pdu) else { return write(record.expires_ms, None) };
         let chose = self.settings.retention.self_destruct && chosen_end_ms(pdu) == Some(record.expires_ms);
-        let session = if chose { None } else { session_of(pdu) };
-        let row = ExpiryRow { room_id: pdu.room_id().to_owned(), bucket: record.bucket, session };
-        if let Some(session) = &row.session {
-            batch.put(Table::Misc, session_key(pdu.room_id(), session), record.expires_ms.to_be_bytes());
+        if !chose {
+            return write(record.expires_ms, Some(session));
         }
-        if let Ok(value) = to_json(&row) {
-            batch.put(Table::EventExpiry, Key::new().number(record.expires_ms).text(pdu.event_id()), value);
+        // A message that ends before its room's messages do leaves the session to those; it may be the last of them.
+        write(record.expires_ms, None)?;
+        match self.room_end_ms(inner, pdu, record.received_ms)? {
+            Some(room_end_ms) => write(room_end_ms, Some(session)),
+            None => Ok(()),
         }
     }
 }

@@ -78,13 +78,7 @@ impl Core {
             self.forget_hidden(&mut batch, room_id, &one.event_id);
             sessions.extend(one.due.session.clone());
         }
-        let sessions = self.ended_sessions(room_id, sessions, now_ms)?;
-        if !sessions.is_empty() {
-            self.shred_backup_sessions(room_id, &sessions).await?;
-            for session in &sessions {
-                batch.delete(Table::Misc, session_key(room_id, session));
-            }
-        }
+        self.end_sessions(&mut batch, room_id, sessions, now_ms).await?;
         let up_to_ms = doomed.iter().map(|one| one.due.expires_ms).max().unwrap_or_default();
         let destroyed = self.destroy_ended_keys(room_id, doomed, now_ms)?;
         let events = u64::try_from(doomed.len()).unwrap_or(u64::MAX);
@@ -101,6 +95,28 @@ impl Core {
         }
         tracing::info!(room.id = %room_id, events, media, key.destroyed = destroyed, "expired content is purged");
         Ok(Purged { events, media })
+    }
+
+    /// Those of the sessions that open nothing any more are in no backup; the batch forgets when they end.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) async fn end_sessions(
+        &self,
+        batch: &mut Batch,
+        room_id: &RoomId,
+        sessions: Vec<String>,
+        now_ms: u64,
+    ) -> Result<(), Error> {
+        let ended = self.ended_sessions(room_id, sessions, now_ms)?;
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.shred_backup_sessions(room_id, &ended).await?;
+        for session in &ended {
+            batch.delete(Table::Misc, session_key(room_id, session));
+        }
+        Ok(())
     }
 
     /// Those of the sessions that open nothing any more.

@@ -8,6 +8,7 @@ use matron_room::Pdu;
 use matron_storage::{Batch, CommitError, Key, KeyRange, KeyReader, Order, Table};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 
+use super::life::session_of;
 use crate::{
     Core, Error,
     house::to_json,
@@ -221,8 +222,13 @@ impl Core {
         }
         let Some(sealed) = self.store.get(Table::EventContent, id.as_bytes())? else { return Ok(false) };
         let Some(event) = self.load_event(id)?.filter(|event| !event.content_gone) else { return Ok(false) };
-        let (bucket, expires_ms) = self.life_of(&mut room.lock(), &event.pdu, before.received_ms)?;
+        let mut inner = room.lock();
+        let (bucket, expires_ms) = self.life_of(&mut inner, &event.pdu, before.received_ms)?;
         if expires_ms == 0 || (before.expires_ms != 0 && before.expires_ms <= expires_ms) {
+            // Of a session, the last event says when it ends: whatever came before this one and was written anew, does not.
+            if before.expires_ms > self.now_ms() && session_of(&event.pdu).is_some() {
+                self.write_expiry(batch, &mut inner, &event.pdu, &before)?;
+            }
             return Ok(false);
         }
         let unsealed = |error| Error::internal(format!("content cannot be sealed anew: {error}"));
@@ -233,7 +239,7 @@ impl Core {
         batch.put(Table::EventPdu, id.as_bytes(), after.encode(json));
         batch.put(Table::EventContent, id.as_bytes(), sealed);
         batch.delete(Table::EventExpiry, Key::new().number(before.expires_ms).text(id));
-        self.write_expiry(batch, &event.pdu, &after);
+        self.write_expiry(batch, &mut inner, &event.pdu, &after)?;
         batch.expect_equals(Table::EventPdu, id.as_bytes(), bytes);
         Ok(true)
     }

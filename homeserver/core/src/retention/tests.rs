@@ -198,6 +198,56 @@ async fn a_message_that_ends_before_others_of_its_session_leaves_them_their_sess
 }
 
 #[tokio::test]
+async fn a_session_in_which_every_message_names_its_end_ends_with_its_room_s_messages() {
+    for shortened in [false, true] {
+        let ward = Ward::where_senders_choose().await;
+        let core = &ward.world.core;
+        let backup = serde_json::from_value(json!({"algorithm": "m.megolm_backup.v1", "auth_data": {}})).unwrap();
+        let version = core.create_backup_version(&ward.nurse, backup).await.unwrap();
+        let session = json!({"first_message_index": 0, "forwarded_count": 0, "is_verified": true, "session_data": {}});
+        let sessions = serde_json::from_value(json!({"rooms": {&ward.room: {"sessions": {"S": session}}}})).unwrap();
+        core.put_backup_sessions(&ward.nurse, &version, sessions).await.unwrap();
+        let is_backed_up = || !core.scan_all(Table::BackupSession, &Key::new()).unwrap().is_empty();
+        for after_ms in [1_000, 2_000] {
+            let mut content = json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": "S"});
+            content["org.matrix.self_destruct_after"] = json!(core.now_ms() + after_ms);
+            ward.say(content).await;
+        }
+        let lifetime_ms = if shortened { LIFETIME_MS / 2 } else { LIFETIME_MS };
+        if shortened {
+            let content = json!({"max_lifetime": lifetime_ms});
+            let retention = NewEvent::state(ward.room.clone(), ward.bot.clone(), "m.room.retention", "", content);
+            core.send_event(retention).await.unwrap();
+        }
+        core.retention_round().await.unwrap();
+        ward.world.advance_ms(lifetime_ms - 1);
+        core.retention_round().await.unwrap();
+        assert!(is_backed_up(), "others of the room may need it");
+        ward.world.advance_ms(1 + GRACE_MS);
+        core.retention_round().await.unwrap();
+        assert!(!is_backed_up());
+        assert_eq!(core.store.get(Table::Misc, super::life::session_key(&ward.room, "S").as_bytes()).unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_for_what_was_said_after_a_lifetime_was_shortened() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    let encrypted = || json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": "S"});
+    ward.say(encrypted()).await;
+    let content = json!({"max_lifetime": LIFETIME_MS / 2});
+    let retention = NewEvent::state(ward.room.clone(), ward.bot.clone(), "m.room.retention", "", content);
+    core.send_event(retention).await.unwrap();
+    ward.world.advance_ms(1_000);
+    ward.say(encrypted()).await;
+    let row = || core.store.get(Table::Misc, super::life::session_key(&ward.room, "S").as_bytes()).unwrap();
+    let needed_until = row().unwrap();
+    core.retention_round().await.unwrap();
+    assert_eq!(row().unwrap(), needed_until);
+}
+
+#[tokio::test]
 async fn a_message_may_end_where_its_room_keeps_all_others_but_only_where_the_operator_lets_senders_say_so() {
     for may in [true, false] {
         let ward = Ward::open(&[], may).await;

@@ -150,7 +150,7 @@ impl Core {
             }
         }
         // What is not shown dies on time too.
-        self.write_expiry(&mut batch, &pdu, &record);
+        self.write_expiry(&mut batch, inner, &pdu, &record)?;
         if place == Place::Graph {
             self.write_hidden(&mut batch, &pdu, &record);
         }
