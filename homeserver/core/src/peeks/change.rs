@@ -1,10 +1,15 @@
 //! How peeks begin and end.
 
+use std::collections::BTreeMap;
+
 use matron_storage::{Batch, StreamPos, Table};
 use ruma::{DeviceId, OwnedRoomId, RoomId, UserId};
 
-use super::{Device, LIFETIME_MS, MAX_PEEKS, MAX_PER_DEVICE, Peek, Registry, device_of, rows_of};
+use super::{Device, LIFETIME_MS, MAX_PEEKS, MAX_PER_DEVICE, MAX_PER_USER, Peek, Registry, device_of, rows_of};
 use crate::{Core, Error, Requester, house::to_json};
+
+/// How many make way at once, so that not everyone who comes looks at all.
+const MAKE_WAY: usize = 100;
 
 /// When somebody tries again who found no place, ms.
 const RETRY_MS: u64 = 60_000;
@@ -29,11 +34,14 @@ impl Core {
         }
         let now_ms = self.now_ms();
         let until_ms = now_ms.saturating_add(LIFETIME_MS);
+        let mut batch = Batch::new();
         let (before, peek) = {
             let mut registry = self.peeks.registry.lock();
             let before = registry.find(&device, room);
             if before.is_none() {
-                registry.check_place(&device, now_ms)?;
+                for (gone, from) in registry.check_place(&device, now_ms)? {
+                    batch.delete(Table::Misc, rows_of(&gone.0, &gone.1).text(&from));
+                }
             }
             let peek = match before {
                 Some(going) if going.over.is_none() => Peek { until_ms, ..going },
@@ -44,7 +52,7 @@ impl Core {
             registry.put(&device, room, peek);
             (before, peek)
         };
-        if let Err(error) = self.write_peek(&device, room, Some(&peek)).await {
+        if let Err(error) = self.write_peek_with(batch, &device, room, Some(&peek)).await {
             let mut registry = self.peeks.registry.lock();
             match before {
                 Some(before) => registry.put(&device, room, before),
@@ -128,8 +136,17 @@ impl Core {
 
     /// The row is this, or is gone; the stream has moved on.
     async fn write_peek(&self, device: &Device, room: &RoomId, peek: Option<&Peek>) -> Result<(), Error> {
+        self.write_peek_with(Batch::new(), device, room, peek).await
+    }
+
+    async fn write_peek_with(
+        &self,
+        mut batch: Batch,
+        device: &Device,
+        room: &RoomId,
+        peek: Option<&Peek>,
+    ) -> Result<(), Error> {
         let key = rows_of(&device.0, &device.1).text(room);
-        let mut batch = Batch::new();
         batch.reserve_position();
         match peek {
             Some(peek) => batch.put(Table::Misc, key, to_json(peek)?),
@@ -140,23 +157,41 @@ impl Core {
 }
 
 impl Registry {
-    /// Passes if there is a place for one more; devices that were away for long make way.
-    fn check_place(&mut self, device: &Device, now_ms: u64) -> Result<(), Error> {
+    /// Passes if there is a place for one more. Where there is none, those make way that are over and whose devices have not
+    /// come to hear of it, the longest over first: which that were.
+    pub(super) fn check_place(&mut self, device: &Device, now_ms: u64) -> Result<Vec<(Device, OwnedRoomId)>, Error> {
+        let full = Err(Error::LimitExceeded { retry_after_ms: RETRY_MS });
+        if self.of_device.get(device).map_or(0, BTreeMap::len) >= MAX_PER_DEVICE {
+            return full;
+        }
+        let mut gone = Vec::new();
+        if self.of_user.get(&device.0).copied().unwrap_or_default() >= MAX_PER_USER {
+            gone.extend(self.make_way(now_ms, |(user, _)| *user == device.0));
+            if gone.is_empty() {
+                return full;
+            }
+        }
         if self.count >= MAX_PEEKS {
-            let old: Vec<(Device, OwnedRoomId)> = self
-                .of_device
-                .iter()
-                .flat_map(|(device, rooms)| rooms.iter().map(move |(room, peek)| (device, room, peek)))
-                .filter(|(_, _, peek)| peek.is_stale(now_ms))
-                .map(|(device, room, _)| (device.clone(), room.clone()))
-                .collect();
-            old.iter().for_each(|(device, room)| self.remove(device, room));
+            let others = self.make_way(now_ms, |_| true);
+            if others.is_empty() {
+                return full;
+            }
+            gone.extend(others);
         }
-        let own = self.of_device.get(device).map_or(0, std::collections::BTreeMap::len);
-        if self.count >= MAX_PEEKS || own >= MAX_PER_DEVICE {
-            return Err(Error::LimitExceeded { retry_after_ms: RETRY_MS });
-        }
-        Ok(())
+        Ok(gone)
+    }
+
+    fn make_way(&mut self, now_ms: u64, who: impl Fn(&Device) -> bool) -> Vec<(Device, OwnedRoomId)> {
+        let all = self.of_device.iter().filter(|(device, _)| who(device));
+        let mut ended: Vec<_> = all
+            .flat_map(|(device, rooms)| rooms.iter().map(move |(room, peek)| (peek, device, room)))
+            .filter(|(peek, _, _)| peek.has_ended(now_ms))
+            .map(|(peek, device, room)| (peek.until_ms, device.clone(), room.clone()))
+            .collect();
+        ended.sort_unstable();
+        ended.truncate(MAKE_WAY);
+        ended.iter().for_each(|(_, device, room)| self.remove(device, room));
+        ended.into_iter().map(|(_, device, room)| (device, room)).collect()
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{Core, Error, Requester, house::from_json};
 
 /// How many rooms one device looks into, those included of whose end it was not told yet.
 const MAX_PER_DEVICE: usize = 20;
+/// How many all devices of a user look into, so that no user takes the places of all.
+const MAX_PER_USER: usize = 100;
 /// How many peeks there are on the server.
 const MAX_PEEKS: usize = 10_000;
 /// How long a peek lasts unless the device asks again, ms.
@@ -46,6 +48,11 @@ impl Peek {
         self.began <= since.0
     }
 
+    /// Whether it is over, though its device may not have heard so.
+    fn has_ended(&self, now_ms: u64) -> bool {
+        self.over.is_some() || self.until_ms <= now_ms
+    }
+
     /// Whether its device was away for so long that nobody waits for it any more.
     fn is_stale(&self, now_ms: u64) -> bool {
         self.until_ms.saturating_add(KEPT_MS) < now_ms
@@ -65,6 +72,8 @@ struct Registry {
     of_device: HashMap<Device, BTreeMap<OwnedRoomId, Peek>>,
     /// How many devices of whom look into a room.
     into_room: HashMap<OwnedRoomId, BTreeMap<OwnedUserId, usize>>,
+    /// How many a user's devices have.
+    of_user: HashMap<OwnedUserId, usize>,
     count: usize,
 }
 
@@ -78,6 +87,8 @@ impl Registry {
             self.count = self.count.saturating_add(1);
             let devices = self.into_room.entry(room.to_owned()).or_default().entry(device.0.clone()).or_insert(0);
             *devices = devices.saturating_add(1);
+            let own = self.of_user.entry(device.0.clone()).or_insert(0);
+            *own = own.saturating_add(1);
         }
     }
 
@@ -90,6 +101,12 @@ impl Registry {
             self.of_device.remove(device);
         }
         self.count = self.count.saturating_sub(1);
+        if let Some(own) = self.of_user.get_mut(&device.0) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.of_user.remove(&device.0);
+            }
+        }
         let Some(users) = self.into_room.get_mut(room) else { return };
         if let Some(devices) = users.get_mut(&device.0) {
             *devices = devices.saturating_sub(1);

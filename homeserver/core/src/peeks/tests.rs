@@ -2,7 +2,7 @@ use matron_storage::{Batch, Table};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{json, value::RawValue};
 
-use super::{LIFETIME_MS, MAX_PER_DEVICE, Peek, Registry, rows_of};
+use super::{LIFETIME_MS, MAX_PEEKS, MAX_PER_DEVICE, MAX_PER_USER, Peek, Registry, rows_of};
 use crate::{
     Error, Requester, Settings,
     house::to_json,
@@ -248,6 +248,52 @@ async fn a_device_looks_into_so_many_rooms_and_no_more() {
             assert!(matches!(begun, Err(Error::LimitExceeded { .. })));
         }
     }
+}
+
+#[tokio::test]
+async fn a_user_takes_so_many_places_with_all_devices_and_no_more_and_what_is_over_makes_way() {
+    let street = Street::open().await;
+    let core = &street.world.core;
+    let user = &street.eve.user_id;
+    let now_ms = core.now_ms();
+    let room = |number: usize| OwnedRoomId::try_from(format!("!{number}:us.example")).unwrap();
+    let put = |from: usize, until_ms: u64, over: Option<u64>| {
+        for number in from..from + MAX_PER_DEVICE {
+            let device = (user.clone(), format!("D{from}").into());
+            core.peeks.registry.lock().put(&device, &room(number), Peek { began: 1, until_ms, over });
+        }
+    };
+    for device in 0..MAX_PER_USER / MAX_PER_DEVICE {
+        put(device * MAX_PER_DEVICE, now_ms + 1 + u64::from(device != 1), None);
+    }
+    let begin = || core.begin_peek(&street.eve, &street.room);
+    assert!(matches!(begin().await, Err(Error::LimitExceeded { .. })));
+    street.world.advance_ms(1);
+    begin().await.unwrap();
+    let left = |device: &str| core.peeks_of(&Requester { device_id: Some(device.into()), ..street.eve.clone() }).len();
+    assert_eq!((left("PHONE"), left("D0"), left("D20")), (1, MAX_PER_DEVICE, 0));
+
+    // The same with the places of all.
+    let mut registry = Registry::default();
+    for number in 0..MAX_PEEKS {
+        let device = (OwnedUserId::try_from(format!("@u{number}:us.example")).unwrap(), "D".into());
+        let over = (number % 200 == 7).then_some(3);
+        registry.put(&device, &room(0), Peek { began: 1, until_ms: now_ms + 10, over });
+    }
+    let one = (user.clone(), "PHONE".into());
+    assert_eq!(registry.check_place(&one, now_ms).unwrap().len(), MAX_PEEKS / 200);
+    registry.put(&one, &room(1), Peek { began: 1, until_ms: now_ms + 10, over: None });
+    assert_eq!(registry.count, MAX_PEEKS - MAX_PEEKS / 200 + 1);
+}
+
+#[tokio::test]
+async fn a_look_is_over_and_said_to_be_when_the_last_of_this_server_leaves() {
+    let street = Street::open().await;
+    let core = &street.world.core;
+    core.begin_peek(&street.eve, &street.room).await.unwrap();
+    let (_, since) = street.sync(&street.eve, None, 0).await;
+    core.leave_room(&street.alice, &street.room, None).await.unwrap();
+    street.ending(since).await;
 }
 
 #[tokio::test]

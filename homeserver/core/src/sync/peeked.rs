@@ -33,16 +33,21 @@ impl Core {
             if !peek.is_known_at(span.to) || !span.request.filter.room.allows_room(&room_id) {
                 continue;
             }
-            let Some(room) = self.room_of_ours(&room_id)? else { continue };
+            let room = self.room_of_ours(&room_id)?;
             if let Some(over) = peek.over_at(span.to) {
                 // An invite or a knock meanwhile is not taken back by the end of a look from outside.
                 let standing = self.standing(&requester.user_id, &room_id)?.map(|standing| standing.membership);
                 let is_at_the_door = matches!(standing, Some(Membership::Invite | Membership::Knock));
                 if !is_at_the_door && span.since.is_some_and(|since| since.stream < over) {
-                    let told = self.room_peeked_into(requester, &room, span, ignored, peek, over)?;
+                    let told = match room {
+                        Some(room) => self.room_peeked_into(requester, &room, span, ignored, peek, over)?,
+                        // Nobody of this server is in it any more, and what was said last is not ours to tell.
+                        None => LeftRoom::default(),
+                    };
                     rooms.leave.entry(room_id).or_insert(told);
                 }
-            } else if !rooms.join.contains_key(&room_id)
+            } else if let Some(room) = room
+                && !rooms.join.contains_key(&room_id)
                 && let Some(told) = self.peeked_room(requester, &room, span, ignored, peek)?
             {
                 rooms.peek.insert(room_id, told);
