@@ -3,10 +3,11 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
-use matron_storage::{Batch, CommitError, Key, KeyRange, Order, Table};
+use matron_storage::{Batch, CommitError, Expect, Key, KeyRange, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::threepid::{busy, in_use, is_address};
 use crate::{Core, Error, house::to_json};
 
 /// How often a change is tried again when another writer was faster.
@@ -70,6 +71,15 @@ fn account_key(user: &UserId) -> Key {
     Key::new().text(user)
 }
 
+/// What is told to who expected this of a batch, and somebody else was quicker: `M_THREEPID_IN_USE`, or that another try may go
+/// well.
+pub(super) fn lost_to(expected: Option<&Expect>) -> Error {
+    match expected {
+        Some(Expect::Absent { table: Table::Misc, key }) if is_address(key) => in_use(),
+        _ => busy(),
+    }
+}
+
 impl Core {
     /// The account of a local user, closed ones included; warm ones without reading a disk.
     ///
@@ -112,14 +122,16 @@ impl Core {
     /// The account is stored, if the name was free; `extra` is written with it, in one batch.
     ///
     /// # Errors
-    /// `M_USER_IN_USE`; [`Error::Store`].
+    /// `M_USER_IN_USE`; as [`lost_to`] for what `extra` expects; [`Error::Store`].
     pub(crate) async fn insert_account(&self, user: &UserId, account: &Account, mut extra: Batch) -> Result<(), Error> {
         let key = account_key(user);
         extra.expect_absent(Table::UserAccount, key.clone());
         extra.put(Table::UserAccount, key, to_json(account)?);
+        let expected = extra.expect.clone();
         match self.store.submit(extra).await {
             Ok(_) => Ok(()),
-            Err(CommitError::Conflict(_)) => Err(Error::UserInUse),
+            Err(CommitError::Conflict(_)) if self.account(user)?.is_some() => Err(Error::UserInUse),
+            Err(CommitError::Conflict(at)) => Err(lost_to(expected.get(at))),
             Err(CommitError::Store(error)) => Err(error.into()),
         }
     }

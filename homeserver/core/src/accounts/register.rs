@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::{
     Account, Masquerade, SessionKind,
+    account::lost_to,
     email::EMAIL,
-    threepid::{Assurance, in_use},
+    threepid::Assurance,
     token::{Issued, fresh_name},
     uia::{Challenge, DUMMY, EMAIL_IDENTITY, RECAPTCHA, REGISTRATION_TOKEN},
 };
@@ -169,9 +170,10 @@ impl Core {
             self.accounts.begun.lock().pop(session);
         }
         if guest.is_some() {
+            let expected = batch.expect.clone();
             match self.store.submit(batch).await {
                 Ok(_) => {}
-                Err(CommitError::Conflict(_)) => return Err(in_use()),
+                Err(CommitError::Conflict(at)) => return Err(lost_to(expected.get(at))),
                 Err(CommitError::Store(error)) => return Err(error.into()),
             }
             self.update_account(&user, |account| {

@@ -7,6 +7,7 @@ use matron_storage::{Batch, CommitError, Key, KeyReader, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::{Account, account::MAX_ATTEMPTS};
 use crate::{
     Core, Error,
     house::{from_json, to_json},
@@ -56,6 +57,11 @@ pub(super) fn in_use() -> Error {
     }
 }
 
+/// The refusal of what would go if it were asked again.
+pub(super) fn busy() -> Error {
+    Error::LimitExceeded { retry_after_ms: 100 }
+}
+
 impl Core {
     /// The user's third-party identifiers.
     ///
@@ -79,22 +85,26 @@ impl Core {
     /// The identifier belongs to the user, as an operator says.
     ///
     /// # Errors
-    /// `M_THREEPID_IN_USE` when it belongs to another user.
+    /// `M_THREEPID_IN_USE` when it belongs to another user; [`Error::Forbidden`] for a closed account.
     pub async fn bind_threepid(&self, user: &UserId, medium: &str, address: &str) -> Result<(), Error> {
         let address = canonical_address(medium, address);
-        let mut batch = Batch::new();
-        self.put_threepid(&mut batch, user, medium, &address, self.now_ms(), Assurance::Full)?;
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict(_)) => Err(in_use()),
-            Err(CommitError::Store(error)) => Err(error.into()),
+        for _ in 0..MAX_ATTEMPTS {
+            let mut batch = Batch::new();
+            self.put_threepid(&mut batch, user, medium, &address, self.now_ms(), Assurance::Full)?;
+            match self.store.submit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
         }
+        Err(busy())
     }
 
-    /// The batch makes the identifier the user's, and fails if it becomes another's before.
+    /// The batch makes the identifier the user's, and fails if it becomes another's before, or the account is changed: one that
+    /// is being closed gets no address that closing it would not take.
     ///
     /// # Errors
-    /// `M_THREEPID_IN_USE`.
+    /// `M_THREEPID_IN_USE`; [`Error::Forbidden`] for a closed account.
     pub(super) fn put_threepid(
         &self,
         batch: &mut Batch,
@@ -104,6 +114,13 @@ impl Core {
         validated_at: u64,
         assurance: Assurance,
     ) -> Result<(), Error> {
+        // Who registers has no account yet.
+        if let Some(account) = self.store.get(Table::UserAccount, Key::new().text(user).as_bytes())? {
+            if from_json::<Account>(Table::UserAccount, &account)?.deactivated {
+                return Err(Error::forbidden("this account is closed"));
+            }
+            batch.expect_equals(Table::UserAccount, Key::new().text(user), account);
+        }
         let by_address = by_address(medium, address);
         match self.store.get(Table::Misc, by_address.as_bytes())? {
             None => batch.expect_absent(Table::Misc, by_address.clone()),
@@ -147,7 +164,7 @@ impl Core {
         match self.store.submit(batch).await {
             Ok(_) => Ok(()),
             // It became another's meanwhile.
-            Err(CommitError::Conflict(_)) => Err(Error::LimitExceeded { retry_after_ms: 100 }),
+            Err(CommitError::Conflict(_)) => Err(busy()),
             Err(CommitError::Store(error)) => Err(error.into()),
         }
     }
@@ -156,6 +173,11 @@ impl Core {
     pub(super) fn user_of_threepid(&self, medium: &str, address: &str) -> Result<Option<OwnedUserId>, Error> {
         self.load(Table::Misc, &by_address(medium, &canonical_address(medium, address)))
     }
+}
+
+/// Whether the row of `misc` says whose an address is.
+pub(super) fn is_address(key: &[u8]) -> bool {
+    key.starts_with(Key::new().text("threepid").as_bytes())
 }
 
 fn by_address(medium: &str, address: &str) -> Key {

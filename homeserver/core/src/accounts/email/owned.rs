@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::{EMAIL, EmailCredentials, Purpose};
 use crate::{
     Core, Error, Requester,
-    accounts::threepid::{Assurance, in_use},
+    accounts::{
+        account::MAX_ATTEMPTS,
+        threepid::{Assurance, busy},
+    },
 };
 
 /// How many addresses an account may have.
@@ -18,7 +21,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Interactive`] until the requester has proved again who they are; `M_THREEPID_AUTH_FAILED`;
-    /// `M_THREEPID_IN_USE`; `M_THREEPID_MEDIUM_NOT_SUPPORTED`.
+    /// `M_THREEPID_IN_USE`; `M_THREEPID_MEDIUM_NOT_SUPPORTED`; [`Error::Forbidden`] for a closed account.
     pub async fn add_email(
         &self,
         requester: &Requester,
@@ -51,17 +54,20 @@ impl Core {
         credentials: &EmailCredentials,
         assurance: Assurance,
     ) -> Result<(), Error> {
-        let email = self.proven_email(Purpose::Add, credentials)?;
-        if self.threepids(user)?.len() >= MAX_ADDRESSES {
-            return Err(Error::forbidden("you have as many addresses as you may"));
+        for _ in 0..MAX_ATTEMPTS {
+            let email = self.proven_email(Purpose::Add, credentials)?;
+            if self.threepids(user)?.len() >= MAX_ADDRESSES {
+                return Err(Error::forbidden("you have as many addresses as you may"));
+            }
+            let mut batch = Batch::new();
+            self.put_threepid(&mut batch, user, EMAIL, &email.address, email.validated_at, assurance)?;
+            email.use_up(&mut batch);
+            match self.store.submit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
         }
-        let mut batch = Batch::new();
-        self.put_threepid(&mut batch, user, EMAIL, &email.address, email.validated_at, assurance)?;
-        email.use_up(&mut batch);
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict(_)) => Err(in_use()),
-            Err(CommitError::Store(error)) => Err(error.into()),
-        }
+        Err(busy())
     }
 }

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
+use matron_storage::{Batch, CommitError};
 use ruma::OwnedUserId;
 use serde_json::{Value, json};
 
 use super::{EmailCredentials, EmailRequest, Purpose, is_email_address};
 use crate::{
     Core, Error, Settings,
-    accounts::{Login, Register},
+    accounts::{Account, Login, Register, threepid::Assurance},
     ports::PeerError,
     settings::{Email, RateLimit, Registration, RegistrationMode},
     test_world::World,
@@ -338,4 +339,43 @@ async fn an_address_has_one_account() {
     core.remove_threepid(&anna, "email", "AMIRA@example.org").await.unwrap();
     core.add_email(&bens, &credentials(&sid, "other"), Some(&password())).await.unwrap();
     assert_eq!(core.user_of_threepid("email", ADDRESS).unwrap(), Some(ben));
+}
+
+#[tokio::test]
+async fn of_two_who_register_with_one_address_at_once_the_second_hears_that_it_has_an_account() {
+    let world = World::with(settings());
+    let core = &world.core;
+    let with_address = |name: &str| {
+        let user = OwnedUserId::try_from(format!("@{name}:us.example")).unwrap();
+        let mut batch = Batch::new();
+        core.put_threepid(&mut batch, &user, "email", ADDRESS, core.now_ms(), Assurance::Full).unwrap();
+        (user, batch)
+    };
+    let (first, second) = (with_address("amira"), with_address("other"));
+    core.insert_account(&first.0, &Account::default(), first.1).await.unwrap();
+    let late = core.insert_account(&second.0, &Account::default(), second.1).await.unwrap_err();
+    assert_eq!(errcode(&late), "M_THREEPID_IN_USE");
+    let late = core.insert_account(&first.0, &Account::default(), Batch::new()).await;
+    assert!(matches!(late, Err(Error::UserInUse)));
+}
+
+#[tokio::test]
+async fn an_account_that_closes_gets_no_address_any_more() {
+    let world = World::with(settings());
+    let (anna, ben) = (world.user("anna").await, world.user("ben").await);
+    let core = &world.core;
+    // Begun before it closes, and ended after.
+    let mut begun = Batch::new();
+    core.put_threepid(&mut begun, &anna, "email", ADDRESS, core.now_ms(), Assurance::Full).unwrap();
+    core.deactivate(&anna, false).await.unwrap();
+    assert!(matches!(core.store.submit(begun).await, Err(CommitError::Conflict(_))));
+    assert!(matches!(core.bind_threepid(&anna, "email", ADDRESS).await, Err(Error::Forbidden(_))));
+    assert!(core.threepids(&anna).unwrap().is_empty());
+    // What else changes an account takes nothing away from who adds an address.
+    let lock = core.update_account(&ben, |account| {
+        account.browser_epoch += 1;
+        Ok(())
+    });
+    let (added, changed) = tokio::join!(core.bind_threepid(&ben, "email", ADDRESS), lock);
+    added.and(changed).unwrap();
 }
