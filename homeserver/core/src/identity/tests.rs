@@ -359,6 +359,41 @@ async fn nobody_is_invited_by_a_key_that_was_taken_back_or_that_nobody_can_vouch
 }
 
 #[tokio::test]
+async fn who_has_an_account_is_told_to_nobody_who_says_that_an_address_was_bound() {
+    let world = World::with(settings());
+    let server = IdentityServer::serve(&world);
+    let (anna, ben, _) = three(&world).await;
+    let core = &world.core;
+    let room = private_room(core, &anna).await;
+    core.invite_by_address(&anna, &room, &invite("ben@example.com"), None, false).await.unwrap();
+    let nobody = OwnedUserId::try_from("@nobody:us.example").unwrap();
+    let gone = world.user("gone").await;
+    core.deactivate(&gone, false).await.unwrap();
+    let ask = async |user: &OwnedUserId, sender: Option<&OwnedUserId>| {
+        let mut bound = server.lock().binding(user);
+        match sender {
+            Some(sender) => bound.invites.iter_mut().for_each(|invite| invite.sender = sender.clone()),
+            None => bound.invites.clear(),
+        }
+        world.peers.asked.lock().clear();
+        let answer = core.third_party_bound(bound).await;
+        let asked = world.peers.asked.lock().iter().map(|asked| asked.destination.to_string()).collect::<Vec<_>>();
+        (format!("{answer:?}"), asked)
+    };
+    let far = OwnedUserId::try_from("@eve:far.example").unwrap();
+    for sender in [None, Some(&ben), Some(&far)] {
+        let known = ask(&ben, sender).await;
+        assert_eq!(known.1.len(), usize::from(sender == Some(&far)));
+        for user in [&nobody, &gone] {
+            assert_eq!(ask(user, sender).await, known, "{user} {sender:?}");
+        }
+    }
+    // Nor is anybody invited who is nobody, though an identity server vouches for them.
+    assert!(ask(&nobody, Some(&anna)).await.0.contains("Forbidden"));
+    assert_eq!(standing(core, &nobody, &room), None);
+}
+
+#[tokio::test]
 async fn an_invite_outlives_the_inviters_stay_but_not_the_account() {
     let world = World::with(settings());
     let server = IdentityServer::serve(&world);

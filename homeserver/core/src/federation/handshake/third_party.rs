@@ -68,13 +68,16 @@ impl Core {
     /// The invites that waited for an address are asked for in the name of those who sent them. What an identity server
     /// says is not believed: whoever sends the invite checks its signature by the room's rules.
     ///
+    /// Whoever says this may be anybody, and does not learn whether the user has an account: what is asked of others is asked
+    /// for a name that nobody has, too.
+    ///
     /// # Errors
-    /// [`Error::InvalidParam`] for a user who has no account here; [`Error::Store`]; [`Error::Forbidden`] if an invite fails, when
+    /// [`Error::InvalidParam`] for a user of another server; [`Error::Store`]; [`Error::Forbidden`] if an invite fails, when
     /// all were tried.
     ///
     /// SPEC: v1.19 Server-Server API, "Third-party invites".
     pub async fn third_party_bound(self: &Arc<Self>, bound: BoundThirdParty) -> Result<(), Error> {
-        if !self.is_local_user(&bound.mxid) || !self.account_exists(&bound.mxid)? {
+        if !self.is_local_user(&bound.mxid) {
             return Err(Error::invalid("`mxid` is not a user of this server"));
         }
         let ours = bound.invites.iter().filter(|invite| {
@@ -98,6 +101,9 @@ impl Core {
 
     async fn ask_for_invite(self: &Arc<Self>, invite: &PendingInvite) -> Result<(), Error> {
         if self.is_local_user(&invite.sender) {
+            if !self.account_exists(&invite.mxid)? {
+                return Err(Error::forbidden("whoever is to be invited has no account here"));
+            }
             return self.invite_third_party(&invite.sender, &invite.room_id, &invite.mxid, &invite.signed).await;
         }
         let content = json!({"membership": "invite", "third_party_invite": {"signed": invite.signed}});
