@@ -20,6 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("matron-testkit", &["matron-api", "matron-core", "matron-room", "matron-storage", "matron-policy"]),
     // What the specification says, as data: nothing that ships may name it.
     ("matron-conformance", &[]),
+    // The load generator speaks HTTP like anyone's client, so that it also measures other homeservers.
+    ("matron-load", &[]),
     (
         "matron",
         &[

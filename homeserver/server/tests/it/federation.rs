@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Home, Server, wait_until};
 
 /// A trust of the test: its directory, its name and where others reach it.
-struct Trust {
+pub(crate) struct Trust {
     home: Home,
     name: &'static str,
     port: u16,
@@ -15,7 +15,7 @@ struct Trust {
 }
 
 impl Trust {
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         let home = Home::new();
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
         let certificate = home.path().join("tls.crt");
@@ -27,7 +27,7 @@ impl Trust {
     }
 
     /// Names this trust's peers and starts it.
-    fn start(&self, peers: &[&Trust]) -> Server {
+    pub(crate) fn start(&self, peers: &[&Trust]) -> Server {
         self.configure(peers, true);
         self.home.start()
     }

@@ -17,6 +17,7 @@ mod full_disk;
 mod identity;
 mod identity_server;
 mod kill;
+mod load;
 mod malformed;
 mod matrix_sdk;
 mod operator;
