@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Measures Matron, and Synapse beside it in the same run, and prints one table.
 
-    docs/bench/run.py --matron target/release/matron --hsload HSLOAD --work DIR [--synapse VENV] [--only send,fanout] [--polls 10000]
-                      [--big-room 10000]
+    cargo build --release -p matron-load
+    docs/bench/run.py --matron target/dist/matron --work DIR [--load target/release/matron-load] [--synapse VENV]
+                      [--only send,fanout] [--polls 10000] [--big-room 10000]
 
-HSLOAD is a black-box load generator over the Client-Server API. VENV is a virtual environment with `matrix-synapse`
-from PyPI. DIR is emptied. Everything listens on loopback; every server is durable: SQLite with its flushes on.
+The load comes from `matron-load` (homeserver/load), over the client API alone. VENV is a virtual environment with
+`matrix-synapse` from PyPI. DIR is emptied. Everything listens on loopback; every server is durable: SQLite with its
+flushes on. A join is repeated, and its figures are means.
 """
 import argparse, json, os, pathlib, shutil, signal, statistics, subprocess, sys, time, urllib.request
 
@@ -18,7 +20,7 @@ STEPS = [
     ("messages", "--events 5000 --limit 100 --repeat 20"),
     ("join-local", "--users 1000 --concurrency 4 --group 100"),
     ("mem", "--messages 1000 --settle-s 10"),
-    ("federate", "--members 50 --state-events 200 --messages 500 --senders 4 --paced 40 --rate 4"),
+    ("federate", "--members 50 --state-events 200 --joins 12 --messages 500 --senders 4 --paced 40 --rate 4"),
 ]
 # What Synapse need not repeat so often to be known.
 SLOW = {
@@ -30,7 +32,7 @@ SLOW = {
     "messages": "--events 600 --limit 100 --repeat 3",
     "join-local": "--users 100 --concurrency 4 --group 50",
     "mem": "--messages 200 --settle-s 10",
-    "federate": "--members 50 --state-events 200 --messages 60 --senders 4 --paced 20 --rate 4",
+    "federate": "--members 50 --state-events 200 --joins 3 --messages 60 --senders 4 --paced 20 --rate 4",
 }
 # The room that `--big-room` asks for: most of its time goes into the registration of its members.
 BIG_ROOM = "--members {members} --state-events 200 --messages 50 --senders 4 --paced 20 --rate 4"
@@ -44,18 +46,27 @@ FIGURES = [
     ("initial-sync", "p50 ms", "sync.time.p50_ms"), ("initial-sync", "CPU ms", "sync.server_cpu_ms_per_sync"),
     ("initial-sync", "lazy p50 ms", "sync_lazy.time.p50_ms"),
     ("initial-sync", "sliding window of 20, p50 ms", "sliding_window20_timeline1.time.p50_ms"),
-    ("messages", "CPU ms a page of 100", "cpu.server_cpu_ms_per_op"), ("messages", "p50 ms", "page.p50_ms"),
+    ("messages", "CPU ms a page of 100", "cpu_ms_per_page.mean"), ("messages", "p50 ms", "page.p50_ms"),
     ("join-local", "CPU ms a join", "cpu.server_cpu_ms_per_op"), ("join-local", "joins/s, first group", "first_group_per_s"),
     ("join-local", "joins/s, last group", "last_group_per_s"),
     ("mem", "resident MiB after all loads", "after_idle.rss_mib"),
     ("big-room", "join ms", "join_ms"), ("big-room", "members known after ms", "join_full_state_ms"),
     ("big-room", "join CPU ms at the resident", "join_cpu.server_a_cpu_ms_per_op"),
     ("big-room", "join CPU ms at who joins", "join_cpu.server_b_cpu_ms_per_op"), ("big-room", "p50 ms", "paced.delivery.p50_ms"),
-    ("federate", "join ms", "join_ms"), ("federate", "join CPU ms, both", "join_cpu.server_cpu_ms_per_op"),
+    ("federate", "joins", "joins.n"), ("federate", "join ms", "join_ms"),
+    ("federate", "join CPU ms, both", "join_cpu.server_cpu_ms_per_op"),
+    ("federate", "join CPU ms, its standard deviation", "joins.cpu.server_cpu_ms.stdev"),
+    ("federate", "join CPU ms, the first", "joins.first.cpu.server_cpu_ms_per_op"),
+    ("federate", "join CPU ms at the resident", "join_cpu.server_a_cpu_ms_per_op"),
+    ("federate", "join CPU ms at who joins", "join_cpu.server_b_cpu_ms_per_op"),
     ("federate", "p50 ms", "paced.delivery.p50_ms"), ("federate", "p99 ms", "paced.delivery.p99_ms"),
     ("federate", "CPU ms an event at the sender", "burst.cpu.server_a_cpu_ms_per_op"),
     ("federate", "CPU ms an event at the receiver", "burst.cpu.server_b_cpu_ms_per_op"),
+    ("polls", "resident MiB before", "before.rss_mib"), ("polls", "resident MiB with all of them", "during.rss_mib"),
+    ("polls", "answered early", "answered"), ("polls", "CPU s a minute", "idle_cpu_s_per_min"),
 ]
+# What only Matron is asked: Synapse would take an hour for it, or was not made for it.
+ALONE = ("big-room", "polls")
 
 MATRON = """rate_limit = false
 server_name = "localhost:{tls}"
@@ -189,14 +200,14 @@ def foreign(value):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--matron", type=pathlib.Path, required=True)
-    parser.add_argument("--hsload", type=pathlib.Path, required=True)
+    parser.add_argument("--load", type=pathlib.Path, default=pathlib.Path("target/release/matron-load"))
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--synapse", type=pathlib.Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--polls", type=int, default=0)
     parser.add_argument("--big-room", type=int, default=0, metavar="MEMBERS")
     args = parser.parse_args()
-    for name in ("matron", "hsload", "work"):
+    for name in ("matron", "load", "work"):
         setattr(args, name, getattr(args, name).absolute())
     if args.synapse:
         args.synapse = args.synapse.absolute()
@@ -209,21 +220,22 @@ def main():
     idle = {kind: servers[0].resident_mib() for kind, servers in pairs.items()}
     results = {kind: {} for kind in kinds}
     wanted = set(filter(None, args.only.split(",")))
-    steps = STEPS + ([("big-room", BIG_ROOM.format(members=args.big_room))] if args.big_room else [])
+    steps = list(STEPS)
+    if args.big_room:
+        steps.append(("big-room", BIG_ROOM.format(members=args.big_room)))
+    if args.polls:
+        steps.append(("polls", f"--polls {args.polls}"))
     try:
         for step, sizes in steps:
-            if wanted and step not in wanted and step != "big-room":
+            if wanted and step not in wanted and step not in ALONE:
                 continue
             federated = step in ("federate", "big-room")
-            # Synapse would take an hour for it.
-            for kind in ["matron"] if step == "big-room" else kinds:
+            for kind in ["matron"] if step in ALONE else kinds:
                 a, b = pairs[kind]
                 chosen = SLOW.get(step, sizes) if kind == "synapse" else sizes
-                base = [args.hsload, "--label", kind, "--reg", "dummy", "--cache", args.work / f"{kind}.json",
-                        "--url", a.url, "--pid", a.process.pid]
+                base = [args.load, "--label", kind, "--cache", args.work / f"{kind}.json", "--url", a.url, "--pid", a.process.pid]
                 if federated:
-                    base += ["--url-b", b.url, "--reg-b", "dummy", "--pid-b", b.process.pid]
-                base += ["--room-version", "11"] if federated else []
+                    base += ["--url-b", b.url, "--pid-b", b.process.pid, "--room-version", "11"]
                 command = base + ["federate" if federated else step.split("-50rooms")[0]] + chosen.split()
                 done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
                 if done.returncode == 0 and done.stdout.strip():
@@ -240,9 +252,6 @@ def main():
         busy = [foreign(result) for kind in kinds for result in results[kind].values()]
         if busy:
             print(f"\nOthers took {statistics.median(busy):.2f} cores in the median step, {max(busy):.2f} at most.")
-        if args.polls:
-            a = pairs["matron"][0]
-            run(sys.executable, pathlib.Path(__file__).parent / "polls.py", a.url, a.process.pid, args.polls)
     finally:
         for servers in pairs.values():
             for server in servers:
