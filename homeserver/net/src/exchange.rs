@@ -14,7 +14,7 @@ use matron_core::ports::{PeerError, PeerResponse};
 
 use crate::{
     dial::{Dialer, Route},
-    pool::{Lease, Pool},
+    pool::{LargePlace, Lease, Pool, SMALL_ANSWER_BYTES},
 };
 
 /// The error bodies that are worth reading, bytes.
@@ -74,6 +74,18 @@ impl Answer {
     }
 }
 
+/// A body together with the place that it takes.
+struct LargeBody {
+    bytes: Bytes,
+    _place: LargePlace,
+}
+
+impl AsRef<[u8]> for LargeBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Carries out requests over pooled connections.
 #[derive(Debug)]
 pub(crate) struct Exchanger {
@@ -123,9 +135,39 @@ impl Exchanger {
                 });
             }
         };
-        let answer = read(response, outgoing.max_bytes).await.map_err(Failure::Final)?;
+        let answer = self.read(response, outgoing.max_bytes, &lease).await.map_err(Failure::Final)?;
         self.return_lease(lease, &answer);
         Ok(answer)
+    }
+
+    /// Reads the body within its bound; more is refused as soon as it shows. A large one holds a place until it is dropped.
+    async fn read(&self, response: Response<Incoming>, max_bytes: usize, lease: &Lease) -> Result<Answer, PeerError> {
+        let (parts, mut body) = response.into_parts();
+        let status = parts.status.as_u16();
+        let max_bytes = if parts.status.is_success() { max_bytes } else { MAX_ERROR_BYTES };
+        if body.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
+            return Err(PeerError::TooLarge);
+        }
+        let mut bytes = BytesMut::new();
+        let mut place = None;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| PeerError::Connect(describe(&error)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let len = bytes.len().saturating_add(data.len());
+            if len > max_bytes {
+                return Err(PeerError::TooLarge);
+            }
+            if len > SMALL_ANSWER_BYTES && place.is_none() {
+                place = Some(self.pool.place_for_large(lease, max_bytes).await?);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        let bytes = bytes.freeze();
+        let body = match place {
+            Some(place) => Bytes::from_owner(LargeBody { bytes, _place: place }),
+            None => bytes,
+        };
+        Ok(Answer { status, headers: parts.headers, body })
     }
 
     fn return_lease(&self, lease: Lease, answer: &Answer) {
@@ -165,26 +207,6 @@ fn build(route: &Route, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, Pee
         builder = builder.header(CONTENT_TYPE, outgoing.content_type).header(CONTENT_LENGTH, body.len());
     }
     builder.body(Full::new(body.unwrap_or_default())).map_err(malformed)
-}
-
-/// Reads the body within its bound; more is refused as soon as it shows.
-async fn read(response: Response<Incoming>, max_bytes: usize) -> Result<Answer, PeerError> {
-    let (parts, mut body) = response.into_parts();
-    let status = parts.status.as_u16();
-    let max_bytes = if parts.status.is_success() { max_bytes } else { MAX_ERROR_BYTES };
-    if body.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
-        return Err(PeerError::TooLarge);
-    }
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| PeerError::Connect(describe(&error)))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len().saturating_add(data.len()) > max_bytes {
-            return Err(PeerError::TooLarge);
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(Answer { status, headers: parts.headers, body: bytes.freeze() })
 }
 
 /// The error in words, its cause included, nothing of the request.

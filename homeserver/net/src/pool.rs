@@ -10,7 +10,7 @@ use lru::LruCache;
 use matron_core::ports::PeerError;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
@@ -24,6 +24,13 @@ const MAX_DESTINATIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 /// Response headers, bytes.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
+/// An answer of at most so many bytes is read without asking for a place.
+pub(crate) const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// How much memory larger answers take together, MiB, from their first bytes until whoever asked has read them.
+const LARGE_ANSWERS_MIB: usize = 512;
+/// How many larger answers of one destination are held at once.
+const LARGE_ANSWERS_PER_DESTINATION: usize = 2;
+
 /// The sending half of an HTTP/1.1 connection.
 pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
@@ -32,6 +39,8 @@ pub(crate) type Sender = SendRequest<Full<Bytes>>;
 pub(crate) struct Pool {
     destinations: Mutex<LruCache<String, Arc<Destination>>>,
     connections: Arc<Semaphore>,
+    /// MiB for large answers.
+    memory: Arc<Semaphore>,
     per_destination: usize,
     idle_per_destination: usize,
     idle_timeout: Duration,
@@ -41,6 +50,14 @@ pub(crate) struct Pool {
 struct Destination {
     idle: Mutex<Vec<Idle>>,
     permits: Arc<Semaphore>,
+    large_answers: Arc<Semaphore>,
+}
+
+/// A place for a large answer, given back when this goes.
+#[derive(Debug)]
+pub(crate) struct LargePlace {
+    _of_destination: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -68,6 +85,7 @@ impl Pool {
         Self {
             destinations: Mutex::new(LruCache::new(MAX_DESTINATIONS)),
             connections: Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
+            memory: Arc::new(Semaphore::new(LARGE_ANSWERS_MIB)),
             per_destination: config.max_connections_per_destination.clamp(1, Semaphore::MAX_PERMITS),
             idle_per_destination: config.max_idle_per_destination,
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
@@ -114,6 +132,18 @@ impl Pool {
         Ok(Lease { sender, reused: false, destination, place_in_all, _permit: permit })
     }
 
+    /// A place for an answer of up to `max_bytes`, as soon as there is one: the largest answers would otherwise fill the
+    /// memory by coming at once. One destination that is slow to give what it began holds few of them.
+    ///
+    /// # Errors
+    /// [`PeerError::Connect`] when the server stops.
+    pub(crate) async fn place_for_large(&self, lease: &Lease, max_bytes: usize) -> Result<LargePlace, PeerError> {
+        let of_destination = acquire(&lease.destination.large_answers).await?;
+        let mib = u32::try_from(max_bytes.div_ceil(1024 * 1024).min(LARGE_ANSWERS_MIB)).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.memory).acquire_many_owned(mib).await.map_err(stopping)?;
+        Ok(LargePlace { _of_destination: of_destination, _memory: memory })
+    }
+
     /// Keeps the connection for the next request, if there is room; its answer must have been read to the end.
     pub(crate) fn give_back(&self, lease: Lease) {
         if lease.sender.is_closed() {
@@ -130,7 +160,11 @@ impl Pool {
     fn destination(&self, key: &str) -> Arc<Destination> {
         let mut destinations = self.destinations.lock();
         let fresh = || {
-            Arc::new(Destination { idle: Mutex::default(), permits: Arc::new(Semaphore::new(self.per_destination)) })
+            Arc::new(Destination {
+                idle: Mutex::default(),
+                permits: Arc::new(Semaphore::new(self.per_destination)),
+                large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS_PER_DESTINATION)),
+            })
         };
         Arc::clone(destinations.get_or_insert_ref(key, fresh))
     }
@@ -158,5 +192,9 @@ impl Pool {
 }
 
 async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, PeerError> {
-    Arc::clone(permits).acquire_owned().await.map_err(|_closed| PeerError::Connect("shutting down".to_owned()))
+    Arc::clone(permits).acquire_owned().await.map_err(stopping)
+}
+
+fn stopping(_closed: AcquireError) -> PeerError {
+    PeerError::Connect("shutting down".to_owned())
 }

@@ -69,6 +69,30 @@ async fn an_endless_chunked_body_is_cut_off() {
 }
 
 #[tokio::test]
+async fn large_answers_of_one_server_are_held_in_small_number() {
+    const LEN: usize = 5 * 1024 * 1024;
+    let mut answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {LEN}\r\n\r\n").into_bytes();
+    answer.resize(answer.len() + LEN, b' ');
+    let (world, mut request) = to(raw_server(answer.clone()).await, Duration::from_secs(60));
+    request.max_bytes = LEN;
+    let federation = over_system_network(&world);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(federation.outbound(request.clone()).await.unwrap());
+    }
+    let mut soon = request.clone();
+    soon.timeout = Duration::from_millis(300);
+    let result = federation.outbound(soon).await;
+    assert!(matches!(result, Err(PeerError::Timeout)), "{:?}", result.map(|answer| answer.body.len()));
+    // Others are not kept waiting, and what was read makes room.
+    let other =
+        matron_core::ports::OutboundRequest { url: format!("http://{}/", raw_server(answer).await), ..request.clone() };
+    assert_eq!(federation.outbound(other).await.unwrap().body.len(), LEN);
+    held.pop();
+    assert_eq!(federation.outbound(request).await.unwrap().body.len(), LEN);
+}
+
+#[tokio::test]
 async fn a_body_that_never_ends_times_out() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec();
     let (world, request) = to(raw_server(answer).await, Duration::from_millis(300));
