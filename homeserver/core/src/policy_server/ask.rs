@@ -154,6 +154,20 @@ impl Core {
         }))
     }
 
+    /// Why the event from outside has no recommendation that the room demands, in words; `None` if it lacks none.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn why_not_recommended(&self, room: &Room, pdu: &Pdu) -> Result<Option<&'static str>, Error> {
+        let server = self.policy_server_in(&mut room.lock())?;
+        let lacks = server.is_some_and(|server| !is_exempt(pdu) && !self.is_local(&server.via) && !server.signed(pdu));
+        Ok(match lacks {
+            false => None,
+            true if self.is_refused(room, pdu)? => Some("the room's policy server refuses this"),
+            true => Some("the room's policy server does not answer: nothing can be done here until it does"),
+        })
+    }
+
     /// The events of the past with their recommendations, in the same order; `None` for one that is refused.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use matron_core::{policy_server::KEY_ID, ports::http_method::Method, rooms::Status};
 use matron_room::{RoomVersion, SigningKey, UncheckedPdu, VerifyKey};
 use matron_testkit::{Adversary, Draft, Foothold, Governance, Person, Reply, TestNet, TestServer, part};
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{Value, json, value::to_raw_value};
 
 async fn name_policy_server(person: &Person, room: &str, via: &str, key: &str) {
@@ -133,6 +133,40 @@ async fn the_policy_servers_refusal_reaches_the_sender_and_another_key_is_not_be
     assert_eq!(south.status(&id(answer["event_id"].as_str().unwrap())), Some(Status::Accepted));
     adversary.answers(|_| Reply::Json(json!({})));
     assert_eq!(try_say(&bob, room, "no signature").await.0, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_let_in_for_the_policy_servers_sake_is_told_so_and_who_may_not_join_at_all_is_not() {
+    let net = TestNet::new();
+    let (north, _south, adversary, foothold, alice, _bob) = shared(&net).await;
+    let room = foothold.room.as_str();
+    let key = SigningKey::from_seed("policy_server", &[1; 32]).unwrap().verify_key().to_base64();
+    name_policy_server(&alice, room, "adversary.example", &key).await;
+    for (answer, told) in [(400, "refuses"), (404, "does not answer")] {
+        adversary.answers(move |_| Reply::Status(answer));
+        let west = net.server(&format!("west{answer}.example"));
+        let dora = west.person("dora").await;
+        let (status, answer) = dora.try_join(room, "north.example").await;
+        let sentence = answer["error"].as_str().unwrap();
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+        assert!(sentence.contains("policy server") && sentence.contains(told), "{answer}");
+    }
+    // As it could join before the room was closed.
+    let eve = OwnedUserId::try_from("@eve:adversary.example").unwrap();
+    let content = json!({"membership": "join"});
+    let join = Draft::new(foothold.version, &foothold.room, &eve, "m.room.member", content.clone())
+        .authorised_by(foothold.authority(&eve, "m.room.member", Some(eve.as_str()), &content))
+        .state_key(eve.as_str())
+        .after([&foothold.join])
+        .seal(adversary.key(), adversary.name());
+    alice.put(&format!("/v3/rooms/{}/state/m.room.policy/", part(room)), json!({})).await;
+    let path = format!("/v3/rooms/{}/state/m.room.join_rules/", part(room));
+    alice.put(&path, json!({"join_rule": "invite"})).await;
+    name_policy_server(&alice, room, "adversary.example", &key).await;
+    let path = format!("/_matrix/federation/v2/send_join/{}/{}", part(room), part(join.event_id().as_str()));
+    let (status, answer) = adversary.ask(&north.name, Method::Put, &path, Some(json_of(&join))).await;
+    assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+    assert!(!answer["error"].as_str().unwrap().contains("policy server"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

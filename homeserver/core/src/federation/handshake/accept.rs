@@ -118,7 +118,23 @@ impl Core {
         let event = self.load_event(&id)?.ok_or_else(|| Error::internal("an event that was just kept is not there"))?;
         match (received, event.record.status) {
             (Received::Kept(Status::Accepted) | Received::Known, Status::Accepted) => Ok(event),
-            _ => Err(Error::forbidden("the room as it stands does not allow this")),
+            _ => Err(self.why_not_admitted(&room, &event)?),
+        }
+    }
+
+    /// What the other server is told of its user's event that was not accepted. The room's policy server is spoken of to those
+    /// alone whom the room's rules would let do this: it is nobody else's business. What this server's own policy refuses was
+    /// told before.
+    fn why_not_admitted(&self, room: &Room, event: &EventRef) -> Result<Error, Error> {
+        let vague = Error::forbidden("the room as it stands does not allow this");
+        if event.record.status != Status::SoftFailed {
+            return Ok(vague);
+        }
+        let allowed = self.authorise(&mut room.lock(), &event.pdu);
+        match allowed {
+            Ok(()) => Ok(self.why_not_recommended(room, &event.pdu)?.map_or(vague, Error::forbidden)),
+            Err(Error::Forbidden(_)) => Ok(vague),
+            Err(error) => Err(error),
         }
     }
 
