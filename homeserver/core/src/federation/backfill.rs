@@ -6,7 +6,6 @@ use matron_room::{Pdu, check_auth};
 use matron_storage::{Batch, Key, Order, Table};
 use ruma::{EventId, OwnedEventId, RoomId, ServerName};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{
     fetch::{encode, raw_events},
@@ -23,8 +22,8 @@ use crate::{
 const MAX_LIMIT: usize = 100;
 /// Behind how many pages that the room's policy server refuses whole one look for history sees.
 const REFUSED_PAGES: usize = 10;
-/// For how long it goes on to the next of them: others of the room wait meanwhile.
-const REFUSED_TIMEOUT: Duration = Duration::from_secs(30);
+/// For how long it goes on to the next of them, ms: others of the room wait meanwhile.
+const REFUSED_TIMEOUT_MS: u64 = 30_000;
 
 /// An event of the past that may have its place.
 pub(super) struct Historic {
@@ -34,6 +33,16 @@ pub(super) struct Historic {
     pub before: GroupId,
     /// The state after it.
     pub after: GroupId,
+}
+
+/// What a peer told of the past.
+pub(super) enum Told {
+    /// Events that are new here and may have their place, oldest first.
+    Events(Vec<Historic>),
+    /// Nothing that is new here.
+    Nothing,
+    /// As far as one look sees, nothing but what the room's policy server refuses: there may be more behind.
+    Refused,
 }
 
 /// What a page of the past came to.
@@ -66,19 +75,20 @@ impl Core {
         if !gap || ended.as_deref() == Some(oldest.id().as_bytes()) {
             return Ok(0);
         }
-        let mut answered = false;
+        let (mut answered, mut refused) = (false, false);
         for server in self.servers_to_ask(Some(oldest.pdu.sender().server_name()), &room) {
             if self.is_local(&server) {
                 continue;
             }
-            match self.backfill_from(&server, &room, &oldest, limit.min(MAX_LIMIT)).await {
-                Ok(0) => answered = true,
-                Ok(count) => return Ok(count),
+            match self.history_before(&server, &room, &oldest, limit.min(MAX_LIMIT)).await {
+                Ok(Told::Events(history)) => return self.place_before_all(&room, history).await,
+                Ok(Told::Nothing) => answered = true,
+                Ok(Told::Refused) => refused = true,
                 Err(error @ Error::Store(_)) => return Err(error),
                 Err(error) => tracing::debug!(room.id = %room_id, peer.name = %server, %error, "no history from here"),
             }
         }
-        if answered {
+        if answered && !refused {
             let mut batch = Batch::new();
             batch.put(Table::Misc, end, oldest.id().as_bytes());
             self.commit(batch).await?;
@@ -93,14 +103,7 @@ impl Core {
         }
     }
 
-    async fn backfill_from(
-        self: &Arc<Self>,
-        server: &ServerName,
-        room: &Arc<Room>,
-        oldest: &StoredEvent,
-        limit: usize,
-    ) -> Result<usize, Error> {
-        let history = self.history_before(server, room, oldest, limit).await?;
+    async fn place_before_all(self: &Arc<Self>, room: &Arc<Room>, history: Vec<Historic>) -> Result<usize, Error> {
         let count = history.len();
         // The newest first: each goes before all that the timeline holds.
         for one in history.into_iter().rev() {
@@ -109,7 +112,7 @@ impl Core {
         Ok(count)
     }
 
-    /// What a peer gives of the history before an event, as far as it is new here and may be shown; oldest first.
+    /// What a peer gives of the history before an event, as far as it is new here and may be shown.
     ///
     /// # Errors
     /// [`Error::Peer`], [`Error::PeerAnswer`], [`Error::Store`].
@@ -119,28 +122,31 @@ impl Core {
         room: &Arc<Room>,
         oldest: &StoredEvent,
         limit: usize,
-    ) -> Result<Vec<Historic>, Error> {
-        let until = Instant::now() + REFUSED_TIMEOUT;
+    ) -> Result<Told, Error> {
+        let until_ms = self.now_ms().saturating_add(REFUSED_TIMEOUT_MS);
         let mut before = oldest.id().to_owned();
-        for page in 0..REFUSED_PAGES {
+        for seen in 0..REFUSED_PAGES {
             let events = self.history_page(server, room, &before, limit).await?;
             let first = match events.first() {
                 Some(pdu) => pdu.event_id().to_owned(),
-                None if page == 0 => return Ok(Vec::new()),
+                None if seen == 0 => return Ok(Told::Nothing),
                 // The peer said so of a branch of what was refused, not of the room.
                 None => break,
             };
             let page = self.place_history(server, room, events).await?;
             if !page.placed.is_empty() {
-                return Ok(page.placed);
+                return Ok(Told::Events(page.placed));
             }
-            if !page.refused || Instant::now() >= until {
+            if !page.refused && seen == 0 {
+                return Err(Error::Peer("none of the history that the server gives has a place".into()));
+            }
+            if !page.refused || self.now_ms() >= until_ms {
                 break;
             }
             // What the policy server refuses whole must not hide what is older.
             before = first;
         }
-        Err(Error::Peer("none of the history that the server gives has a place".into()))
+        Ok(Told::Refused)
     }
 
     /// What a peer gives before an event, as far as it is new here; oldest first.

@@ -13,6 +13,7 @@ use matron_storage::{Batch, Key, KeyReader, Order, Table};
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 
+use super::backfill::{Historic, Told};
 use crate::{
     Core, Error,
     rooms::{
@@ -151,22 +152,24 @@ impl Core {
         let _turn = turn.lock().await;
         let Some((order, id)) = self.open_gap(room_id, low, high)? else { return Ok(true) };
         let Some(event) = self.load_event(&id)? else { return Ok(false) };
-        let mut answered = false;
+        let (mut answered, mut refused) = (false, false);
         for server in self.servers_to_ask(Some(event.pdu.sender().server_name()), &room) {
             if self.is_local(&server) {
                 continue;
             }
             match self.history_before(&server, &room, &event, limit.clamp(1, MAX_LIMIT)).await {
-                Ok(history) if history.is_empty() => answered = true,
-                Ok(history) => return self.place_in_gap(&room, order, history).await,
+                Ok(Told::Events(history)) => return self.place_in_gap(&room, order, history).await,
+                Ok(Told::Nothing) => answered = true,
+                Ok(Told::Refused) => refused = true,
                 Err(error @ Error::Store(_)) => return Err(error),
                 Err(error) => tracing::debug!(room.id = %room_id, peer.name = %server, %error, "no history from here"),
             }
         }
-        if answered {
+        let is_closed = answered && !refused;
+        if is_closed {
             self.close_gap(room_id, order).await?;
         }
-        Ok(answered)
+        Ok(is_closed)
     }
 
     /// The events stand right before `order`, as far as there is room; the mark moves with the oldest of them.
@@ -174,7 +177,7 @@ impl Core {
         self: &Arc<Self>,
         room: &Arc<Room>,
         order: u64,
-        history: Vec<super::backfill::Historic>,
+        history: Vec<Historic>,
     ) -> Result<bool, Error> {
         let before = self.timeline_rows(room.id(), 1 << 63, order, Order::Descending, 1)?;
         let floor = before.first().map_or(1 << 63, |row| row.timeline);

@@ -35,6 +35,8 @@ mod policy_server;
 #[cfg(test)]
 mod power_cut;
 #[cfg(test)]
+mod refused_history;
+#[cfg(test)]
 mod rejected;
 #[cfg(test)]
 mod soft_failed;
