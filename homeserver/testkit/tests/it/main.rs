@@ -41,4 +41,6 @@ mod rejected;
 #[cfg(test)]
 mod soft_failed;
 #[cfg(test)]
+mod spaces;
+#[cfg(test)]
 mod wire;
