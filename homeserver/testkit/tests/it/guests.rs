@@ -1,15 +1,18 @@
 //! Guests stay out of rooms elsewhere that do not let them in: no other server knows who is one.
 
-use matron_testkit::{Person, TestNet, TestServer, part};
+use std::sync::Arc;
+
+use matron_testkit::{Person, TestNet, TestServer, Weather, part};
 use serde_json::{Value, json};
 
 const REFUSED: &str = "M_GUEST_ACCESS_FORBIDDEN";
 
 /// Two servers, the second of which takes guests.
-fn trusts() -> (TestServer, TestServer) {
+fn trusts() -> (Arc<TestNet>, TestServer, TestServer) {
     let net = TestNet::new();
     let south = net.server_with("south.example", |settings| settings.registration.guests = true);
-    (net.server("north.example"), south)
+    let north = net.server("north.example");
+    (net, north, south)
 }
 
 async fn admit(alice: &Person, room: &str, guest_access: &str) {
@@ -30,7 +33,7 @@ async fn membership(alice: &Person, room: &str, guest: &Person) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_accepts_an_invite_from_elsewhere_only_where_the_room_lets_guests_in() {
-    let (north, south) = trusts();
+    let (_net, north, south) = trusts();
     let (alice, guest) = (north.person("alice").await, south.guest().await);
     let room = alice.room(json!({ "preset": "private_chat" })).await.to_string();
     admit(&alice, &room, "forbidden").await;
@@ -50,7 +53,7 @@ async fn a_guest_accepts_an_invite_from_elsewhere_only_where_the_room_lets_guest
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_who_learns_by_the_join_alone_that_guests_may_not_is_out_again() {
-    let (north, south) = trusts();
+    let (_net, north, south) = trusts();
     let (alice, guest) = (north.person("alice").await, south.guest().await);
     let room = alice.room(json!({ "preset": "public_chat" })).await.to_string();
     let (status, answer) = guest.try_join(&room, "north.example").await;
@@ -60,4 +63,23 @@ async fn a_guest_who_learns_by_the_join_alone_that_guests_may_not_is_out_again()
     assert!(told["rooms"]["join"].get(&room).is_none(), "{told}");
     let (status, _) = guest.send("GET", &format!("/v3/rooms/{}/messages?dir=b", part(&room)), &Value::Null).await;
     assert_eq!(status, 403);
+}
+
+/// Whoever waits behind another's join finds the room here; what it says of guests holds then too.
+#[tokio::test]
+async fn a_guest_who_waited_behind_anothers_join_is_let_in_only_where_the_room_lets_guests_in() {
+    for (access, is_in) in [("forbidden", false), ("can_join", true)] {
+        let (net, north, south) = trusts();
+        let (alice, bob, guest) = (north.person("alice").await, south.person("bob").await, south.guest().await);
+        let room = alice.room(json!({ "preset": "public_chat" })).await.to_string();
+        admit(&alice, &room, access).await;
+        // Requests are under way for a while: the guest's join begins while the other one does.
+        net.set_weather(Weather { delay_ms: 200, ..Weather::default() });
+        let joins = tokio::join!(bob.try_join(&room, "north.example"), guest.try_join(&room, "north.example"));
+        assert_eq!(joins.0.0, 200, "{}", joins.0.1);
+        assert_eq!(joins.1.0, if is_in { 200 } else { 403 }, "{}", joins.1.1);
+        let joined = south.room(room.as_str().try_into().unwrap()).joined();
+        assert_eq!(joined.contains(&guest.user()), is_in);
+        assert!(joined.contains(&bob.user()));
+    }
 }
