@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use matron_core::{policy_server::KEY_ID, ports::http_method::Method, rooms::Status};
+use matron_policy::ROOM_POLICY_TYPE;
 use matron_room::{RoomVersion, SigningKey, UncheckedPdu, VerifyKey};
 use matron_testkit::{Adversary, Draft, Foothold, Governance, Person, Reply, TestNet, TestServer, part};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
@@ -335,11 +336,42 @@ async fn a_wards_policy_server_refuses_what_its_rules_forbid_and_the_rules_outli
     let before = north.core.audit_entries(0, 1_000).unwrap().len();
     assert_eq!(ask(json_of(&plain)).await.0, 400);
     assert_eq!(north.core.audit_entries(0, 1_000).unwrap().len(), before, "a decision that stands is not made again");
+    // The fact that was missing may have arrived.
+    net.clock().advance_ms(30_000);
+    assert_eq!(ask(json_of(&plain)).await.0, 400);
+    assert_eq!(north.core.audit_entries(0, 1_000).unwrap().len(), before + 1, "it is made anew after a while");
     // The room lets its policy server go; the deployment's rules stay.
     bot.put(&format!("/v3/rooms/{}/state/m.room.policy/", part(room.as_str())), json!({})).await;
     assert_eq!(ask(json_of(&plain)).await.0, 404);
     let (status, answer) = try_say(&bot, room.as_str(), "not encrypted").await;
     assert_eq!(status, 403, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recommendation_is_repeated_no_longer_than_the_rules_stand_by_which_it_was_given() {
+    let net = TestNet::new();
+    let mut governance = Governance::of(&[("N1", "north.example"), ("A1", "adversary.example")]);
+    let policy = governance.settings("N1", "north.example");
+    let north = net.server_with("north.example", |settings| settings.policy = policy);
+    let register = governance.register(matron_testkit::START_MS);
+    governance.tell(&north, &register).await;
+    let bot = north.person("bot").await;
+    let adversary = net.adversary("adversary.example");
+    adversary.answers(|_| Reply::Json(json!({})));
+    let room = bot.room(json!({"preset": "public_chat"})).await;
+    let foothold = adversary.join(&north, &room, "mallory").await;
+    let key = key_of(&bot).await;
+    name_policy_server(&bot, room.as_str(), "north.example", &key).await;
+    let event = json_of(&foothold.message("plain").seal(adversary.key(), adversary.name()));
+    let ask = async || adversary.ask(&north.name, Method::Post, "/_matrix/policy/v1/sign", Some(event.clone())).await;
+    let (status, given) = ask().await;
+    assert_eq!(status, 200, "{given}");
+    assert_eq!(ask().await, (200, given));
+    let ward = Governance::ward(&["N1", "A1"], 60_000);
+    let state = ward["initial_state"].as_array().unwrap();
+    let content = &state.iter().find(|event| event["type"] == ROOM_POLICY_TYPE).unwrap()["content"];
+    bot.put(&format!("/v3/rooms/{}/state/{ROOM_POLICY_TYPE}", part(room.as_str())), content.clone()).await;
+    assert_eq!(ask().await.0, 400, "what is not encrypted has no place in the room any more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
