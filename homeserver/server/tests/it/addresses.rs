@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     identity_server::{IdentityServer, TOKEN},
-    support::{Home, PATIENCE, Server},
+    support::{Home, PATIENCE, Server, raw_request},
     walk::Walk,
     wire::escape,
 };
@@ -180,6 +180,9 @@ fn a_letter_proves_an_address_to_register_and_to_replace_a_lost_password() {
     let (link, auth) = ask("register");
     let body = json!({"username": "amira", "password": "a long password", "auth": auth});
     assert_eq!(post("register", &body).0, 401, "before the link was opened");
+    let head = format!("HEAD {link} HTTP/1.1\r\nHost: matron.test\r\nConnection: close\r\n\r\n");
+    assert_eq!(raw_request(&server.address, head.as_bytes()).unwrap().status, 200);
+    assert_eq!(post("register", &body).0, 401, "who asks for the head alone reads no letters");
     let opened = server.get(&link, None);
     assert!(opened.status == 200 && opened.body.contains("is confirmed"), "{}", opened.body);
     let (status, made) = post("register", &body);
