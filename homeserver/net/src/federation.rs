@@ -121,29 +121,33 @@ impl NetFederation {
         // Servers need not expect a body in a `GET`, so it is neither sent nor signed.
         let content = request.body.as_ref().filter(|_| method != Method::GET);
         let authorization = if request.signed {
-            let header = x_matrix::sign_request(
-                &x_matrix::SignedRequest {
-                    method: method.as_str(),
-                    uri: &request.path_and_query,
-                    origin: &self.server_name,
-                    destination: Some(&request.destination),
-                    content,
-                },
-                &self.signing_key,
-            );
+            let header = self.sign(&method, &request.path_and_query, &request.destination, content);
             Some(HeaderValue::try_from(header).map_err(|_invalid| unwritable())?)
         } else {
             None
         };
-        Ok(Outgoing {
-            target: target(&request.path_and_query)?,
-            authorization,
-            body: body(content)?,
-            content_type: JSON,
-            method,
-            timeout: request.timeout.min(self.longest),
-            max_bytes: request.max_bytes,
-        })
+        let limits = (request.timeout, request.max_bytes);
+        self.json(method, target(&request.path_and_query)?, authorization, content, limits)
+    }
+
+    /// The `Authorization` header by which this server proves who asks.
+    fn sign(&self, method: &Method, uri: &str, to: &ServerName, content: Option<&serde_json::Value>) -> String {
+        let (method, origin) = (method.as_str(), &*self.server_name);
+        let request = x_matrix::SignedRequest { method, uri, origin, destination: Some(to), content };
+        x_matrix::sign_request(&request, &self.signing_key)
+    }
+
+    /// A request with a JSON body or none; `limits` are how long to wait and the largest answer.
+    fn json(
+        &self,
+        method: Method,
+        target: PathAndQuery,
+        authorization: Option<HeaderValue>,
+        content: Option<&serde_json::Value>,
+        (timeout, max_bytes): (Duration, usize),
+    ) -> Result<Outgoing, PeerError> {
+        let timeout = timeout.min(self.longest);
+        Ok(Outgoing { method, target, authorization, body: body(content)?, content_type: JSON, timeout, max_bytes })
     }
 
     async fn carry_outbound(&self, request: OutboundRequest) -> Result<PeerResponse, PeerError> {
@@ -155,15 +159,8 @@ impl NetFederation {
             None => None,
         };
         let method = verb(request.method);
-        let outgoing = Outgoing {
-            target,
-            authorization,
-            body: body(request.body.as_ref().filter(|_| method != Method::GET))?,
-            content_type: JSON,
-            method,
-            timeout: request.timeout.min(self.longest),
-            max_bytes: request.max_bytes,
-        };
+        let content = request.body.as_ref().filter(|_| method != Method::GET);
+        let outgoing = self.json(method, target, authorization, content, (request.timeout, request.max_bytes))?;
         self.exchanger.exchange(&key, &route, &outgoing).await?.into_response()
     }
 
@@ -177,27 +174,11 @@ impl NetFederation {
         let authorization = match &request.proof {
             IdentityProof::None => None,
             IdentityProof::UserToken(token) => Some(format!("Bearer {token}")),
-            IdentityProof::Signed => Some(x_matrix::sign_request(
-                &x_matrix::SignedRequest {
-                    method: method.as_str(),
-                    uri: &request.path_and_query,
-                    origin: &self.server_name,
-                    destination: Some(&request.server),
-                    content,
-                },
-                &self.signing_key,
-            )),
+            IdentityProof::Signed => Some(self.sign(&method, &request.path_and_query, &request.server, content)),
         };
         let authorization = authorization.map(sensitive).transpose()?;
-        let outgoing = Outgoing {
-            target: target(&request.path_and_query)?,
-            authorization,
-            body: body(content)?,
-            content_type: JSON,
-            method,
-            timeout: request.timeout.min(self.longest),
-            max_bytes: request.max_bytes,
-        };
+        let (target, limits) = (target(&request.path_and_query)?, (request.timeout, request.max_bytes));
+        let outgoing = self.json(method, target, authorization, content, limits)?;
         self.exchanger.exchange(&key, &route, &outgoing).await?.into_response()
     }
 
