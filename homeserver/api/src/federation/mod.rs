@@ -31,6 +31,4 @@ pub fn routes() -> Router<AppState> {
 }
 
 #[cfg(test)]
-mod handshake_tests;
-#[cfg(test)]
 mod tests;

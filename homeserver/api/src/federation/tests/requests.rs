@@ -100,7 +100,7 @@ fn router_with(limit: Option<RateLimit>) -> (tempfile::TempDir, Router) {
     })
     .unwrap();
     let state = AppState { core, limiter: Arc::new(RateLimiter::new(limit)) };
-    let routes = super::routes().route("/test/{part}", put(receive).get(whoami));
+    let routes = super::super::routes().route("/test/{part}", put(receive).get(whoami));
     (directory, middleware::wrap(routes, state))
 }
 
