@@ -43,6 +43,16 @@ impl Subject {
     fn start(&self) -> Arc<dyn Store> {
         (self.open)()
     }
+
+    /// The store after its process ended and began again; the same one, if it lives in memory.
+    fn restart(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        if !self.lasts {
+            return store;
+        }
+        store.close();
+        drop(store);
+        self.start()
+    }
 }
 
 fn commit(store: &dyn Store, build: impl FnOnce(&mut Batch)) -> Result<Committed, CommitError> {

@@ -30,17 +30,16 @@ pub fn pages_are_bounded_and_follow_each_other(subject: &Subject) {
     assert!(scan(&KeyRange::all(), Order::Ascending, 0).is_empty());
     assert_eq!(scan(&KeyRange::all(), Order::Ascending, usize::MAX).len(), MAX_PAGE);
     assert_eq!(scan(&KeyRange::all(), Order::Descending, usize::MAX).first().unwrap().0, key(count - 1));
-    let (mut up, mut down) = (Vec::new(), Vec::new());
-    let mut range = KeyRange::all();
-    while let page @ [_, ..] = scan(&range, Order::Ascending, 999).as_slice() {
-        up.extend_from_slice(page);
-        range = range.after(&page.last().unwrap().0);
-    }
-    let mut range = KeyRange::all();
-    while let page @ [_, ..] = scan(&range, Order::Descending, 999).as_slice() {
-        down.extend_from_slice(page);
-        range = range.before(&page.last().unwrap().0);
-    }
+    let pages = |order, rest: fn(KeyRange, &[u8]) -> KeyRange| {
+        let (mut rows, mut range) = (Vec::new(), KeyRange::all());
+        while let page @ [.., last] = scan(&range, order, 999).as_slice() {
+            rows.extend_from_slice(page);
+            range = rest(range, &last.0);
+        }
+        rows
+    };
+    let up = pages(Order::Ascending, KeyRange::after);
+    let mut down = pages(Order::Descending, KeyRange::before);
     down.reverse();
     assert_eq!(up.len(), usize::try_from(count).unwrap());
     assert!(up == down);
@@ -115,13 +114,7 @@ pub fn large_values_come_back_whole(subject: &Subject) {
         })
         .unwrap();
     }
-    let store = if subject.lasts {
-        store.close();
-        drop(store);
-        subject.start()
-    } else {
-        store
-    };
+    let store = subject.restart(store);
     for table in [Table::Misc, Table::EventPdu] {
         for (seed, size) in (0..).zip(sizes) {
             assert!(store.get(table, &key(seed)).unwrap().unwrap() == value(seed, size));
@@ -158,12 +151,6 @@ pub fn large_values_go_without_a_rest(subject: &Subject) {
     assert!(values(&*store) == [other.clone(), large.clone(), large.clone()]);
     commit(&*store, |batch| _ = batch.delete_range(Table::Misc, KeyRange::between("a\0", "c"))).unwrap();
     commit(&*store, |batch| keys.iter().for_each(|key| _ = batch.put(Table::Misc, *key, other.clone()))).unwrap();
-    let store = if subject.lasts {
-        store.close();
-        drop(store);
-        subject.start()
-    } else {
-        store
-    };
+    let store = subject.restart(store);
     assert!(values(&*store) == vec![other; 3]);
 }
