@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use matron_storage::{Batch, Committed, Key, Store, StreamPos, Table};
+use matron_storage::{Batch, CommitError, Committed, Key, Store, StreamPos, Table};
 use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -212,6 +212,18 @@ impl Core {
     /// [`Error::Store`]; a failed expectation is [`Error::Internal`]: writers with expectations use the store itself.
     pub async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
         Ok(self.store.submit(batch).await?)
+    }
+
+    /// As [`Core::commit`]; what to answer where an expectation fails is `refusal`.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; `refusal`.
+    pub(crate) async fn commit_or(&self, batch: Batch, refusal: Error) -> Result<(), Error> {
+        match self.store.submit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(_)) => Err(refusal),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// The JSON value at a key.

@@ -74,11 +74,8 @@ impl Core {
             key,
             to_json(&RegistrationToken { uses_allowed, completed: 0, expiry_time })?,
         );
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(token),
-            Err(matron_storage::CommitError::Conflict(_)) => Err(Error::invalid("this registration token exists")),
-            Err(matron_storage::CommitError::Store(error)) => Err(error.into()),
-        }
+        self.commit_or(batch, Error::invalid("this registration token exists")).await?;
+        Ok(token)
     }
 
     /// The registration tokens, for operators.

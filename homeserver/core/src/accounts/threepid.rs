@@ -161,12 +161,8 @@ impl Core {
             batch.expect_equals(Table::Misc, mapping.clone(), owner);
             batch.delete(Table::Misc, mapping);
         }
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(()),
-            // It became another's meanwhile.
-            Err(CommitError::Conflict(_)) => Err(busy()),
-            Err(CommitError::Store(error)) => Err(error.into()),
-        }
+        // It may have become another's meanwhile.
+        self.commit_or(batch, busy()).await
     }
 
     /// Whose identifier this is.

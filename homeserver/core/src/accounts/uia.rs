@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use matron_storage::{Batch, CommitError, Key, KeyRange, Order, Table};
+use matron_storage::{Batch, Key, KeyRange, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -309,11 +309,7 @@ impl Core {
             None => drop(batch.expect_absent(Table::UiaSession, key.clone())),
         }
         batch.put(Table::UiaSession, key, to_json(&session)?);
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict(_)) => Err(Error::LimitExceeded { retry_after_ms: 100 }),
-            Err(CommitError::Store(error)) => Err(error.into()),
-        }
+        self.commit_or(batch, Error::LimitExceeded { retry_after_ms: 100 }).await
     }
 
     /// The 401 answer; the session is stored so that the client can go on with it.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use matron_storage::{Batch, CommitError, Key, Table, keyring::NO_EXPIRY};
+use matron_storage::{Batch, Key, Table, keyring::NO_EXPIRY};
 use ruma::UserId;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -141,11 +141,8 @@ impl Core {
         let _writing = self.lock_file(&place).await;
         let disk = self.disk();
         blocking(move || disk.write(&place, ORIGINAL, &content)).await?;
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(meta),
-            Err(CommitError::Conflict(_)) => Err(Error::CannotOverwriteMedia),
-            Err(CommitError::Store(error)) => Err(error.into()),
-        }
+        self.commit_or(batch, Error::CannotOverwriteMedia).await?;
+        Ok(meta)
     }
 }
 

@@ -5,7 +5,7 @@ mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use matron_storage::{Batch, CommitError, Key, Table};
+use matron_storage::{Batch, Key, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -59,11 +59,8 @@ impl Core {
         if self.account(&user)?.is_some() {
             // INVARIANT: the account says whose it is before the link does: of two who come at once, one is refused.
             self.take_over(&user, upstream, &identity).await?;
-            return match self.store.submit(batch).await {
-                Ok(_) => Ok(user),
-                Err(CommitError::Conflict(_)) => Err(Error::LimitExceeded { retry_after_ms: 1_000 }),
-                Err(CommitError::Store(error)) => Err(error.into()),
-            };
+            self.commit_or(batch, Error::LimitExceeded { retry_after_ms: 1_000 }).await?;
+            return Ok(user);
         }
         if !upstream.create_accounts {
             return Err(Error::forbidden("you have no account here; ask the operator of this server for one"));
