@@ -74,15 +74,14 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub(super) async fn sweep_moved_rooms(self: &Arc<Self>) -> Result<Swept, Error> {
-        let mut swept = Swept::default();
+    pub(super) async fn sweep_moved_rooms(self: &Arc<Self>) -> Result<(), Error> {
         let prefix = moved_key();
         let rows = self.store.scan(Table::Misc, &prefix.prefix(), Order::Ascending, PAGE)?;
         for (key, moved_by) in &rows {
             let rest = key.get(prefix.as_bytes().len()..).unwrap_or_default();
             let room_id = KeyReader::new(rest).text().and_then(|id| OwnedRoomId::try_from(id).ok());
             if let Some(room_id) = room_id {
-                self.sweep_room(&room_id, &mut swept).await?;
+                self.sweep_room(&room_id).await?;
             }
             // A policy that changed meanwhile has written its own event here, and stays.
             let mut batch = Batch::new();
@@ -96,7 +95,7 @@ impl Core {
         if rows.len() == PAGE {
             self.governance.follow();
         }
-        Ok(swept)
+        Ok(())
     }
 
     /// Nobody who may not remain is in a room any more, as far as this server has the power to remove them.
@@ -114,8 +113,10 @@ impl Core {
             range = range.after(last);
             for (key, _) in &rows {
                 let room_id = KeyReader::new(key).text().and_then(|id| OwnedRoomId::try_from(id).ok());
-                if let Some(room_id) = room_id {
-                    self.sweep_room(&room_id, &mut swept).await?;
+                let Some(room_id) = room_id else { continue };
+                if let Some(evicted) = self.sweep_room(&room_id).await? {
+                    swept.rooms = swept.rooms.saturating_add(1);
+                    swept.evicted = swept.evicted.saturating_add(evicted);
                 }
             }
             tokio::task::yield_now().await;
@@ -142,28 +143,27 @@ impl Core {
         Ok(swept)
     }
 
-    async fn sweep_room(self: &Arc<Self>, room_id: &RoomId, swept: &mut Swept) -> Result<(), Error> {
-        let Some(room) = self.find_room(room_id)?.filter(|room| room.has_server(&self.server_name)) else {
-            return Ok(());
-        };
+    /// Nobody who may not remain is in the room any more; gives how many were removed, `None` for a room without a policy.
+    async fn sweep_room(self: &Arc<Self>, room_id: &RoomId) -> Result<Option<u64>, Error> {
+        let Some(room) = self.room_of_ours(room_id)? else { return Ok(None) };
         let members = {
             let rules = self.rules();
             let inner = room.lock();
             if is_ordinary(&rules, &inner) {
-                return Ok(());
+                return Ok(None);
             }
             inner.joined.clone()
         };
-        swept.rooms = swept.rooms.saturating_add(1);
+        let mut evicted = 0_u64;
         for user in &members {
             let Some(reason) = self.reason_to_evict(&room, user)? else { continue };
             match self.evict(&room, user, &reason).await {
-                Ok(true) => swept.evicted = swept.evicted.saturating_add(1),
+                Ok(true) => evicted = evicted.saturating_add(1),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(room.id = %room_id, %error, "somebody could not be evicted"),
             }
         }
-        Ok(())
+        Ok(Some(evicted))
     }
 
     /// Why the member may not remain; `None` if nothing is known against it.
