@@ -128,24 +128,28 @@ impl Core {
     /// # Errors
     /// [`Error::Store`].
     pub(crate) fn life_of(&self, inner: &mut Inner, pdu: &Pdu, received_ms: u64) -> Result<(u64, u64), Error> {
-        let outlives = outlives_words(pdu);
-        if outlives && !may_carry_words(pdu) {
-            return Ok((0, 0));
-        }
-        let by_room = match self.room_lifetime_ms(inner)? {
-            None if outlives => (0, 0),
-            None => (WITHOUT_END | (received_ms / DAY_MS), 0),
-            Some(_) if outlives && !carries_words(pdu) => (0, 0),
-            Some(lifetime_ms) => {
-                let expires_ms = end_in_room(pdu, received_ms, lifetime_ms);
-                (bucket_end(expires_ms, lifetime_ms), expires_ms)
-            }
-        };
+        let by_room = self.life_by_room(inner, pdu, received_ms)?;
         let chosen = self.settings.retention.self_destruct.then(|| chosen_end_ms(pdu)).flatten();
         Ok(match chosen {
             Some(end_ms) if by_room.1 == 0 || end_ms < by_room.1 => (chosen_bucket_end(end_ms, received_ms), end_ms),
             _ => by_room,
         })
+    }
+
+    /// As [`Core::life_of`], whatever the event itself says.
+    fn life_by_room(&self, inner: &mut Inner, pdu: &Pdu, received_ms: u64) -> Result<(u64, u64), Error> {
+        let outlives = outlives_words(pdu);
+        if outlives && !may_carry_words(pdu) {
+            return Ok((0, 0));
+        }
+        let Some(lifetime_ms) = self.room_lifetime_ms(inner)? else {
+            return Ok(if outlives { (0, 0) } else { (WITHOUT_END | (received_ms / DAY_MS), 0) });
+        };
+        if outlives && !carries_words(pdu) {
+            return Ok((0, 0));
+        }
+        let expires_ms = end_in_room(pdu, received_ms, lifetime_ms);
+        Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))
     }
 
     /// When the room says that the event dies, whatever the event says.
