@@ -3,11 +3,14 @@
 //! SPEC: v1.19 Application Service API, "Registration": users, aliases and rooms of its namespaces.
 
 use lru::LruCache;
-use matron_storage::{Key, KeyReader, Order, Table};
+use matron_storage::{Key, Order, Table};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use super::Appservice;
-use crate::{Core, Error, rooms::EventRef};
+use crate::{
+    Core, Error,
+    rooms::{EventRef, aliases::alias_of_row},
+};
 
 /// How many rooms' members are remembered.
 const WARM_ROOMS: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(4_095);
@@ -76,13 +79,6 @@ impl Core {
     fn aliases_for_interest(&self, room: &RoomId) -> Result<Vec<OwnedRoomAliasId>, Error> {
         let rows =
             self.store.scan(Table::RoomAliasByRoom, &Key::new().text(room).prefix(), Order::Ascending, MAX_ALIASES)?;
-        Ok(rows
-            .iter()
-            .filter_map(|(key, _)| {
-                let mut reader = KeyReader::new(key);
-                reader.text()?;
-                OwnedRoomAliasId::try_from(reader.text()?).ok()
-            })
-            .collect())
+        Ok(rows.iter().filter_map(|(key, _)| alias_of_row(key)).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use matron_storage::{Batch, CommitError, Key, KeyReader, Table};
+use matron_storage::{Batch, Key, KeyReader, Table};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,6 +68,13 @@ impl CanonicalAlias {
 
 fn alias_key(alias: &RoomAliasId) -> Key {
     Key::new().text(alias)
+}
+
+/// The alias that a key of `room_alias_by_room` names.
+pub(crate) fn alias_of_row(key: &[u8]) -> Option<OwnedRoomAliasId> {
+    let mut reader = KeyReader::new(key);
+    reader.text()?;
+    OwnedRoomAliasId::try_from(reader.text()?).ok()
 }
 
 impl Core {
@@ -171,11 +178,7 @@ impl Core {
         let row = AliasRow { room_id: room.to_owned(), creator: user.to_owned() };
         batch.put(Table::RoomAlias, alias_key(alias), to_json(&row)?);
         batch.put(Table::RoomAliasByRoom, Key::new().text(room).text(alias), Vec::new());
-        match self.store.submit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict(_)) => Err(Error::RoomInUse),
-            Err(error) => Err(error.into()),
-        }
+        self.commit_or(batch, Error::RoomInUse).await
     }
 
     /// As [`Core::set_alias`], asked for by a user: the room must be known here.
@@ -275,14 +278,7 @@ impl Core {
     /// [`Error::Store`].
     pub fn aliases_of(&self, room: &RoomId) -> Result<Vec<OwnedRoomAliasId>, Error> {
         let rows = self.scan_all(Table::RoomAliasByRoom, &Key::new().text(room))?;
-        Ok(rows
-            .iter()
-            .filter_map(|(key, _)| {
-                let mut reader = KeyReader::new(key);
-                reader.text()?;
-                OwnedRoomAliasId::try_from(reader.text()?).ok()
-            })
-            .collect())
+        Ok(rows.iter().filter_map(|(key, _)| alias_of_row(key)).collect())
     }
 
     /// As [`Core::aliases_of`], for a member, or for anyone if the room is world readable.
