@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use matron_room::Membership;
 use matron_storage::StreamPos;
-use ruma::RoomId;
+use ruma::{RoomId, UserId};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{messages::MessagesRequest, token::Gap};
-use crate::{Core, Error, Requester, rooms::UserRoom, sync::SyncToken};
+use crate::{Core, Error, Requester, presence::PresenceUpdate, rooms::UserRoom, sync::SyncToken};
 
 /// How many messages of each room are told.
 const MAX_LIMIT: u64 = 100;
@@ -38,17 +38,7 @@ impl Core {
         let standing = self.standing(user, room)?;
         let inside = standing.as_ref().is_some_and(|standing| standing.membership == Membership::Join);
         let joined = if inside { self.joined_members(room)? } else { Vec::new() };
-        let presence: Vec<Value> = self
-            .presence_of_users(joined.iter().map(|member| &**member))
-            .into_iter()
-            .map(|update| {
-                let mut content = json!(update.content);
-                if let Value::Object(content) = &mut content {
-                    content.insert("user_id".to_owned(), json!(update.user_id));
-                }
-                json!({"type": "m.presence", "sender": update.user_id, "content": content})
-            })
-            .collect();
+        let presence = self.presence_in_old_form(joined.iter().map(|member| &**member));
         let ignored = self.ignored_users(user)?;
         let receipts =
             if inside { self.receipts_between(user, room, StreamPos(0), self.position(), &ignored)? } else { None };
@@ -63,6 +53,18 @@ impl Core {
             "receipts": receipts.into_iter().collect::<Vec<_>>(),
             "account_data": self.account_data_of_room(requester, room)?,
         }))
+    }
+
+    /// The presence of these users, as old clients read it: the content names its user.
+    fn presence_in_old_form<'a>(&self, users: impl Iterator<Item = &'a UserId>) -> Vec<Value> {
+        let told = |update: PresenceUpdate| {
+            let mut content = json!(update.content);
+            if let Value::Object(content) = &mut content {
+                content.insert("user_id".to_owned(), json!(update.user_id));
+            }
+            json!({"type": "m.presence", "sender": update.user_id, "content": content})
+        };
+        self.presence_of_users(users).into_iter().map(told).collect()
     }
 
     /// Every room in one answer.
@@ -97,17 +99,7 @@ impl Core {
         }
         let mut sharing = self.users_sharing_room(user)?;
         sharing.insert(user.to_owned());
-        let presence: Vec<Value> = self
-            .presence_of_users(sharing.iter().map(|member| &**member))
-            .into_iter()
-            .map(|update| {
-                let mut content = json!(update.content);
-                if let Value::Object(content) = &mut content {
-                    content.insert("user_id".to_owned(), json!(update.user_id));
-                }
-                json!({"type": "m.presence", "sender": update.user_id, "content": content})
-            })
-            .collect();
+        let presence = self.presence_in_old_form(sharing.iter().map(|member| &**member));
         let mut account_data = Vec::new();
         // SPEC: v1.19 Client-Server API, "GET /initialSync": the data "created by this user". Push rules that nobody changed are
         // the server's; clients of this endpoint ask for them at `/pushrules`.
