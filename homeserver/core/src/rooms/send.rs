@@ -152,15 +152,8 @@ impl Core {
                 }
                 Err(Stop::Refused(refusal)) => return Err(refusal.recorded().await),
             };
-            match self.finish_append(appending).await {
-                Ok(event) => {
-                    if let Some(key) = txn_key {
-                        self.rooms.txns.lock().put(key, event.id().to_owned());
-                    }
-                    return Ok(event.id().to_owned());
-                }
-                Err(CommitError::Conflict(_)) => self.resume_after_conflict()?,
-                Err(error) => return Err(error.into()),
+            if let Some(done) = self.finish_send(appending, txn_key.as_deref()).await? {
+                return Ok(done);
             }
             if let Some(key) = txn_key.as_deref()
                 && let Some(bytes) = self.store.get(Table::EventTxn, key)?
@@ -196,18 +189,32 @@ impl Core {
             if let Some(txn) = &new.txn {
                 self.rooms.sent.lock().put(appending.event_id().to_owned(), txn.clone());
             }
-            match self.finish_append(appending).await {
-                Ok(event) => {
-                    if let Some(key) = txn_key {
-                        self.rooms.txns.lock().put(key, event.id().to_owned());
-                    }
-                    return Ok(event.id().to_owned());
-                }
-                Err(CommitError::Conflict(_)) => self.resume_after_conflict()?,
-                Err(error) => return Err(error.into()),
+            if let Some(done) = self.finish_send(appending, txn_key.as_deref()).await? {
+                return Ok(done);
             }
         }
         Err(Error::LimitExceeded { retry_after_ms: 500 })
+    }
+
+    /// The event is durable and visible, and its transaction remembered; `None` if it must be tried again.
+    async fn finish_send(
+        self: &Arc<Self>,
+        appending: Appending,
+        txn: Option<&[u8]>,
+    ) -> Result<Option<OwnedEventId>, Error> {
+        match self.finish_append(appending).await {
+            Ok(event) => {
+                if let Some(key) = txn {
+                    self.rooms.txns.lock().put(key.to_vec(), event.id().to_owned());
+                }
+                Ok(Some(event.id().to_owned()))
+            }
+            Err(CommitError::Conflict(_)) => {
+                self.resume_after_conflict()?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn find_txn(&self, key: Option<&[u8]>) -> Result<Option<OwnedEventId>, Error> {
