@@ -52,6 +52,37 @@ impl Trust {
     }
 }
 
+/// Two trusts that know each other and run, and a room of Amira's in the north that Ben in the south has joined.
+struct Pair {
+    north_server: Server,
+    south_server: Server,
+    north: Trust,
+    south: Trust,
+    amira: String,
+    ben: String,
+    room: String,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
+        let (north_server, south_server) = (north.start(&[&south]), south.start(&[&north]));
+        let amira = north_server.register("amira", "a long password");
+        let ben = south_server.register("ben", "a long password");
+        let room = north_server.create_room(&amira);
+        let path = |what: &str| format!("/_matrix/client/v3/rooms/{room}/{what}");
+        let invited = north_server.post(&path("invite"), Some(&amira), &json!({"user_id": "@ben:south.test"}));
+        assert_eq!(invited.status, 200, "{}", invited.body);
+        let joined = south_server.post(&path("join"), Some(&ben), &json!({}));
+        assert_eq!(joined.status, 200, "{}", joined.body);
+        Self { north, south, north_server, south_server, amira, ben, room }
+    }
+
+    fn path(&self, what: &str) -> String {
+        format!("/_matrix/client/v3/rooms/{}/{what}", self.room)
+    }
+}
+
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -93,29 +124,20 @@ fn a_probe_names_what_is_wrong() {
 
 #[test]
 fn an_outage_shows_in_the_status_and_a_retry_ends_it() {
-    let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
-    let north_server = north.start(&[&south]);
-    let south_server = south.start(&[&north]);
-    let amira = north_server.register("amira", "a long password");
-    let ben = south_server.register("ben", "a long password");
-    let room = north_server.create_room(&amira);
-    let invite = json!({"user_id": "@ben:south.test"});
-    let path = format!("/_matrix/client/v3/rooms/{room}/invite");
-    assert_eq!(north_server.post(&path, Some(&amira), &invite).status, 200);
-    let join = format!("/_matrix/client/v3/rooms/{room}/join");
-    assert_eq!(south_server.post(&join, Some(&ben), &json!({})).status, 200);
-    let send = |number: u32| {
-        let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/{number}");
+    let Pair { north, south, north_server, south_server, amira, ben, room } = Pair::start();
+    let path = |what: &str| format!("/_matrix/client/v3/rooms/{room}/{what}");
+    let send = |server: &Server, number: u32| {
         let body = json!({"msgtype": "m.text", "body": format!("message {number}")});
-        assert_eq!(north_server.put(&path, Some(&amira), &body).status, 200);
+        let sent = server.put(&path(&format!("send/m.room.message/{number}")), Some(&amira), &body);
+        assert_eq!(sent.status, 200, "{}", sent.body);
     };
-    send(0);
+    send(&north_server, 0);
     wait_until("the first message arrived", || {
         text(&north.federation(&["status"])).contains("south.test  well: nothing waits")
     });
 
     south_server.kill();
-    (1..4).for_each(send);
+    (1..4).for_each(|number| send(&north_server, number));
     wait_until("the outage shows", || text(&north.federation(&["status", "south.test"])).contains("DOWN: 3 waiting"));
     let status = text(&north.federation(&["status", "south.test"]));
     assert!(status.contains("failing for") && status.contains("tried again"), "{status}");
@@ -129,8 +151,7 @@ fn an_outage_shows_in_the_status_and_a_retry_ends_it() {
     wait_until("the queue is empty", || {
         text(&north.federation(&["status", "south.test"])).contains("south.test  well: nothing waits")
     });
-    let messages = format!("/_matrix/client/v3/rooms/{room}/messages?dir=b&limit=20");
-    let page = south_server.get(&messages, Some(&ben)).json();
+    let page = south_server.get(&path("messages?dir=b&limit=20"), Some(&ben)).json();
     let bodies: Vec<&str> =
         page["chunk"].as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str()).collect();
     assert_eq!(bodies, ["message 3", "message 2", "message 1", "message 0"]);
@@ -139,28 +160,19 @@ fn an_outage_shows_in_the_status_and_a_retry_ends_it() {
 
 #[test]
 fn a_room_that_keeps_a_server_out_is_named_on_both_sides() {
-    let (north, south) = (Trust::new("north.test"), Trust::new("south.test"));
-    let north_server = north.start(&[&south]);
-    let south_server = south.start(&[&north]);
-    let amira = north_server.register("amira", "a long password");
-    let ben = south_server.register("ben", "a long password");
-    let room = north_server.create_room(&amira);
-    let invite = json!({"user_id": "@ben:south.test"});
-    let path = |rest: &str| format!("/_matrix/client/v3/rooms/{room}/{rest}");
-    assert_eq!(north_server.post(&path("invite"), Some(&amira), &invite).status, 200);
-    assert_eq!(south_server.post(&path("join"), Some(&ben), &json!({})).status, 200);
+    let pair = Pair::start();
     let acl = json!({"allow": ["*"], "deny": ["south.test"]});
-    assert_eq!(north_server.put(&path("state/m.room.server_acl/"), Some(&amira), &acl).status, 200);
-    let found = text(&north.federation(&["probe", "south.test"]));
-    assert!(found.contains("BAD   ACL") && found.contains(&format!("keeps it out of {room}")), "{found}");
+    assert_eq!(pair.north_server.put(&pair.path("state/m.room.server_acl/"), Some(&pair.amira), &acl).status, 200);
+    let found = text(&pair.north.federation(&["probe", "south.test"]));
+    assert!(found.contains("BAD   ACL") && found.contains(&format!("keeps it out of {}", pair.room)), "{found}");
     wait_until("the other side knows", || {
-        let found = text(&south.federation(&["probe", "north.test"]));
-        found.contains("BAD   ACL") && found.contains(&format!("keeps this server out of {room}"))
+        let found = text(&pair.south.federation(&["probe", "north.test"]));
+        found.contains("BAD   ACL") && found.contains(&format!("keeps this server out of {}", pair.room))
     });
     let body = json!({"msgtype": "m.text", "body": "does anybody hear me"});
-    assert_eq!(south_server.put(&path("send/m.room.message/1"), Some(&ben), &body).status, 200);
+    assert_eq!(pair.south_server.put(&pair.path("send/m.room.message/1"), Some(&pair.ben), &body).status, 200);
     wait_until("the refusal shows", || {
-        let status = text(&south.federation(&["status", "north.test"]));
+        let status = text(&pair.south.federation(&["status", "north.test"]));
         status.contains("refused an event") && status.contains("access control list")
     });
 }
