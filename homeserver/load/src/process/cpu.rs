@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::stat::Stat;
 use super::{Processes, numbered};
@@ -106,7 +107,8 @@ impl Drop for CpuWatch {
 
 /// Reads the threads of `running` until it is aborted.
 async fn sample(running: BTreeSet<u32>, threads: Arc<Mutex<ThreadTimes>>) {
-    let mut interval = tokio::time::interval(INTERVAL);
+    // Not at once: what is measured begins now, and reading would delay its first request.
+    let mut interval = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     loop {
         interval.tick().await;
         threads.lock().add(read_threads(&running));
