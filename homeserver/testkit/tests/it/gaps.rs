@@ -165,17 +165,35 @@ async fn what_led_to_an_event_is_told_to_who_has_only_what_followed_it() {
     let net = TestNet::new();
     let north = net.server("north.example");
     let alice = north.person("alice").await;
-    let asker = net.adversary("asker.example");
+    let (asker, other) = (net.adversary("asker.example"), net.adversary("other.example"));
     let room = alice.room(json!({"preset": "public_chat"})).await;
-    asker.join(&north, &room, "mallory").await;
-    let mut said: Vec<String> = Vec::new();
-    for text in ["one", "two", "three", "four"] {
-        said.push(alice.say(room.as_str(), text).await);
-    }
-    // It took the newest with the state that it was given, and asks now for what led to the third.
-    let path = format!("/_matrix/federation/v1/get_missing_events/{}", part(room.as_str()));
-    let body = json!({"earliest_events": [said[3]], "latest_events": [said[2]], "limit": 10});
-    let (status, answer) = asker.ask(&north.name, Method::Post, &path, Some(body)).await;
-    assert_eq!(status, 200, "{answer}");
-    assert_eq!(bodies(&answer["events"]), ["one", "two"]);
+    let trent = other.join(&north, &room, "trent").await;
+    let mallory = asker.join(&north, &room, "mallory").await;
+    // A change of name is no arrival.
+    let renamed = json!({"membership": "join", "displayname": "Mallory"});
+    let seal = |draft: matron_testkit::Draft| draft.seal(other.key(), other.name());
+    let one = seal(trent.message("one").after([&mallory.join]));
+    let two = seal(trent.message("two").after([&one]));
+    let three = seal(trent.message("three").after([&two]));
+    let four = seal(trent.message("four").after([&three]));
+    let beside = seal(trent.message("beside").after([&two]));
+    let rename = mallory.state("m.room.member", mallory.join.sender().as_str(), renamed).after([&four]);
+    let rename = rename.seal(asker.key(), asker.name());
+    other.push(&north, [&one, &two, &three, &four, &beside]).await;
+    asker.push(&north, [&rename]).await;
+    assert_eq!(north.status(rename.event_id()), Some(Status::Accepted));
+    let ask = async |latest: &matron_room::Pdu, earliest: &matron_room::Pdu| {
+        let path = format!("/_matrix/federation/v1/get_missing_events/{}", part(room.as_str()));
+        let body = json!({
+            "earliest_events": [earliest.event_id()], "latest_events": [latest.event_id()], "limit": 10,
+        });
+        let (status, answer) = asker.ask(&north.name, Method::Post, &path, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        bodies(&answer["events"])
+    };
+    // It took the newest with a state that it was given, and asks now for what led to an older one.
+    assert_eq!(ask(&three, &four).await, ["one", "two"]);
+    assert_eq!(ask(&three, &rename).await, ["one", "two"]);
+    assert_eq!(ask(&beside, &four).await, ["one", "two"]);
+    assert_eq!(ask(&four, &two).await, ["three"]);
 }

@@ -10,8 +10,8 @@ use crate::{
     rooms::{EventRef, Room, StateMap, Status, state_map::find_in},
 };
 
-/// At how many users of a server is looked to find when it came into a room.
-const MAX_ARRIVALS: usize = 100;
+/// At how many events is looked to find where a server came into a room.
+const MAX_LOOKS: usize = 500;
 
 /// A room and a server that may read in it. Only [`Core::reader_of`] makes one.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ impl Reader<'_> {
         if self.is_in_room { Ok(()) } else { Err(refused()) }
     }
 
-    /// The least deep of the joins by which users of the server are in the room: it has that event, and the state before it.
+    /// Where the server came in: the least deep of the joins by which its users are in the room. It has that event, and the
+    /// state before it. None if that cannot be said with a bounded look: then much has happened since.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -59,15 +60,35 @@ impl Reader<'_> {
             let inner = self.room.lock();
             (inner.joined.clone(), inner.current.clone())
         };
+        let mut looks = MAX_LOOKS;
         let mut least: Option<EventRef> = None;
-        for user in joined.iter().filter(|user| user.server_name() == self.server).take(MAX_ARRIVALS) {
+        for user in joined.iter().filter(|user| user.server_name() == self.server) {
             let Some(id) = find_in(&state, "m.room.member", user.as_str()) else { continue };
-            let Some(join) = self.core.load_event(id)? else { continue };
+            let Some(join) = self.first_join(id, &mut looks)? else { return Ok(None) };
             if least.as_ref().is_none_or(|least| join.pdu.depth() < least.pdu.depth()) {
                 least = Some(join);
             }
         }
         Ok(least.map(|join| join.id().to_owned()))
+    }
+
+    /// The join that this one goes back to by changes of name and picture: each is authorised by the one before it. None
+    /// when that takes more looks than are left.
+    fn first_join(&self, id: &EventId, looks: &mut usize) -> Result<Option<EventRef>, Error> {
+        let Some(mut join) = self.core.load_event(id)? else { return Ok(None) };
+        'back: loop {
+            for id in join.pdu.auth_events() {
+                let Some(left) = looks.checked_sub(1) else { return Ok(None) };
+                *looks = left;
+                let Some(event) = self.core.load_event(id)? else { continue };
+                let is_before = event.pdu.kind() == "m.room.member" && event.pdu.state_key() == join.pdu.state_key();
+                if is_before && event.pdu.membership_state() == Some(Membership::Join) {
+                    join = event;
+                    continue 'back;
+                }
+            }
+            return Ok(Some(join));
+        }
     }
 
     /// The event of this room at which the server may look: it is in the room, or was when the event was sent.

@@ -157,58 +157,69 @@ impl Core {
     }
 }
 
-/// What the asking server has, as a walk back finds it.
+/// What the asking server has.
 struct Known<'a> {
     /// Events whose history it asks for: it lacks what led to them, though it may have what followed.
     latest: HashSet<&'a EventId>,
-    /// The earliest events it named, and what led to them.
+    /// The earliest events it named; where that is believed, with what led to them.
     theirs: HashSet<OwnedEventId>,
     /// Where it came in, and what led to that. It has the state of then, and no use for the events: they are told as missing
     /// where the earliest are not known here, or a branch went around them, and a server that takes them for new resolves the
     /// room's state with that of its first days.
     before: HashSet<OwnedEventId>,
+    /// Whether who has an event has what led to it. Not so for who took an event with a state that it was given.
+    whole: bool,
 }
 
-impl<'a> Known<'a> {
-    fn of(reader: &Reader<'_>, request: &'a MissingRequest) -> Result<Self, Error> {
-        Ok(Self {
-            latest: request.latest_events.iter().take(MAX_STARTS).map(|id| &**id).collect(),
-            theirs: request.earliest_events.iter().take(MAX_STARTS).cloned().collect(),
-            before: reader.arrival()?.into_iter().collect(),
-        })
-    }
-
-    /// Where a walk begins.
-    fn starts(&self) -> impl Iterator<Item = &EventId> {
-        self.latest.iter().copied().chain(self.theirs.iter().chain(&self.before).map(|id| &**id))
-    }
-
+impl Known<'_> {
     fn has(&self, id: &EventId) -> bool {
         self.before.contains(id) || (self.theirs.contains(id) && !self.latest.contains(id))
     }
 
-    /// What led to an event that it has, it has too.
-    fn note(&mut self, event: &EventRef) {
-        let set = if self.before.contains(event.id()) { &mut self.before } else { &mut self.theirs };
-        set.extend(event.pdu.prev_events().iter().cloned());
+    /// What led to an event that it has, it has too; whether that is so.
+    fn note(&mut self, event: &EventRef) -> bool {
+        let prevs = event.pdu.prev_events().iter().cloned();
+        if self.before.contains(event.id()) {
+            self.before.extend(prevs);
+            return true;
+        }
+        if self.whole {
+            self.theirs.extend(prevs);
+        }
+        self.whole
     }
 }
 
 /// The events that lead to the latest and not to the earliest, the nearest to the latest if there are too many; oldest first.
-///
+/// Where there is none, what led to the latest was passed over for the sake of the earliest: then these alone are left out.
+fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<EventRef>, Error> {
+    let arrival = reader.arrival()?;
+    let found = walk_back(reader, request, arrival.as_ref(), true)?;
+    if found.is_empty() { walk_back(reader, request, arrival.as_ref(), false) } else { Ok(found) }
+}
+
 /// From the deepest on: so what leads to the earliest is known for such before it is reached, and the way never jumps over
 /// an old end of the graph.
-fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<EventRef>, Error> {
+fn walk_back(
+    reader: &Reader<'_>,
+    request: &MissingRequest,
+    arrival: Option<&OwnedEventId>,
+    whole: bool,
+) -> Result<Vec<EventRef>, Error> {
     let limit = bounded(request.limit, 10);
     let min_depth = request.min_depth.unwrap_or(0);
-    let mut known = Known::of(reader, request)?;
+    let latest: HashSet<&EventId> = request.latest_events.iter().take(MAX_STARTS).map(|id| &**id).collect();
+    let theirs: HashSet<_> = request.earliest_events.iter().take(MAX_STARTS).cloned().collect();
     let mut seen = HashSet::new();
     let mut heap = BinaryHeap::new();
-    for id in known.starts() {
+    // Whose history does not count need not be walked through.
+    let earliest = theirs.iter().filter(|_| whole);
+    for id in latest.iter().copied().chain(earliest.chain(arrival).map(|id| &**id)) {
         if seen.insert(id.to_owned()) {
             heap.extend(reader.find_step(id)?.map(Deep));
         }
     }
+    let mut known = Known { latest, theirs, before: arrival.into_iter().cloned().collect(), whole };
     let mut found: Vec<EventRef> = Vec::new();
     let mut looked_at = 0_usize;
     while let Some(Deep(event)) = heap.pop() {
@@ -217,18 +228,20 @@ fn missing_between(reader: &Reader<'_>, request: &MissingRequest) -> Result<Vec<
             break;
         }
         let is_known = known.has(event.id());
-        if is_known && heap.iter().all(|Deep(other)| known.has(other.id())) {
-            break;
+        if is_known {
+            if heap.iter().all(|Deep(other)| known.has(other.id())) {
+                break;
+            }
+            if !known.note(&event) {
+                continue;
+            }
+        } else if event.record.status != Status::Rejected && !known.latest.contains(event.id()) {
+            found.push(event.clone());
         }
         for prev in event.pdu.prev_events() {
             if seen.insert(prev.clone()) {
                 heap.extend(reader.find_step(prev)?.filter(|prev| prev.pdu.depth() >= min_depth).map(Deep));
             }
-        }
-        if is_known {
-            known.note(&event);
-        } else if event.record.status != Status::Rejected && !known.latest.contains(event.id()) {
-            found.push(event);
         }
     }
     found.sort_by_key(|event| (event.pdu.depth(), event.record.timeline));
