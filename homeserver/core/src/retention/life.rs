@@ -17,6 +17,9 @@ pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 const YEAR_MS: u64 = 365 * DAY_MS;
 
+/// What says that it was sent longer before it came than this is late.
+const LATE_MS: u64 = 60 * 1000;
+
 /// Where a message says when it ends, ms since the epoch (MSC2228's `m.self_destruct_after`).
 const SELF_DESTRUCT: &str = "org.matrix.self_destruct_after";
 
@@ -152,10 +155,10 @@ impl Core {
         Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))
     }
 
-    /// When the room says that the event dies, whatever the event says.
-    fn room_end_ms(&self, inner: &mut Inner, pdu: &Pdu, received_ms: u64) -> Result<Option<u64>, Error> {
-        let lifetime_ms = self.room_lifetime_ms(inner)?;
-        Ok(lifetime_ms.map(|lifetime_ms| end_in_room(pdu, received_ms, lifetime_ms)))
+    /// When a message that came at `received_ms` lets go of its session, whatever it says itself of its age and its end: so no
+    /// message makes a session end before an earlier one said that it does, be it old, found late, or a lie.
+    fn session_end_ms(&self, inner: &mut Inner, received_ms: u64) -> Result<Option<u64>, Error> {
+        Ok(self.room_lifetime_ms(inner)?.map(|lifetime_ms| received_ms.saturating_add(lifetime_ms)))
     }
 
     /// The bucket under whose key content is sealed that will be sent at `sent_ms`.
@@ -205,13 +208,14 @@ impl Core {
         };
         let Some(session) = session_of(pdu) else { return write(record.expires_ms, None) };
         let chose = self.settings.retention.self_destruct && chosen_end_ms(pdu) == Some(record.expires_ms);
-        if !chose {
+        let is_late = record.received_ms.saturating_sub(pdu.origin_server_ts_ms()) > LATE_MS;
+        if !chose && !is_late {
             return write(record.expires_ms, Some(session));
         }
         // A message that ends before its room's messages do leaves the session to those; it may be the last of them.
         write(record.expires_ms, None)?;
-        match self.room_end_ms(inner, pdu, record.received_ms)? {
-            Some(room_end_ms) => write(room_end_ms, Some(session)),
+        match self.session_end_ms(inner, record.received_ms)? {
+            Some(end_ms) => write(end_ms, Some(session)),
             None => Ok(()),
         }
     }

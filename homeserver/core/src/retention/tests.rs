@@ -231,6 +231,32 @@ async fn a_session_in_which_every_message_names_its_end_ends_with_its_room_s_mes
 }
 
 #[tokio::test]
+async fn no_message_that_says_it_is_old_ends_the_session_of_others() {
+    let ward = Ward::new(&["@bot:us.example"]).await;
+    let core = &ward.world.core;
+    let encrypted = || json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": "S"});
+    ward.say(encrypted()).await;
+    let row = || {
+        let row = core.store.get(Table::Misc, super::life::session_key(&ward.room, "S").as_bytes()).unwrap();
+        row.map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap()))
+    };
+    let needed_until = row().unwrap();
+    ward.world.advance_ms(1_000);
+    let old = NewEvent {
+        origin_server_ts_ms: Some(1),
+        ..NewEvent::message(ward.room.clone(), ward.nurse.clone(), "m.room.encrypted", encrypted())
+    };
+    let old = core.send_event(old).await.unwrap();
+    assert!(row().unwrap() > needed_until);
+    core.retention_round().await.unwrap();
+    assert!(row().unwrap() >= needed_until, "the old message is gone, and takes no more with it");
+    ward.world.advance_ms(LIFETIME_MS + GRACE_MS);
+    core.retention_round().await.unwrap();
+    assert!(!ward.has_content(&old));
+    assert_eq!(row(), None, "nor does it keep the session for longer");
+}
+
+#[tokio::test]
 async fn a_session_goes_on_for_what_was_said_after_a_lifetime_was_shortened() {
     let ward = Ward::new(&["@bot:us.example"]).await;
     let core = &ward.world.core;
