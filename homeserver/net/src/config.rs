@@ -25,6 +25,10 @@ pub struct NetConfig {
     pub max_connections_per_destination: usize,
     /// How many connections may be open in all.
     pub max_connections: usize,
+    /// How much large answers hold together while they are read, MiB beside the first 4 of each: what comes beyond is refused.
+    pub max_answers_mib: usize,
+    /// How much of that the answers of one destination hold, MiB.
+    pub max_answers_per_destination_mib: usize,
     /// How many idle connections are kept per destination.
     pub max_idle_per_destination: usize,
     /// How long an idle connection is kept, ms.
@@ -43,6 +47,8 @@ impl Default for NetConfig {
             request_timeout_ms: 120_000,
             max_connections_per_destination: 32,
             max_connections: 1024,
+            max_answers_mib: 1024,
+            max_answers_per_destination_mib: 256,
             max_idle_per_destination: 4,
             idle_timeout_ms: 60_000,
             insecure_skip_tls_verify: false,

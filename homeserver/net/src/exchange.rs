@@ -14,7 +14,7 @@ use matron_core::ports::{PeerError, PeerResponse};
 
 use crate::{
     dial::{Dialer, Route},
-    pool::{LargePlace, Lease, Pool, SMALL_ANSWER_BYTES},
+    pool::{Lease, Pool, Room, SMALL_ANSWER_BYTES},
 };
 
 /// The error bodies that are worth reading, bytes.
@@ -74,10 +74,10 @@ impl Answer {
     }
 }
 
-/// A body together with the place that it takes.
+/// A body together with the room that it takes.
 struct LargeBody {
     bytes: Bytes,
-    _place: LargePlace,
+    _room: Room,
 }
 
 impl AsRef<[u8]> for LargeBody {
@@ -140,7 +140,7 @@ impl Exchanger {
         Ok(answer)
     }
 
-    /// Reads the body within its bound; more is refused as soon as it shows. A large one holds a place until it is dropped.
+    /// Reads the body within its bound; more is refused as soon as it shows. A large one holds room until it is dropped.
     async fn read(&self, response: Response<Incoming>, max_bytes: usize, lease: &Lease) -> Result<Answer, PeerError> {
         let (parts, mut body) = response.into_parts();
         let status = parts.status.as_u16();
@@ -149,7 +149,7 @@ impl Exchanger {
             return Err(PeerError::TooLarge);
         }
         let mut bytes = BytesMut::new();
-        let mut place = None;
+        let mut room = self.pool.room_for(lease)?;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| PeerError::Connect(describe(&error)))?;
             let Ok(data) = frame.into_data() else { continue };
@@ -157,16 +157,12 @@ impl Exchanger {
             if len > max_bytes {
                 return Err(PeerError::TooLarge);
             }
-            if len > SMALL_ANSWER_BYTES && place.is_none() {
-                place = Some(self.pool.place_for_large(lease, max_bytes).await?);
-            }
+            room.grow_to(len)?;
             bytes.extend_from_slice(&data);
         }
         let bytes = bytes.freeze();
-        let body = match place {
-            Some(place) => Bytes::from_owner(LargeBody { bytes, _place: place }),
-            None => bytes,
-        };
+        let is_large = bytes.len() > SMALL_ANSWER_BYTES;
+        let body = if is_large { Bytes::from_owner(LargeBody { bytes, _room: room }) } else { bytes };
         Ok(Answer { status, headers: parts.headers, body })
     }
 

@@ -10,7 +10,7 @@ use lru::LruCache;
 use matron_core::ports::PeerError;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
@@ -24,12 +24,9 @@ const MAX_DESTINATIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 /// Response headers, bytes.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// An answer of at most so many bytes is read without asking for a place.
-pub(crate) const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// How much memory larger answers take together, MiB, from their first bytes until whoever asked has read them.
-const LARGE_ANSWERS_MIB: usize = 512;
-/// How many larger answers of one destination are held at once.
-const LARGE_ANSWERS_PER_DESTINATION: usize = 2;
+/// So much of an answer is read without asking for room, bytes.
+pub(crate) const SMALL_ANSWER_BYTES: usize = 4 * MIB;
+const MIB: usize = 1024 * 1024;
 
 /// The sending half of an HTTP/1.1 connection.
 pub(crate) type Sender = SendRequest<Full<Bytes>>;
@@ -41,6 +38,7 @@ pub(crate) struct Pool {
     connections: Arc<Semaphore>,
     /// MiB for large answers.
     memory: Arc<Semaphore>,
+    memory_per_destination_mib: usize,
     per_destination: usize,
     idle_per_destination: usize,
     idle_timeout: Duration,
@@ -50,14 +48,38 @@ pub(crate) struct Pool {
 struct Destination {
     idle: Mutex<Vec<Idle>>,
     permits: Arc<Semaphore>,
-    large_answers: Arc<Semaphore>,
+    /// MiB for large answers.
+    memory: Arc<Semaphore>,
 }
 
-/// A place for a large answer, given back when this goes.
+/// Room for a large answer, given back when this goes.
 #[derive(Debug)]
-pub(crate) struct LargePlace {
-    _of_destination: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+pub(crate) struct Room {
+    of_destination: OwnedSemaphorePermit,
+    of_all: OwnedSemaphorePermit,
+    mib: usize,
+}
+
+impl Room {
+    /// There is room for so many bytes beyond what needs none.
+    ///
+    /// # Errors
+    /// [`PeerError::TooLarge`] when answers hold as much already as they may: nobody waits, so nobody who is slow to give what
+    /// it began can keep others waiting.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), PeerError> {
+        let needed = bytes.saturating_sub(SMALL_ANSWER_BYTES).div_ceil(MIB);
+        let more = u32::try_from(needed.saturating_sub(self.mib)).unwrap_or(u32::MAX);
+        if more > 0 {
+            let take = |held: &OwnedSemaphorePermit| Arc::clone(held.semaphore()).try_acquire_many_owned(more);
+            let (Ok(of_destination), Ok(of_all)) = (take(&self.of_destination), take(&self.of_all)) else {
+                return Err(PeerError::TooLarge);
+            };
+            self.of_destination.merge(of_destination);
+            self.of_all.merge(of_all);
+            self.mib = needed;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -85,7 +107,8 @@ impl Pool {
         Self {
             destinations: Mutex::new(LruCache::new(MAX_DESTINATIONS)),
             connections: Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS))),
-            memory: Arc::new(Semaphore::new(LARGE_ANSWERS_MIB)),
+            memory: Arc::new(Semaphore::new(config.max_answers_mib.min(Semaphore::MAX_PERMITS))),
+            memory_per_destination_mib: config.max_answers_per_destination_mib.min(Semaphore::MAX_PERMITS),
             per_destination: config.max_connections_per_destination.clamp(1, Semaphore::MAX_PERMITS),
             idle_per_destination: config.max_idle_per_destination,
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
@@ -132,16 +155,13 @@ impl Pool {
         Ok(Lease { sender, reused: false, destination, place_in_all, _permit: permit })
     }
 
-    /// A place for an answer of up to `max_bytes`, as soon as there is one: the largest answers would otherwise fill the
-    /// memory by coming at once. One destination that is slow to give what it began holds few of them.
+    /// Room for an answer that comes over this connection.
     ///
     /// # Errors
     /// [`PeerError::Connect`] when the server stops.
-    pub(crate) async fn place_for_large(&self, lease: &Lease, max_bytes: usize) -> Result<LargePlace, PeerError> {
-        let of_destination = acquire(&lease.destination.large_answers).await?;
-        let mib = u32::try_from(max_bytes.div_ceil(1024 * 1024).min(LARGE_ANSWERS_MIB)).unwrap_or(u32::MAX);
-        let memory = Arc::clone(&self.memory).acquire_many_owned(mib).await.map_err(stopping)?;
-        Ok(LargePlace { _of_destination: of_destination, _memory: memory })
+    pub(crate) fn room_for(&self, lease: &Lease) -> Result<Room, PeerError> {
+        let none = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(0).map_err(|_closed| stopping());
+        Ok(Room { of_destination: none(&lease.destination.memory)?, of_all: none(&self.memory)?, mib: 0 })
     }
 
     /// Keeps the connection for the next request, if there is room; its answer must have been read to the end.
@@ -163,7 +183,7 @@ impl Pool {
             Arc::new(Destination {
                 idle: Mutex::default(),
                 permits: Arc::new(Semaphore::new(self.per_destination)),
-                large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS_PER_DESTINATION)),
+                memory: Arc::new(Semaphore::new(self.memory_per_destination_mib)),
             })
         };
         Arc::clone(destinations.get_or_insert_ref(key, fresh))
@@ -192,9 +212,9 @@ impl Pool {
 }
 
 async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, PeerError> {
-    Arc::clone(permits).acquire_owned().await.map_err(stopping)
+    Arc::clone(permits).acquire_owned().await.map_err(|_closed| stopping())
 }
 
-fn stopping(_closed: AcquireError) -> PeerError {
+fn stopping() -> PeerError {
     PeerError::Connect("shutting down".to_owned())
 }

@@ -112,10 +112,15 @@ impl Core {
         match self.request_path(mxc, path, true, wait).await {
             Ok(response) => {
                 let content_type = response.content_type.unwrap_or_default();
-                let part = multipart::second_part(&content_type, &response.body)
+                let mut part = multipart::second_part(&content_type, &response.body)
                     .ok_or_else(|| Error::Peer("the other server's answer has the wrong form".into()))?;
-                match part.location.clone() {
-                    Some(location) => self.follow(location, part, wait).await,
+                drop(response.body);
+                match part.location.take() {
+                    Some(location) => {
+                        // What came beside the address is not held while it is followed.
+                        part.body = bytes::Bytes::new();
+                        self.follow(location, part, wait).await
+                    }
                     None => Ok(part),
                 }
             }

@@ -259,6 +259,12 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ("federation.request_timeout_ms", "The longest that any request may take, ms.", None),
     ("federation.max_connections_per_destination", "Connections at once to one destination.", None),
     ("federation.max_connections", "Outgoing connections at once in all.", None),
+    (
+        "federation.max_answers_mib",
+        "How much large answers hold together while they are read, MiB beside the first 4 of each.",
+        None,
+    ),
+    ("federation.max_answers_per_destination_mib", "How much of that the answers of one destination hold, MiB.", None),
     ("federation.max_idle_per_destination", "Idle connections kept per destination.", None),
     ("federation.idle_timeout_ms", "How long an idle connection is kept, ms.", None),
     (
