@@ -261,6 +261,8 @@ pub struct Email {
     pub password: Option<String>,
     /// The same, in a file.
     pub password_file: Option<String>,
+    /// Whether an address is proved, to register or to add it, by opening the letter's link, with no button on the page.
+    pub insecure_proved_by_opening: bool,
 }
 
 /// How the connection to a mail server is secured.

@@ -1,6 +1,7 @@
 //! `/account/email`: where the link of a letter leads.
 //!
-//! Opening it is the proof, but for a lost password: programs open links too, so a person must press a button.
+//! Programs open links too, so a person must press a button: opening it is a proof only where the operator says so, and never for a
+//! lost password.
 
 use std::sync::Arc;
 
@@ -28,13 +29,20 @@ pub(super) async fn open(
     method: Method,
     Query(link): Query<Link>,
 ) -> Result<Response, PageError> {
+    let purpose = core.purpose_of_link(&link.sid, &link.token)?;
     // Who asks for the head alone reads no letters.
-    if method == Method::GET && core.purpose_of_link(&link.sid, &link.token)? != Purpose::Password {
+    let is_proof = core.settings.email.insecure_proved_by_opening && method == Method::GET;
+    if is_proof && purpose != Purpose::Password {
         core.confirm_email(&link.sid, &link.token).await?;
         return Ok(visit.answer(confirmed()));
     }
+    let (title, what) = match purpose {
+        Purpose::Register => ("Register with this e-mail address", "register an account with"),
+        Purpose::Add => ("Add this e-mail address", "add to their account"),
+        Purpose::Password => ("Set a new password", "set a new password for the account with"),
+    };
     let body = format!(
-        "<p>Somebody wants to set a new password for the account with this e-mail address.</p>\
+        "<p>Somebody wants to {what} this e-mail address. If it was not you, close this page.</p>\
          <form method=\"post\" action=\"/account/email\">{token}\
          <input type=\"hidden\" name=\"sid\" value=\"{sid}\"><input type=\"hidden\" name=\"token\" value=\"{link}\">\
          <button type=\"submit\">It is me</button></form>",
@@ -42,7 +50,7 @@ pub(super) async fn open(
         sid = esc(&link.sid),
         link = esc(&link.token),
     );
-    Ok(visit.answer(Page::new("Set a new password", body)))
+    Ok(visit.answer(Page::new(title, body)))
 }
 
 /// The address is confirmed.

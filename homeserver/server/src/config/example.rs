@@ -119,6 +119,11 @@ pub(super) const COMMENTS: &[(&str, &str, Option<&str>)] = &[
     ("email.username", "This server's name there, if it needs one.", Some("\"matron\"")),
     ("email.password", "Its password there. Prefer the file.", Some("\"long-random-text\"")),
     ("email.password_file", "The same, read from a file.", Some("\"/etc/matron/mail-password\"")),
+    (
+        "email.insecure_proved_by_opening",
+        "Whether an address is proved by opening the letter's link alone, with no button to press there: a program that opens links for its user, as mail filters do, then proves what nobody asked for. For test suites.",
+        None,
+    ),
     ("storage", "The database.", None),
     ("storage.engine", "`sqlite`, `sled` or `memory` (forgets everything at the stop).", None),
     (

@@ -86,7 +86,7 @@ pub(in crate::accounts) struct ProvenEmail {
     pub(in crate::accounts) address: String,
     /// The session.
     sid: String,
-    /// When the link was opened, ms since the epoch.
+    /// When it was proved, ms since the epoch.
     pub(in crate::accounts) validated_at: u64,
 }
 
