@@ -38,8 +38,11 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 fuzz_target!(|text: &str| {
     // The fuzzer cannot guess a hash: `ROOM` stands for the room's id.
     let Ok(body) = serde_json::from_str::<Value>(&text.replace("ROOM", &HOUSE.room)) else { return };
+    let body_is_number = body.is_number();
     let path = format!("/_matrix/federation/v1/send/{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let asked = HOUSE.evil.ask(&HOUSE.server.name, Method::Put, &path, Some(body));
     let (status, answer) = HOUSE.runtime.block_on(asked);
-    assert!(status == 200 || status == 400, "{status} {answer}");
+    // A number that canonical JSON does not know is not on the wire what was signed.
+    let is_unsigned = status == 401 && body_is_number;
+    assert!(status == 200 || status == 400 || is_unsigned, "{status} {answer}");
 });
