@@ -481,4 +481,24 @@ mod tests {
         assert!(core.uncounted_tail(&room).unwrap().is_none(), "too many");
         assert_eq!(unread(), 2 + u64::try_from(MAX_TAIL).unwrap());
     }
+
+    #[tokio::test]
+    async fn no_count_is_kept_while_receipts_are_on_their_way_to_the_disk() {
+        let world = World::new();
+        let core = &world.core;
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = world.room(&[&alice, &bob]).await;
+        let content = json!({ "msgtype": "m.text", "body": "x" });
+        core.send_event(NewEvent::message(room.clone(), alice, "m.room.message", content)).await.unwrap();
+        let unread = || core.count_unread(&bob, &room).unwrap().total().notification_count;
+        let is_warm = || core.push.counts.lock().find(&bob, &room, Tail::default()).is_some();
+        assert_eq!((unread(), is_warm()), (1, true));
+        let moves = [(); 2].map(|()| core.push.begin_move(BTreeSet::from([bob.clone()]), &room));
+        assert!(!is_warm(), "what was counted before");
+        for moving in moves {
+            assert_eq!((unread(), is_warm()), (1, false));
+            drop(moving);
+        }
+        assert_eq!((unread(), is_warm()), (1, true));
+    }
 }

@@ -31,7 +31,7 @@ pub use notifications::{Notification, NotificationPage};
 pub use pusher::{Pusher, PusherRequest};
 pub use rules::{Kind, Rule, Ruleset};
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use matron_storage::StreamPos;
@@ -57,6 +57,21 @@ pub struct State {
     jobs: worker::Jobs,
     /// What each pusher was last told of how much is unread.
     badges: Mutex<LruCache<(OwnedUserId, pusher::PusherId), u64>>,
+}
+
+/// Receipts on their way to the disk.
+#[derive(Debug)]
+pub(crate) struct Moving<'a> {
+    state: &'a State,
+    users: BTreeSet<OwnedUserId>,
+    room: OwnedRoomId,
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.state.counts.lock();
+        self.users.iter().for_each(|user| counts.end_move(user, &self.room));
+    }
 }
 
 impl Default for State {
@@ -88,6 +103,15 @@ impl State {
     /// Everybody's counts in the room are counted anew the next time.
     pub(crate) fn forget_room_counts(&self, room: &RoomId) {
         self.counts.lock().forget_room(room);
+    }
+
+    /// The users' receipts of the room are about to move, until the guard goes.
+    pub(crate) fn begin_move(&self, users: BTreeSet<OwnedUserId>, room: &RoomId) -> Moving<'_> {
+        let room = room.to_owned();
+        let mut counts = self.counts.lock();
+        users.iter().for_each(|user| counts.begin_move(user, &room));
+        drop(counts);
+        Moving { state: self, users, room }
     }
 
     /// The user's counts in the room are counted anew the next time.

@@ -149,8 +149,11 @@ impl Core {
                 }
             }
         }
+        let ours = told.iter().map(|receipt| receipt.user.clone()).filter(|user| self.is_local_user(user)).collect();
+        let moving = self.push.begin_move(ours, room.id());
         let guard = self.rooms.changes.begin(room.id(), &[]);
         let committed = self.commit(batch).await?;
+        drop(moving);
         guard.publish(committed.last());
         for receipt in &told {
             if self.is_local_user(&receipt.user) {

@@ -1,7 +1,7 @@
 //! Warm counts, by room, and which events they hold.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     num::NonZeroUsize,
 };
 
@@ -63,6 +63,8 @@ pub(in crate::push) struct CountCache {
     /// How many counts there are in all rooms.
     size: usize,
     known: LruCache<OwnedRoomId, RoomCounts>,
+    /// Whose receipts of which room are on their way to the disk, and how many at once: see [`CountCache::begin_move`].
+    moving: HashMap<(OwnedUserId, OwnedRoomId), usize>,
     /// The latest event of each room that was announced to this cache.
     pub(super) latest: LruCache<OwnedRoomId, StreamPos>,
 }
@@ -70,7 +72,27 @@ pub(in crate::push) struct CountCache {
 impl CountCache {
     pub(in crate::push) fn new(capacity: NonZeroUsize) -> Self {
         let known = LruCache::unbounded();
-        Self { generation: 0, capacity: capacity.get(), size: 0, known, latest: LruCache::new(capacity) }
+        let moving = HashMap::new();
+        Self { generation: 0, capacity: capacity.get(), size: 0, known, moving, latest: LruCache::new(capacity) }
+    }
+
+    /// The user's receipts of the room are about to move: until [`CountCache::end_move`] none of the user's counts is kept or
+    /// found. A sync may see that they moved as soon as they are on the disk, and would tell with it a count of before, for good.
+    pub(in crate::push) fn begin_move(&mut self, user: &UserId, room: &OwnedRoomId) {
+        self.forget(user, room);
+        let count = self.moving.entry((user.to_owned(), room.clone())).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+
+    /// The receipts have moved, or will not.
+    pub(in crate::push) fn end_move(&mut self, user: &UserId, room: &OwnedRoomId) {
+        self.forget(user, room);
+        if let Entry::Occupied(mut count) = self.moving.entry((user.to_owned(), room.clone())) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     /// Announces an event, and gives those whose counts are warm: later ones find it in the timeline.
@@ -115,7 +137,13 @@ impl CountCache {
         Some((counts.clone(), tail.events.into_iter().filter(is_missing).collect()))
     }
 
+    /// Keeps the user's counts, unless the user's receipts are moving.
     pub(super) fn put(&mut self, user: OwnedUserId, room: OwnedRoomId, counts: Counts) {
+        let key = (user, room);
+        if self.moving.contains_key(&key) {
+            return;
+        }
+        let (user, room) = key;
         if self.known.get_or_insert_mut(room, RoomCounts::default).users.insert(user, counts).is_none() {
             self.size = self.size.saturating_add(1);
         }
