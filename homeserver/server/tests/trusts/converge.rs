@@ -203,10 +203,11 @@ fn happen(
         4 => ("PUT", state("org.example.bed", &dice.below(4).to_string()), json!({"patient": step})),
         5 => {
             who = someone;
+            // Drawn in any case: how many numbers are drawn follows from the seed alone.
+            let via = part(&dice.one_of(trusts).name);
             if awaits_its_invite(who, chiefs, staff, trusts, &room) {
                 return None;
             }
-            let via = part(&dice.one_of(trusts).name);
             ("POST", format!("v3/join/{room}?via={via}"), json!({}))
         }
         6 => act(dice.one_of::<&str>(&["kick", "ban", "unban", "invite"])),
