@@ -1,16 +1,19 @@
 //! `matron federation`, asked of two real servers over TLS.
 
-use std::{net::TcpListener, path::PathBuf, process::Output};
+use std::{net::SocketAddr, path::PathBuf, process::Output};
 
 use serde_json::json;
 
-use crate::support::{Home, Server, wait_until};
+use crate::{
+    free_address::free_address,
+    support::{Home, Server, wait_until},
+};
 
 /// A trust of the test: its directory, its name and where others reach it.
 pub(crate) struct Trust {
     home: Home,
     name: &'static str,
-    port: u16,
+    address: SocketAddr,
     certificate: PathBuf,
 }
 
@@ -21,9 +24,8 @@ impl Trust {
         let certificate = home.path().join("tls.crt");
         std::fs::write(&certificate, made.cert.pem()).unwrap();
         std::fs::write(home.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
-        // Others must know the port before the server runs.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { home, name, port, certificate }
+        // Others must know the address before the server runs.
+        Self { home, name, address: free_address(), certificate }
     }
 
     /// Names this trust's peers and starts it.
@@ -34,12 +36,12 @@ impl Trust {
 
     fn configure(&self, peers: &[&Trust], trusting: bool) {
         let addresses: serde_json::Map<String, serde_json::Value> =
-            peers.iter().map(|peer| (peer.name.to_owned(), format!("127.0.0.1:{}", peer.port).into())).collect();
+            peers.iter().map(|peer| (peer.name.to_owned(), peer.address.to_string().into())).collect();
         let authorities: Vec<_> = peers.iter().filter(|_| trusting).map(|peer| peer.certificate.clone()).collect();
         self.home.configure(json!({
             "server_name": self.name,
             "listeners": [{
-                "address": format!("127.0.0.1:{}", self.port),
+                "address": self.address,
                 "tls_certificate": self.certificate,
                 "tls_key": self.home.path().join("tls.key"),
             }],

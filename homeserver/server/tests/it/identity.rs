@@ -6,7 +6,6 @@
 use std::{
     fs::File,
     io::Write as _,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -24,16 +23,12 @@ use matrix_sdk::{
 use serde_json::json;
 
 use crate::{
+    free_address::free_address,
     support::{Home, wait_until},
     walk::{Walk, fetch, form},
 };
 
 const REQUIREMENTS: &str = include_str!("identity-requirements.txt");
-
-/// A port that nobody uses now.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
 
 fn has_python() -> bool {
     let mut command = Command::new("python3");
@@ -74,7 +69,7 @@ struct Provider {
 
 impl Provider {
     fn start() -> Self {
-        let port = free_port();
+        let port = free_address().port();
         let claims = json!({ "sub": "staff-4711", "preferred_username": "amira", "name": "Amira Khan" });
         let child = Command::new(install())
             .args(["-m", "oidc_provider_mock", "--require-nonce", "true", "--port", &port.to_string()])
@@ -147,7 +142,7 @@ fn registration() -> ClientRegistrationData {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_public_client_library_signs_in_refreshes_and_signs_out() {
     let home = Home::new();
-    let base = format!("http://127.0.0.1:{}", free_port());
+    let base = format!("http://{}", free_address());
     let address = base.strip_prefix("http://").unwrap();
     home.configure(json!({
         "listen": { "address": address },

@@ -13,6 +13,8 @@ mod cas;
 mod clients;
 mod dependency_direction;
 mod federation;
+#[path = "../shared/free_address.rs"]
+mod free_address;
 mod full_disk;
 mod identity;
 mod identity_server;

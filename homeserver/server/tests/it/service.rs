@@ -2,14 +2,16 @@
 
 use serde_json::json;
 
-use crate::support::{Home, request, wait_until};
+use crate::{
+    free_address::free_address,
+    support::{Home, request, wait_until},
+};
 
 #[test]
 fn the_bot_comes_with_the_server_when_it_is_configured() {
     let home = Home::new();
-    // The service must know its homeserver's address beforehand: a port that was free a moment ago.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (server_address, service_address) = (free(), free());
+    // The service must know its homeserver's address beforehand.
+    let (server_address, service_address) = (free_address(), free_address());
     let service = home.path().join("appservice.toml");
     let text = format!(
         "homeserver_url = \"http://{server_address}\"\nserver_name = \"matron.test\"\nlisten = \"{service_address}\"\n\

@@ -13,6 +13,8 @@ mod checkpoint;
 mod converge;
 mod directory;
 mod encrypted;
+#[path = "../shared/free_address.rs"]
+mod free_address;
 mod http;
 mod install;
 mod joins;

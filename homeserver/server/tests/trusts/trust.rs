@@ -1,7 +1,6 @@
 //! One trust's server: a process with a folder, ports and a name that stay over kills and restarts.
 
 use std::{
-    collections::BTreeSet,
     fs::OpenOptions,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     authority::Authority,
     checkpoint::Checkpoint,
+    free_address::free_address,
     http::{Reply, request, wait_for},
 };
 
@@ -36,21 +36,6 @@ pub(crate) struct Trust {
     pub(crate) folder: PathBuf,
     program: Program,
     process: Mutex<Option<Child>>,
-}
-
-/// An address that nobody listens at. The port is below those that the machine gives to whoever asks for any: nobody takes it
-/// while its server is dead.
-fn free_address() -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = rand::random_range(15_000..32_000_u16);
-        if !GIVEN.lock().unwrap().insert(port) {
-            continue;
-        }
-        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
-            return listener.local_addr().unwrap();
-        }
-    }
 }
 
 fn write_json(file: &Path, value: &Value) {
