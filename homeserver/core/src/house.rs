@@ -14,6 +14,9 @@ use crate::{
     presence, push, retention, rooms, sync,
 };
 
+/// How often a change is tried again when another writer was faster.
+pub(crate) const MAX_ATTEMPTS: usize = 32;
+
 /// Who asks, as the access token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
@@ -224,6 +227,26 @@ impl Core {
             Err(CommitError::Conflict(_)) => Err(refusal),
             Err(CommitError::Store(error)) => Err(error.into()),
         }
+    }
+
+    /// What `write` adds to a batch is committed; where somebody else was quicker, it is asked again, of how things are then.
+    ///
+    /// # Errors
+    /// What `write` refuses; [`Error::LimitExceeded`] where somebody else was quicker every time; [`Error::Store`].
+    pub(crate) async fn commit_anew(
+        &self,
+        write: impl Fn(&mut Batch) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        for _ in 0..MAX_ATTEMPTS {
+            let mut batch = Batch::new();
+            write(&mut batch)?;
+            match self.store.submit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::LimitExceeded { retry_after_ms: 100 })
     }
 
     /// The JSON value at a key.

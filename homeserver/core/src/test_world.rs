@@ -176,7 +176,12 @@ impl World {
 
     /// This happens once, just before the next commit: others were between somebody's look and what they write.
     pub(crate) fn meanwhile(&self, deed: impl FnOnce(&dyn Store) + Send + 'static) {
-        self.meanwhile.happens(deed);
+        self.meanwhile_after(0, deed);
+    }
+
+    /// As [`World::meanwhile`], once so many commits have come.
+    pub(crate) fn meanwhile_after(&self, commits: usize, deed: impl FnOnce(&dyn Store) + Send + 'static) {
+        self.meanwhile.happens(commits, deed);
     }
 
     pub(crate) fn advance_ms(&self, ms: u64) {

@@ -3,15 +3,14 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
-use matron_storage::{Batch, CommitError, Expect, Key, KeyRange, Order, Table};
+use matron_storage::{Batch, CommitError, Key, KeyRange, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::threepid::{busy, in_use, is_address};
-use crate::{Core, Error, house::to_json};
-
-/// How often a change is tried again when another writer was faster.
-pub(super) const MAX_ATTEMPTS: usize = 32;
+use crate::{
+    Core, Error,
+    house::{MAX_ATTEMPTS, to_json},
+};
 
 /// The account of a local user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,15 +70,6 @@ fn account_key(user: &UserId) -> Key {
     Key::new().text(user)
 }
 
-/// What is told to who expected this of a batch, and somebody else was quicker: `M_THREEPID_IN_USE`, or that another try may go
-/// well.
-pub(super) fn lost_to(expected: Option<&Expect>) -> Error {
-    match expected {
-        Some(Expect::Absent { table: Table::Misc, key }) if is_address(key) => in_use(),
-        _ => busy(),
-    }
-}
-
 impl Core {
     /// The account of a local user, closed ones included; warm ones without reading a disk.
     ///
@@ -119,21 +109,28 @@ impl Core {
         Ok(self.is_local_user(user) && self.account(user)?.is_some_and(|account| account.erased))
     }
 
-    /// The account is stored, if the name was free; `extra` is written with it, in one batch.
+    /// The account is stored, if the name was free; what `extra` writes is written with it, in one batch.
     ///
     /// # Errors
-    /// `M_USER_IN_USE`; as [`lost_to`] for what `extra` expects; [`Error::Store`].
-    pub(crate) async fn insert_account(&self, user: &UserId, account: &Account, mut extra: Batch) -> Result<(), Error> {
+    /// `M_USER_IN_USE`; what `extra` refuses; [`Error::LimitExceeded`]; [`Error::Store`].
+    pub(crate) async fn insert_account(
+        &self,
+        user: &UserId,
+        account: &Account,
+        extra: impl Fn(&mut Batch) -> Result<(), Error> + Send + Sync,
+    ) -> Result<(), Error> {
         let key = account_key(user);
-        extra.expect_absent(Table::UserAccount, key.clone());
-        extra.put(Table::UserAccount, key, to_json(account)?);
-        let expected = extra.expect.clone();
-        match self.store.submit(extra).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict(_)) if self.account(user)?.is_some() => Err(Error::UserInUse),
-            Err(CommitError::Conflict(at)) => Err(lost_to(expected.get(at))),
-            Err(CommitError::Store(error)) => Err(error.into()),
-        }
+        let row = to_json(account)?;
+        self.commit_anew(|batch| {
+            if self.account(user)?.is_some() {
+                return Err(Error::UserInUse);
+            }
+            extra(batch)?;
+            batch.expect_absent(Table::UserAccount, key.clone());
+            batch.put(Table::UserAccount, key.clone(), row.clone());
+            Ok(())
+        })
+        .await
     }
 
     /// The account is changed by `change`, whatever others do to it meanwhile; warm copies and tokens are forgotten.

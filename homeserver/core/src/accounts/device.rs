@@ -6,13 +6,10 @@ use matron_storage::{Batch, CommitError, Key, KeyReader, Order, Table};
 use ruma::{DeviceId, OwnedDeviceId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    account::MAX_ATTEMPTS,
-    token::{Issued, TokenHash, mint},
-};
+use super::token::{Issued, TokenHash, mint};
 use crate::{
     Core, Error,
-    house::{from_json, to_json},
+    house::{MAX_ATTEMPTS, from_json, to_json},
     oauth::OAuthSession,
 };
 

@@ -1,6 +1,5 @@
 //! What operators do to accounts, from the command line or the admin API.
 
-use matron_storage::Batch;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 
@@ -24,7 +23,7 @@ impl Core {
             None => None,
         };
         let account = Account { created_ms: self.now_ms(), password_hash, admin, ..Account::default() };
-        self.insert_account(&user, &account, Batch::new()).await?;
+        self.insert_account(&user, &account, |_| Ok(())).await?;
         Ok(user)
     }
 

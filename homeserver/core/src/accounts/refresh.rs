@@ -5,13 +5,12 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 
 use super::{
     Device, Issued,
-    account::MAX_ATTEMPTS,
     device::remove_tokens,
     token::{AccessToken, RefreshToken, TokenHash, family_of, hash_token, mint},
 };
 use crate::{
     Core, Error,
-    house::{from_json, to_json},
+    house::{MAX_ATTEMPTS, from_json, to_json},
 };
 
 impl Core {

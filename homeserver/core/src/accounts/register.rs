@@ -3,14 +3,13 @@
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
-use matron_storage::{Batch, CommitError};
+use matron_storage::Batch;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     Account, Masquerade, SessionKind,
-    account::lost_to,
     email::EMAIL,
     threepid::Assurance,
     token::{Issued, fresh_name},
@@ -156,26 +155,20 @@ impl Core {
             Some(password) => Some(self.hash_password(password).await?),
             None => None,
         };
-        let mut batch = Batch::new();
-        if let Some(token) = &proof.registration_token {
-            self.use_registration_token(&mut batch, token)?;
-        }
-        if let Some(email) = &proof.email {
-            self.check_unused(email)?;
-            self.put_threepid(&mut batch, &user, EMAIL, &email.address, email.validated_at, Assurance::Full)?;
-            email.use_up(&mut batch);
-        }
-        if let Some(session) = &proof.session {
-            self.note_registered(&mut batch, session, &user)?;
-            self.accounts.begun.lock().pop(session);
-        }
-        if guest.is_some() {
-            let expected = batch.expect.clone();
-            match self.store.submit(batch).await {
-                Ok(_) => {}
-                Err(CommitError::Conflict(at)) => return Err(lost_to(expected.get(at))),
-                Err(CommitError::Store(error)) => return Err(error.into()),
+        // Others may use the same token at the same moment.
+        let use_up = |batch: &mut Batch| {
+            if let Some(token) = &proof.registration_token {
+                self.use_registration_token(batch, token)?;
             }
+            if let Some(email) = &proof.email {
+                self.check_unused(email)?;
+                self.put_threepid(batch, &user, EMAIL, &email.address, email.validated_at, Assurance::Full)?;
+                email.use_up(batch);
+            }
+            proof.session.as_ref().map_or(Ok(()), |session| self.note_registered(batch, session, &user))
+        };
+        if guest.is_some() {
+            self.commit_anew(use_up).await?;
             self.update_account(&user, |account| {
                 account.guest = false;
                 account.password_hash.clone_from(&password_hash);
@@ -184,7 +177,11 @@ impl Core {
             .await?;
         } else {
             let account = Account { created_ms: self.now_ms(), password_hash, ..Account::default() };
-            self.insert_account(&user, &account, batch).await?;
+            self.insert_account(&user, &account, use_up).await?;
+        }
+        // Not before: whoever was refused may try again in this session.
+        if let Some(session) = &proof.session {
+            self.accounts.begun.lock().pop(session);
         }
         self.first_session(user, request).await
     }
@@ -209,18 +206,21 @@ impl Core {
         if self.required_captcha().is_some() {
             self.check_captcha(captcha).await?;
         }
-        let mut batch = Batch::new();
-        if mode == RegistrationMode::Token {
-            let token = token.map(str::trim).filter(|token| !token.is_empty());
-            let token = token.ok_or_else(|| Error::forbidden("the registration token is missing"))?;
-            if !self.registration_token_is_valid(token)? {
-                return Err(Error::forbidden("the registration token is not valid"));
+        let token = match mode {
+            RegistrationMode::Token => {
+                let token = token.map(str::trim).filter(|token| !token.is_empty());
+                let token = token.ok_or_else(|| Error::forbidden("the registration token is missing"))?;
+                if !self.registration_token_is_valid(token)? {
+                    return Err(Error::forbidden("the registration token is not valid"));
+                }
+                Some(token)
             }
-            self.use_registration_token(&mut batch, token)?;
-        }
+            _ => None,
+        };
         let password_hash = Some(self.hash_password(password).await?);
         let account = Account { created_ms: self.now_ms(), password_hash, ..Account::default() };
-        self.insert_account(&user, &account, batch).await?;
+        let use_up = |batch: &mut Batch| token.map_or(Ok(()), |token| self.use_registration_token(batch, token));
+        self.insert_account(&user, &account, use_up).await?;
         Ok(user)
     }
 
@@ -244,7 +244,7 @@ impl Core {
             return Err(Error::Exclusive("this user name is outside the application service's namespaces".into()));
         }
         let account = Account { created_ms: self.now_ms(), appservice: Some(id.to_owned()), ..Account::default() };
-        self.insert_account(&user, &account, Batch::new()).await?;
+        self.insert_account(&user, &account, |_| Ok(())).await?;
         self.first_session(user, request).await
     }
 
@@ -258,7 +258,7 @@ impl Core {
         }
         let user = self.local_user(&format!("guest-{}", fresh_name(12)))?;
         let account = Account { created_ms: self.now_ms(), guest: true, ..Account::default() };
-        self.insert_account(&user, &account, Batch::new()).await?;
+        self.insert_account(&user, &account, |_| Ok(())).await?;
         // A guest chooses no device of its own, so that none is taken over.
         let request = Register { initial_device_display_name: device_name, ..Register::default() };
         self.first_session(user, request).await

@@ -3,11 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use matron_storage::{Batch, CommitError, Key, KeyReader, Order, Table};
+use matron_storage::{Batch, Key, KeyReader, Order, Table};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Account, account::MAX_ATTEMPTS};
+use super::Account;
 use crate::{
     Core, Error,
     house::{from_json, to_json},
@@ -57,11 +57,6 @@ pub(super) fn in_use() -> Error {
     }
 }
 
-/// The refusal of what would go if it were asked again.
-pub(super) fn busy() -> Error {
-    Error::LimitExceeded { retry_after_ms: 100 }
-}
-
 impl Core {
     /// The user's third-party identifiers.
     ///
@@ -88,16 +83,7 @@ impl Core {
     /// `M_THREEPID_IN_USE` when it belongs to another user; [`Error::Forbidden`] for a closed account.
     pub async fn bind_threepid(&self, user: &UserId, medium: &str, address: &str) -> Result<(), Error> {
         let address = canonical_address(medium, address);
-        for _ in 0..MAX_ATTEMPTS {
-            let mut batch = Batch::new();
-            self.put_threepid(&mut batch, user, medium, &address, self.now_ms(), Assurance::Full)?;
-            match self.store.submit(batch).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict(_)) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
-        }
-        Err(busy())
+        self.commit_anew(|batch| self.put_threepid(batch, user, medium, &address, self.now_ms(), Assurance::Full)).await
     }
 
     /// The batch makes the identifier the user's, and fails if it becomes another's before, or the account is changed: one that
@@ -146,34 +132,34 @@ impl Core {
         Ok(row.is_some_and(|row| row.resets_password))
     }
 
-    /// The identifier belongs to the user no longer.
+    /// The identifier belongs to the user no longer, whatever others do to it meanwhile.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::LimitExceeded`] where others were quicker every time; [`Error::Store`].
     pub async fn remove_threepid(&self, user: &UserId, medium: &str, address: &str) -> Result<(), Error> {
         let address = canonical_address(medium, address);
-        let mut batch = Batch::new();
-        batch.delete(Table::UserThreepid, Key::new().text(user).text(medium).text(&address));
+        let own = to_json(user.as_str())?;
         let mapping = by_address(medium, &address);
-        if let Some(owner) = self.store.get(Table::Misc, mapping.as_bytes())?
-            && owner == to_json(user.as_str())?
-        {
-            batch.expect_equals(Table::Misc, mapping.clone(), owner);
-            batch.delete(Table::Misc, mapping);
-        }
-        // It may have become another's meanwhile.
-        self.commit_or(batch, busy()).await
+        self.commit_anew(|batch| {
+            batch.delete(Table::UserThreepid, Key::new().text(user).text(medium).text(&address));
+            match self.store.get(Table::Misc, mapping.as_bytes())? {
+                None => drop(batch.expect_absent(Table::Misc, mapping.clone())),
+                Some(owner) => {
+                    if owner == own {
+                        batch.delete(Table::Misc, mapping.clone());
+                    }
+                    batch.expect_equals(Table::Misc, mapping.clone(), owner);
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Whose identifier this is.
     pub(super) fn user_of_threepid(&self, medium: &str, address: &str) -> Result<Option<OwnedUserId>, Error> {
         self.load(Table::Misc, &by_address(medium, &canonical_address(medium, address)))
     }
-}
-
-/// Whether the row of `misc` says whose an address is.
-pub(super) fn is_address(key: &[u8]) -> bool {
-    key.starts_with(Key::new().text("threepid").as_bytes())
 }
 
 fn by_address(medium: &str, address: &str) -> Key {

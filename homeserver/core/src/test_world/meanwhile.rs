@@ -7,10 +7,11 @@ use parking_lot::Mutex;
 
 type Deed = Box<dyn FnOnce(&dyn Store) + Send>;
 
-/// A store in which something happens once, just before the next commit.
+/// A store in which something happens once, just before a commit.
 pub(super) struct Meanwhile {
     store: Arc<dyn Store>,
-    deed: Mutex<Option<Deed>>,
+    /// What happens, and how many commits come first.
+    deed: Mutex<Option<(usize, Deed)>>,
 }
 
 impl std::fmt::Debug for Meanwhile {
@@ -24,9 +25,20 @@ impl Meanwhile {
         Arc::new(Self { store, deed: Mutex::default() })
     }
 
-    /// Before the next commit comes this.
-    pub(super) fn happens(&self, deed: impl FnOnce(&dyn Store) + Send + 'static) {
-        *self.deed.lock() = Some(Box::new(deed));
+    /// After so many commits and before the next comes this.
+    pub(super) fn happens(&self, commits: usize, deed: impl FnOnce(&dyn Store) + Send + 'static) {
+        *self.deed.lock() = Some((commits, Box::new(deed)));
+    }
+
+    fn due(&self) -> Option<Deed> {
+        let mut deed = self.deed.lock();
+        match &mut *deed {
+            Some((commits @ 1.., _)) => {
+                *commits -= 1;
+                None
+            }
+            _ => deed.take().map(|(_, deed)| deed),
+        }
     }
 }
 
@@ -40,8 +52,7 @@ impl Store for Meanwhile {
     }
 
     fn submit(&self, batch: Batch) -> Pending {
-        let deed = self.deed.lock().take();
-        if let Some(deed) = deed {
+        if let Some(deed) = self.due() {
             deed(&*self.store);
         }
         self.store.submit(batch)

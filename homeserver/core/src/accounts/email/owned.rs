@@ -1,17 +1,10 @@
 //! An address becomes an account's.
 
-use matron_storage::{Batch, CommitError};
 use ruma::UserId;
 use serde_json::Value;
 
 use super::{EMAIL, EmailCredentials, Purpose};
-use crate::{
-    Core, Error, Requester,
-    accounts::{
-        account::MAX_ATTEMPTS,
-        threepid::{Assurance, busy},
-    },
-};
+use crate::{Core, Error, Requester, accounts::threepid::Assurance};
 
 /// How many addresses an account may have.
 const MAX_ADDRESSES: usize = 20;
@@ -54,20 +47,15 @@ impl Core {
         credentials: &EmailCredentials,
         assurance: Assurance,
     ) -> Result<(), Error> {
-        for _ in 0..MAX_ATTEMPTS {
+        self.commit_anew(|batch| {
             let email = self.proven_email(Purpose::Add, credentials)?;
             if self.threepids(user)?.len() >= MAX_ADDRESSES {
                 return Err(Error::forbidden("you have as many addresses as you may"));
             }
-            let mut batch = Batch::new();
-            self.put_threepid(&mut batch, user, EMAIL, &email.address, email.validated_at, assurance)?;
-            email.use_up(&mut batch);
-            match self.store.submit(batch).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict(_)) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
-        }
-        Err(busy())
+            self.put_threepid(batch, user, EMAIL, &email.address, email.validated_at, assurance)?;
+            email.use_up(batch);
+            Ok(())
+        })
+        .await
     }
 }

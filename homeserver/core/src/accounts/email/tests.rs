@@ -345,17 +345,19 @@ async fn an_address_has_one_account() {
 async fn of_two_who_register_with_one_address_at_once_the_second_hears_that_it_has_an_account() {
     let world = World::with(settings());
     let core = &world.core;
-    let with_address = |name: &str| {
-        let user = OwnedUserId::try_from(format!("@{name}:us.example")).unwrap();
-        let mut batch = Batch::new();
-        core.put_threepid(&mut batch, &user, "email", ADDRESS, core.now_ms(), Assurance::Full).unwrap();
-        (user, batch)
-    };
-    let (first, second) = (with_address("amira"), with_address("other"));
-    core.insert_account(&first.0, &Account::default(), first.1).await.unwrap();
-    let late = core.insert_account(&second.0, &Account::default(), second.1).await.unwrap_err();
+    let user = |name: &str| OwnedUserId::try_from(format!("@{name}:us.example")).unwrap();
+    let (amira, other) = (user("amira"), user("other"));
+    let put =
+        |batch: &mut Batch, user| core.put_threepid(batch, user, "email", ADDRESS, core.now_ms(), Assurance::Full);
+    let mut first = Batch::new();
+    put(&mut first, &amira).unwrap();
+    world.meanwhile(move |store| {
+        store.submit(first).wait().unwrap();
+    });
+    let late = core.insert_account(&other, &Account::default(), |batch| put(batch, &other)).await.unwrap_err();
     assert_eq!(errcode(&late), "M_THREEPID_IN_USE");
-    let late = core.insert_account(&first.0, &Account::default(), Batch::new()).await;
+    core.insert_account(&amira, &Account::default(), |batch| put(batch, &amira)).await.unwrap();
+    let late = core.insert_account(&amira, &Account::default(), |_| Ok(())).await;
     assert!(matches!(late, Err(Error::UserInUse)));
 }
 

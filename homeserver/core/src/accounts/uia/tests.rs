@@ -3,10 +3,10 @@ use matron_storage::{Batch, CommitError, Key, Store, Table};
 use ruma::OwnedUserId;
 use serde_json::{Value, json};
 
-use super::{Challenge, DUMMY, Session};
+use super::{Challenge, DUMMY, REGISTRATION_TOKEN, Session};
 use crate::{
     Error, Settings,
-    accounts::Register,
+    accounts::{Register, RegistrationToken},
     house::{from_json, to_json},
     settings::{Registration, RegistrationMode},
     test_world::World,
@@ -115,4 +115,46 @@ async fn a_session_that_was_begun_by_nobody_here_opens_nothing() {
     let refused = world.core.challenge(&other, Some(&auth)).await;
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     assert!(world.core.challenge(&CHALLENGE, Some(&Value::Null)).await.is_err());
+}
+
+#[tokio::test]
+async fn of_two_who_register_with_one_token_at_once_both_get_the_account_that_they_asked_for() {
+    let world = World::with(Settings {
+        insecure_fast_password_hash: true,
+        rate_limit: None,
+        registration: Registration { mode: RegistrationMode::Token, ..Registration::default() },
+        ..Settings::default()
+    });
+    let core = &world.core;
+    core.create_registration_token(Some("ward".to_owned()), Some(2), None).await.unwrap();
+    let completed = |store: &dyn Store, completed: u64| {
+        let mut batch = Batch::new();
+        let row = RegistrationToken { uses_allowed: Some(2), completed, expiry_time: None };
+        batch.put(Table::RegistrationToken, Key::new().text("ward"), to_json(&row).unwrap());
+        store.submit(batch).wait().unwrap();
+    };
+    // As clients do: who they want to be is said once, and afterwards only what proves that they may.
+    let begin = async |name: &str| {
+        let asked = serde_json::from_value(json!({"username": name, "password": "a long password"})).unwrap();
+        let Err(Error::Interactive(answer)) = core.register(asked, None).await else { panic!("no session") };
+        let auth = json!({"type": REGISTRATION_TOKEN, "token": "ward", "session": answer["session"]});
+        move || serde_json::from_value::<Register>(json!({"auth": auth})).unwrap()
+    };
+    // The first commit is the session's.
+    let go_on = begin("amira").await;
+    world.meanwhile_after(1, move |store| completed(store, 1));
+    assert_eq!(core.register(go_on(), None).await.unwrap().user_id, user("amira"));
+    assert!(core.account(&user("amira")).unwrap().unwrap().password_hash.is_some());
+    assert_eq!(core.registration_tokens().unwrap()[0].1.completed, 2);
+
+    // Who is refused is still who they said when they try again.
+    completed(&*core.store, 1);
+    let go_on = begin("ben").await;
+    world.meanwhile_after(1, move |store| completed(store, 2));
+    let late = core.register(go_on(), None).await;
+    assert!(matches!(late, Err(Error::Forbidden(_))), "{late:?}");
+    completed(&*core.store, 1);
+    assert_eq!(core.register(go_on(), None).await.unwrap().user_id, user("ben"));
+    assert!(core.account(&user("ben")).unwrap().unwrap().password_hash.is_some());
+    assert_eq!(core.registration_tokens().unwrap()[0].1.completed, 2);
 }

@@ -53,13 +53,18 @@ impl Core {
             return Ok(user);
         }
         let user = self.local_user(&facts.localpart)?;
-        let mut batch = Batch::new();
-        batch.expect_absent(Table::OauthLink, link.clone());
-        batch.put(Table::OauthLink, link, to_json(&user)?);
+        let busy = || Error::LimitExceeded { retry_after_ms: 1_000 };
+        let link_row = to_json(&user)?;
+        let put_link = |batch: &mut Batch| {
+            batch.expect_absent(Table::OauthLink, link.clone());
+            batch.put(Table::OauthLink, link.clone(), link_row.clone());
+        };
         if self.account(&user)?.is_some() {
             // INVARIANT: the account says whose it is before the link does: of two who come at once, one is refused.
             self.take_over(&user, upstream, &identity).await?;
-            self.commit_or(batch, Error::LimitExceeded { retry_after_ms: 1_000 }).await?;
+            let mut batch = Batch::new();
+            put_link(&mut batch);
+            self.commit_or(batch, busy()).await?;
             return Ok(user);
         }
         if !upstream.create_accounts {
@@ -67,7 +72,14 @@ impl Core {
         }
         let user = self.name_for_anyone(&facts.localpart)?;
         let account = Account { created_ms: self.now_ms(), identities: vec![identity], ..Account::default() };
-        self.insert_account(&user, &account, batch).await?;
+        self.insert_account(&user, &account, |batch| {
+            if self.store.get(Table::OauthLink, link.as_bytes())?.is_some() {
+                return Err(busy());
+            }
+            put_link(batch);
+            Ok(())
+        })
+        .await?;
         if let Some(name) = facts.display_name {
             let name: String = name.chars().take(256).collect();
             self.set_profile_field(&user, "displayname", Some(name.into())).await?;
