@@ -34,15 +34,13 @@ impl Core {
         }
         let now_ms = self.now_ms();
         let until_ms = now_ms.saturating_add(LIFETIME_MS);
-        let mut batch = Batch::new();
-        let (before, peek) = {
+        let (made_way, before, peek) = {
             let mut registry = self.peeks.registry.lock();
             let before = registry.find(&device, room);
-            if before.is_none() {
-                for (gone, from) in registry.check_place(&device, now_ms)? {
-                    batch.delete(Table::Misc, rows_of(&gone.0, &gone.1).text(&from));
-                }
-            }
+            let made_way = match before {
+                None => registry.check_place(&device, now_ms)?,
+                Some(_) => Vec::new(),
+            };
             let peek = match before {
                 Some(going) if going.over.is_none() => Peek { until_ms, ..going },
                 // INVARIANT: after every position that an answer without the peek may have ended at, since whoever asks for
@@ -50,9 +48,13 @@ impl Core {
                 _ => Peek { began: self.next_position(), until_ms, over: None },
             };
             registry.put(&device, room, peek);
-            (before, peek)
+            (made_way, before, peek)
         };
-        if let Err(error) = self.write_peek_with(batch, &device, room, Some(&peek)).await {
+        let written = async {
+            self.forget_made_way(&made_way).await?;
+            self.write_peek(&device, room, Some(&peek)).await
+        };
+        if let Err(error) = written.await {
             let mut registry = self.peeks.registry.lock();
             match before {
                 Some(before) => registry.put(&device, room, before),
@@ -122,7 +124,8 @@ impl Core {
             let mut registry = self.peeks.registry.lock();
             let Some(going) = registry.find(device, room).filter(|peek| peek.over.is_none()) else { return Ok(()) };
             // INVARIANT: as in `begin_peek`.
-            let peek = Peek { over: Some(self.next_position()), ..going };
+            let until_ms = going.until_ms.min(self.now_ms());
+            let peek = Peek { over: Some(self.next_position()), until_ms, ..going };
             registry.put(device, room, peek);
             peek
         };
@@ -134,18 +137,29 @@ impl Core {
         self.position().0.saturating_add(1)
     }
 
-    /// The row is this, or is gone; the stream has moved on.
-    async fn write_peek(&self, device: &Device, room: &RoomId, peek: Option<&Peek>) -> Result<(), Error> {
-        self.write_peek_with(Batch::new(), device, room, peek).await
+    /// The rows of those that made way are gone, but for those that began anew meanwhile.
+    async fn forget_made_way(&self, made_way: &[(Device, OwnedRoomId)]) -> Result<(), Error> {
+        if made_way.is_empty() {
+            return Ok(());
+        }
+        self.commit_anew(|batch| {
+            for (device, room) in made_way {
+                let key = rows_of(&device.0, &device.1).text(room);
+                let Some(row) = self.store.get(Table::Misc, key.as_bytes())? else { continue };
+                // INVARIANT: after the row was read: what begins anew is found here, or else changes the row.
+                if self.peeks.registry.lock().find(device, room).is_none() {
+                    batch.expect_equals(Table::Misc, key.clone(), row);
+                    batch.delete(Table::Misc, key);
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
-    async fn write_peek_with(
-        &self,
-        mut batch: Batch,
-        device: &Device,
-        room: &RoomId,
-        peek: Option<&Peek>,
-    ) -> Result<(), Error> {
+    /// The row is this, or is gone; the stream has moved on.
+    async fn write_peek(&self, device: &Device, room: &RoomId, peek: Option<&Peek>) -> Result<(), Error> {
+        let mut batch = Batch::new();
         let key = rows_of(&device.0, &device.1).text(room);
         batch.reserve_position();
         match peek {
@@ -181,7 +195,7 @@ impl Registry {
         Ok(gone)
     }
 
-    fn make_way(&mut self, now_ms: u64, who: impl Fn(&Device) -> bool) -> Vec<(Device, OwnedRoomId)> {
+    pub(super) fn make_way(&mut self, now_ms: u64, who: impl Fn(&Device) -> bool) -> Vec<(Device, OwnedRoomId)> {
         let all = self.of_device.iter().filter(|(device, _)| who(device));
         let mut ended: Vec<_> = all
             .flat_map(|(device, rooms)| rooms.iter().map(move |(room, peek)| (peek, device, room)))

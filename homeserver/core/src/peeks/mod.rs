@@ -35,7 +35,7 @@ const KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 pub(crate) struct Peek {
     /// Its first position in the stream: a token before it knows nothing of the peek.
     pub(crate) began: u64,
-    /// When it ends by itself, ms since the epoch.
+    /// When it ends by itself, or when it ended if it is over, ms since the epoch.
     pub(crate) until_ms: u64,
     /// The position from which on it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]

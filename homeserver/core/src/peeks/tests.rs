@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use matron_storage::{Batch, Table};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{json, value::RawValue};
@@ -284,6 +286,50 @@ async fn a_user_takes_so_many_places_with_all_devices_and_no_more_and_what_is_ov
     assert_eq!(registry.check_place(&one, now_ms).unwrap().len(), MAX_PEEKS / 200);
     registry.put(&one, &room(1), Peek { began: 1, until_ms: now_ms + 10, over: None });
     assert_eq!(registry.count, MAX_PEEKS - MAX_PEEKS / 200 + 1);
+}
+
+#[tokio::test]
+async fn the_longest_over_makes_way_first_also_if_it_ended_early() {
+    let street = Street::open().await;
+    let core = &street.world.core;
+    core.begin_peek(&street.eve, &street.room).await.unwrap();
+    core.end_peek(&street.eve, &street.room).await.unwrap();
+    let device = (street.eve.user_id.clone(), "TABLET".into());
+    let mut registry = core.peeks.registry.lock();
+    registry.put(&device, &street.room, Peek { began: 1, until_ms: core.now_ms() + 1, over: None });
+    let made_way = registry.make_way(core.now_ms() + 1, |_| true);
+    let devices: Vec<_> = made_way.iter().map(|((_, device), _)| device.as_str()).collect();
+    assert_eq!(devices, ["PHONE", "TABLET"]);
+}
+
+#[tokio::test]
+async fn a_look_that_made_way_and_begins_anew_meanwhile_is_kept() {
+    let street = Street::open().await;
+    let core = &street.world.core;
+    let user = &street.eve.user_id;
+    let row = |number: usize| rows_of(user, "TABLET".into()).text(format!("!{number}:us.example"));
+    let tablet = (user.clone(), "TABLET".into());
+    let over = Peek { began: 1, until_ms: core.now_ms(), over: Some(2) };
+    let mut batch = Batch::new();
+    for number in 0..MAX_PER_USER {
+        let room = OwnedRoomId::try_from(format!("!{number}:us.example")).unwrap();
+        core.peeks.registry.lock().put(&tablet, &room, over);
+        batch.put(Table::Misc, row(number), to_json(&over).unwrap());
+    }
+    core.commit(batch).await.unwrap();
+    let (theirs, key) = (Arc::clone(core), row(7));
+    street.world.meanwhile(move |store| {
+        let anew = Peek { began: 3, over: None, ..over };
+        theirs.peeks.registry.lock().put(&tablet, &OwnedRoomId::try_from("!7:us.example").unwrap(), anew);
+        let mut batch = Batch::new();
+        batch.put(Table::Misc, key, to_json(&anew).unwrap());
+        store.submit(batch).wait().unwrap();
+    });
+    core.begin_peek(&street.eve, &street.room).await.unwrap();
+    let left: Vec<_> = (0..MAX_PER_USER)
+        .filter(|number| core.store.get(Table::Misc, row(*number).as_bytes()).unwrap().is_some())
+        .collect();
+    assert_eq!(left, [7]);
 }
 
 #[tokio::test]
