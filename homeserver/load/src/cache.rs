@@ -23,8 +23,8 @@ pub(crate) struct Known {
     pub(crate) users: Vec<User>,
     /// Those who are in many filled rooms, by what is in these.
     pub(crate) readers: BTreeMap<String, User>,
-    /// Rooms with a long past, by how long it is.
-    pub(crate) rooms: BTreeMap<usize, String>,
+    /// Rooms with a long past, by how long it is and how many are in them.
+    pub(crate) rooms: BTreeMap<String, String>,
 }
 
 impl Cache {
@@ -73,10 +73,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache.json");
         let mut cache = Cache::load(Some(&path)).unwrap();
-        cache.server("http://a").rooms.insert(5000, "!room:a".to_owned());
+        cache.server("http://a").rooms.insert("5000".to_owned(), "!room:a".to_owned());
         cache.save().unwrap();
         let mut again = Cache::load(Some(&path)).unwrap();
-        assert_eq!(again.server("http://a").rooms[&5000], "!room:a");
+        assert_eq!(again.server("http://a").rooms["5000"], "!room:a");
         assert!(again.server("http://b").rooms.is_empty());
     }
 

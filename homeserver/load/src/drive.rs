@@ -89,9 +89,23 @@ impl<T> Outcome<T> {
         }
     }
 
+    /// The outcome, if anything at all succeeded.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Preparation`] if everything failed.
+    pub(crate) fn any(self, what: &'static str) -> Result<Self, LoadError> {
+        if self.succeeded() == 0 { self.all(what) } else { Ok(self) }
+    }
+
+    /// How many requests succeeded.
+    pub(crate) fn succeeded(&self) -> usize {
+        self.latencies_ms.len()
+    }
+
     /// How many succeeded a second.
     pub(crate) fn per_second(&self) -> f64 {
-        per_second(self.latencies_ms.len(), self.wall_s)
+        per_second(self.succeeded(), self.wall_s)
     }
 
     /// The percentiles of how long they took.
@@ -135,8 +149,16 @@ mod tests {
             },
         )
         .await;
-        assert_eq!((outcome.values.len(), outcome.errors), (2, 3));
+        assert_eq!((outcome.succeeded(), outcome.values.len(), outcome.errors), (2, 2, 3));
+        let outcome = outcome.any("rooms").ok().unwrap();
         let error = outcome.all("rooms").err().unwrap();
         assert!(error.to_string().contains("3 of 5"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn where_everything_failed_there_is_nothing_to_go_on_with() {
+        let outcome = drive(2, 3, async |_, _| Err::<(), _>(RequestError::missing("user"))).await;
+        let error = outcome.any("registrations").err().unwrap();
+        assert!(error.to_string().contains("registrations: 3 of 3"), "{error}");
     }
 }

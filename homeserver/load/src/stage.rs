@@ -61,6 +61,11 @@ impl<'a> Stage<'a> {
         Meter::start(&[("server", &self.processes)])
     }
 
+    /// A phase of the one server begins whose parts are measured themselves.
+    pub(crate) fn meter_around(&self) -> Meter {
+        Meter::start_around(&[("server", &self.processes)])
+    }
+
     /// A phase of both servers begins.
     pub(crate) fn meter_both(&self) -> Meter {
         Meter::start(&[("server_a", &self.processes), ("server_b", &self.processes_b)])

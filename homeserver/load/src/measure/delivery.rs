@@ -106,12 +106,9 @@ pub(super) async fn deliver(stage: &Stage<'_>, phase: &Phase<'_>, since: &mut [S
     let cost = meter.stop(arrivals.len(), stage.options.tail()).await;
     let all_heard = arrivals.iter().map(|arrival| arrival.at).fold(first, Duration::max);
     let (sending_s, hearing_s) = ((last_sent - first).as_secs_f64(), (all_heard - first).as_secs_f64());
-    let mut slowest_ms = vec![0.0; phase.messages];
-    for arrival in &arrivals {
-        if let Some(slowest_ms) = slowest_ms.get_mut(arrival.message) {
-            *slowest_ms = f64::max(*slowest_ms, arrival.latency_ms);
-        }
-    }
+    let heard = heard(phase.messages, &arrivals);
+    let slowest_ms: Vec<f64> = heard.iter().filter_map(|heard| heard.slowest_ms).collect();
+    let visible = heard.iter().filter(|heard| heard.receivers == phase.receivers.len()).count();
     let delivery_ms: Vec<f64> = arrivals.iter().map(|arrival| arrival.latency_ms).collect();
     let errors = receivers.iter().filter_map(|receiver| receiver.error.as_ref());
     let first_error = sent.first_error.iter().chain(errors).next().map(RequestError::with_causes);
@@ -119,20 +116,45 @@ pub(super) async fn deliver(stage: &Stage<'_>, phase: &Phase<'_>, since: &mut [S
         "delivery": latencies(&delivery_ms),
         "last_receiver": latencies(&slowest_ms),
         "send_request": sent.latency(),
-        "sends_per_s": per_second(phase.messages, sending_s),
+        "sends_per_s": per_second(sent.succeeded(), sending_s),
         "delivered_per_s": per_second(arrivals.len(), hearing_s),
-        "messages_visible_per_s": per_second(phase.messages, hearing_s),
+        "messages_visible_per_s": per_second(visible, hearing_s),
         "all_visible_s": rounded(hearing_s),
         "deliveries": arrivals.len(),
         "missing": receivers.iter().map(|receiver| receiver.missing).sum::<usize>(),
         "sync_answers": seen.answers,
         "limited_timelines": seen.limited,
         "gap_filled": seen.gap_filled,
-        "cpu_ms_per_message": cost.get("server_cpu_s").map(|cpu_s| rounded(cpu_s * 1000.0 / phase.messages as f64)),
+        "cpu_ms_per_message": cost.get("server_cpu_s").and_then(|cpu_s| each_ms(cpu_s, sent.succeeded())),
         "cpu": cost.json(),
         "send_errors": sent.errors,
         "first_error": first_error,
     }))
+}
+
+/// How far one message came.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Heard {
+    receivers: usize,
+    /// How long it took to the last of these; none where nobody heard it, which is no time at all.
+    slowest_ms: Option<f64>,
+}
+
+/// For each message how far it came.
+fn heard(messages: usize, arrivals: &[Arrival]) -> Vec<Heard> {
+    let mut heard = vec![Heard::default(); messages];
+    for arrival in arrivals {
+        if let Some(heard) = heard.get_mut(arrival.message) {
+            heard.receivers += 1;
+            heard.slowest_ms = Some(heard.slowest_ms.map_or(arrival.latency_ms, |ms| ms.max(arrival.latency_ms)));
+        }
+    }
+    heard
+}
+
+/// CPU time for each of so many in milliseconds; none for none.
+fn each_ms(cpu_s: f64, count: usize) -> Option<f64> {
+    (count > 0).then(|| rounded(cpu_s * 1000.0 / count as f64))
 }
 
 /// Sends every message of the phase.
@@ -264,6 +286,20 @@ fn number_of(text: &str, prefix: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_nobody_heard_took_no_time() {
+        let arrival = |message, latency_ms| Arrival { message, latency_ms, at: Duration::ZERO };
+        let heard = heard(3, &[arrival(0, 5.0), arrival(2, 0.0), arrival(0, 3.0)]);
+        let expected = [(2, Some(5.0)), (0, None), (1, Some(0.0))];
+        assert_eq!(heard, expected.map(|(receivers, slowest_ms)| Heard { receivers, slowest_ms }));
+    }
+
+    #[test]
+    fn the_cost_is_divided_by_what_was_sent() {
+        assert_eq!(each_ms(0.01, 4), Some(2.5));
+        assert_eq!(each_ms(0.01, 0), None);
+    }
 
     #[test]
     fn a_message_is_known_by_its_call_its_phase_and_its_number() {

@@ -164,7 +164,8 @@ fn figures(joins: &[Join]) -> Map<String, Value> {
         means.insert(figure.to_owned(), spread["mean"].clone());
         spreads.insert(figure.replace("_per_op", ""), spread);
     }
-    means.insert("foreign_cores".to_owned(), json!(rounded(mean(&readings("foreign_cores")))));
+    // Most joins are too short to have one.
+    means.insert("foreign_cores".to_owned(), spread(&readings("foreign_cores"))["mean"].clone());
     let first = joins.first().map(|join| {
         let (answered, complete) = (rounded(join.answered_ms), join.complete_ms.map(rounded));
         json!({"join_ms": answered, "join_full_state_ms": complete, "cpu": join.cost.clone().json()})

@@ -115,6 +115,8 @@ fn window(last: usize, timeline_limit: usize) -> Value {
 async fn read(stage: &Stage<'_>, kind: &Kind, reader: &User, repeat: usize) -> Result<Value, RequestError> {
     let (mut times_ms, mut cpu_ms) = (Vec::new(), Vec::new());
     let (mut bytes, mut rooms) = (0, None);
+    // A sync is too short to tell what others took meanwhile.
+    let all = stage.meter_around();
     for _ in 0..repeat {
         let device = stage.a.log_in(reader).await?;
         tokio::time::sleep(AFTER_LOG_IN).await;
@@ -127,6 +129,7 @@ async fn read(stage: &Stage<'_>, kind: &Kind, reader: &User, repeat: usize) -> R
         bytes = answer.len();
         rooms = count_rooms(&answer);
     }
+    let foreign_cores = all.stop(times_ms.len(), Duration::ZERO).await.foreign_cores();
     let server_cpu_ms = if cpu_ms.is_empty() { None } else { Some(rounded(mean(&cpu_ms))) };
     Ok(json!({
         "first_ms": times_ms.first().copied().map(rounded),
@@ -134,6 +137,7 @@ async fn read(stage: &Stage<'_>, kind: &Kind, reader: &User, repeat: usize) -> R
         "bytes": bytes,
         "rooms": rooms,
         "server_cpu_ms_per_sync": server_cpu_ms,
+        "foreign_cores": foreign_cores,
     }))
 }
 

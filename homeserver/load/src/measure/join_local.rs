@@ -32,7 +32,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     let room = stage.a.create_room(owner, "load: join").await?;
     let meter = stage.meter();
     let joined = stage.join_all(others, &room, sizes.concurrency.get()).await;
-    let cpu = meter.stop(count, stage.options.tail()).await;
+    let cpu = meter.stop(joined.succeeded(), stage.options.tail()).await;
     let (first, last) = first_and_last(&joined.ended_s, sizes.group.get())
         .unwrap_or_else(|| (joined.per_second(), joined.per_second()));
     Ok(Measured {

@@ -1,7 +1,7 @@
 //! Memory of an idle server before and after messages, CPU time for a thousand of them, and CPU time of the idle server.
 
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -10,7 +10,6 @@ use super::Measured;
 use super::send::{Room, load};
 use crate::error::LoadError;
 use crate::figures::rounded;
-use crate::process::{CpuWatch, Processes};
 use crate::stage::Stage;
 
 /// What the preparation set off is over.
@@ -38,12 +37,13 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     let members = stage.users(sizes.users.get()).await?;
     let room = Room { id: stage.room_of(&members, "load: memory").await?, members };
     tokio::time::sleep(LEAD).await;
-    let idle_s = idle_cpu_s_per_min(&stage.processes, settle).await;
+    let idle = watch_idle(stage, settle).await;
+    let idle_s = idle.cpu_s_per_min;
     let before = stage.processes.memory();
     let meter = stage.meter();
     let sent = load(stage, sizes.senders.get(), messages, &[room], "m").await;
     let during = stage.processes.memory();
-    let cpu = meter.stop(messages, stage.options.tail()).await;
+    let cpu = meter.stop(sent.succeeded(), stage.options.tail()).await;
     tokio::time::sleep(settle).await;
     let after = stage.processes.memory();
     let per_1000_s = cpu.get("server_cpu_ms_per_op").map(rounded);
@@ -66,6 +66,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
             // Milliseconds for one are seconds for a thousand.
             "cpu_s_per_1000_sends": per_1000_s,
             "idle_cpu_s_per_min": rounded(idle_s),
+            "idle": {"foreign_cores": idle.foreign_cores},
             "sends_per_s": sent.per_second(),
             "errors": sent.errors,
             "cpu": cpu.json(),
@@ -73,10 +74,20 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     })
 }
 
-/// What the processes use of a minute when nothing is asked of them.
-pub(super) async fn idle_cpu_s_per_min(processes: &Processes, over: Duration) -> f64 {
-    let watch = CpuWatch::start(processes);
-    let began = Instant::now();
+/// What a server used while nothing was asked of it.
+pub(super) struct Idle {
+    /// Of a minute.
+    pub(super) cpu_s_per_min: f64,
+    /// What others took meanwhile.
+    pub(super) foreign_cores: Option<f64>,
+}
+
+/// Watches the server do nothing for so long.
+pub(super) async fn watch_idle(stage: &Stage<'_>, over: Duration) -> Idle {
+    let meter = stage.meter();
     tokio::time::sleep(over).await;
-    watch.used().seconds / began.elapsed().as_secs_f64().max(1e-3) * 60.0
+    let cost = meter.stop(0, Duration::ZERO).await;
+    let of = |figure| cost.get(figure).unwrap_or_default();
+    let cpu_s_per_min = of("server_cpu_s") / of("phase_wall_s").max(1e-3) * 60.0;
+    Idle { cpu_s_per_min, foreign_cores: cost.foreign_cores() }
 }

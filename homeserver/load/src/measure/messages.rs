@@ -1,7 +1,7 @@
 //! Pages backwards through a long room, from its end to its beginning, with lazy members.
 
 use std::num::NonZeroUsize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::de::IgnoredAny;
@@ -44,9 +44,12 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     let users = stage.users(sizes.senders.get()).await?;
     let (room, fill) = filled_room(stage, sizes, &users).await?;
     let mut passes = Vec::new();
+    // A pass is too short to tell what others took meanwhile.
+    let all = stage.meter_around();
     for user in users.iter().cycle().take(sizes.repeat.get()) {
         passes.push(read(stage, user, &room, sizes.limit.get()).await?);
     }
+    let foreign_cores = all.stop(passes.len(), Duration::ZERO).await.foreign_cores();
     let room_version = match users.first() {
         Some(user) => stage.a.room_version(user, &room).await,
         None => None,
@@ -74,16 +77,25 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
             "page": page,
             "cpu_ms_per_page": cpu_ms,
             "cpu": last_cost,
+            "foreign_cores": foreign_cores,
             "passes": passes.into_iter().map(Pass::json).collect::<Vec<_>>(),
             "fill": fill,
         }),
     })
 }
 
+impl Sizes {
+    /// Under what a room is kept: those who read it are the ones who filled it.
+    fn room_key(&self) -> String {
+        format!("{} events, {} members", self.events, self.senders)
+    }
+}
+
 /// A room with that many messages, from the cache if it has one, and what it took to fill it.
 async fn filled_room(stage: &Stage<'_>, sizes: &Sizes, users: &[User]) -> Result<(String, Value), LoadError> {
     let events = sizes.events.get();
-    let known = stage.known(|known| known.rooms.get(&events).cloned());
+    let key = sizes.room_key();
+    let known = stage.known(|known| known.rooms.get(&key).cloned());
     if let (Some(room), Some(user)) = (known, users.first())
         && stage.a.count_joined(user, &room).await.is_ok()
     {
@@ -94,7 +106,7 @@ async fn filled_room(stage: &Stage<'_>, sizes: &Sizes, users: &[User]) -> Result
     let meter = stage.meter();
     let sent = load(stage, sizes.senders.get(), events, &rooms, "h").await.all("messages of the past")?;
     let cpu = meter.stop(events, stage.options.tail()).await;
-    stage.keep(|known| known.rooms.insert(events, id.clone()))?;
+    stage.keep(|known| known.rooms.insert(key, id.clone()))?;
     Ok((id, json!({"sends_per_s": sent.per_second(), "latency": sent.latency(), "cpu": cpu.json()})))
 }
 
@@ -137,5 +149,18 @@ impl Pass {
             "page": latencies(&self.pages_ms),
             "cpu": self.cost.json(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_with_other_members_is_another() {
+        let sizes = |events, senders| Sizes { events, limit: NonZeroUsize::MIN, repeat: NonZeroUsize::MIN, senders };
+        let [two, three] = [2, 3].map(|number| NonZeroUsize::new(number).unwrap());
+        assert_eq!(sizes(two, three).room_key(), "2 events, 3 members");
+        assert_ne!(sizes(two, two).room_key(), sizes(two, three).room_key());
     }
 }

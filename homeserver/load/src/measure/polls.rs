@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::Measured;
-use super::mem::idle_cpu_s_per_min;
+use super::mem::watch_idle;
 use crate::client::SyncRequest;
 use crate::error::LoadError;
 use crate::figures::rounded;
@@ -46,7 +46,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
         return Err(LoadError::Process);
     }
     let polls = sizes.polls.get();
-    let address = address(stage.a.base())?;
+    let target = Target::of(stage.a.base())?;
     // Those of other measures are in rooms, whose memory is no poll's.
     let users = stage.new_users(&stage.a, "poll", sizes.users.get()).await?;
     let first = SyncRequest { presence: stage.options.presence, filter: None, timeout_ms: 0 };
@@ -56,14 +56,14 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     let mut requests = Vec::new();
     for user in &users {
         let since = stage.a.catch_up(user, &first).await?;
-        let (path, token) = (long.path(Some(&since)), &user.access_token);
-        requests.push(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"));
+        requests.push(target.request(&long.path(Some(&since)), &user.access_token));
     }
     allow_connections(u64::try_from(polls).unwrap_or(u64::MAX));
     let before = stage.processes.memory();
-    let waiting = open(&address, &requests, polls).await?;
+    let waiting = open(&target.address, &requests, polls).await?;
     tokio::time::sleep(SETTLE).await;
-    let idle_s = idle_cpu_s_per_min(&stage.processes, idle).await;
+    let idle = watch_idle(stage, idle).await;
+    let idle_s = idle.cpu_s_per_min;
     let answered = waiting.iter().filter(|connection| answered(connection)).count();
     let during = stage.processes.memory();
     Ok(Measured {
@@ -76,17 +76,35 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
             "before": before,
             "during": during,
             "idle_cpu_s_per_min": rounded(idle_s),
+            "foreign_cores": idle.foreign_cores,
             "answered": answered,
         }),
     })
 }
 
-/// HOST:PORT of an http URL.
-fn address(base: &str) -> Result<String, LoadError> {
-    let wrong = || LoadError::Url(base.to_owned());
-    let uri: Uri = base.parse().map_err(|_| wrong())?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
-    Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
+/// Where an http URL leads.
+#[derive(Debug, PartialEq)]
+struct Target {
+    /// HOST:PORT.
+    address: String,
+    /// What every path begins with, without a slash at the end.
+    prefix: String,
+}
+
+impl Target {
+    fn of(base: &str) -> Result<Self, LoadError> {
+        let wrong = || LoadError::Url(base.to_owned());
+        let uri: Uri = base.parse().map_err(|_| wrong())?;
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
+        let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        Ok(Self { address, prefix: uri.path().trim_end_matches('/').to_owned() })
+    }
+
+    /// The text of a request for `path`.
+    fn request(&self, path: &str, token: &str) -> String {
+        let Self { address, prefix } = self;
+        format!("GET {prefix}{path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n")
+    }
 }
 
 /// This process may hold that many connections, if the system lets it.
@@ -131,11 +149,19 @@ mod tests {
 
     #[test]
     fn an_address_has_a_port() {
-        assert_eq!(address("http://127.0.0.1:8008").unwrap(), "127.0.0.1:8008");
-        assert_eq!(address("http://hs.example").unwrap(), "hs.example:80");
+        assert_eq!(Target::of("http://127.0.0.1:8008").unwrap().address, "127.0.0.1:8008");
+        assert_eq!(Target::of("http://hs.example").unwrap().address, "hs.example:80");
         for wrong in ["https://hs.example", "hs.example", "http://"] {
-            assert!(matches!(address(wrong), Err(LoadError::Url(_))), "{wrong}");
+            assert!(matches!(Target::of(wrong), Err(LoadError::Url(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_path_of_the_url_comes_before_every_other() {
+        let request = |base| Target::of(base).unwrap().request("/sync?timeout=1", "t");
+        let rest = "/sync?timeout=1 HTTP/1.1\r\nhost: h:80\r\nauthorization: Bearer t\r\n\r\n";
+        assert_eq!(request("http://h"), format!("GET {rest}"));
+        assert_eq!(request("http://h/behind/proxy/"), format!("GET /behind/proxy{rest}"));
     }
 
     #[tokio::test]

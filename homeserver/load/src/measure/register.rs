@@ -27,8 +27,8 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     let tail = stage.options.tail();
     let meter = stage.meter();
     let register = async |_, number| stage.a.register(&stage.unique("r", number)).await;
-    let registered = drive(workers, count, register).await;
-    let registration_cpu = meter.stop(count, tail).await;
+    let registered = drive(workers, count, register).await.any("registrations")?;
+    let registration_cpu = meter.stop(registered.succeeded(), tail).await;
 
     let meter = stage.meter();
     let users = &registered.values;
@@ -37,7 +37,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
         None => Err(RequestError::missing("registered user")),
     };
     let logged_in = drive(workers, sizes.logins, log_in).await;
-    let login_cpu = meter.stop(sizes.logins, tail).await;
+    let login_cpu = meter.stop(logged_in.succeeded(), tail).await;
     Ok(Measured {
         sizes: json!({"users": count, "logins": sizes.logins, "concurrency": workers}),
         summary: format!(

@@ -47,7 +47,7 @@ pub(super) async fn measure(stage: &Stage<'_>, sizes: &Sizes) -> Result<Measured
     load(stage, senders, (messages / 10).clamp(10, 100), &rooms, "w").await.all("messages of the warm-up")?;
     let meter = stage.meter();
     let sent = load(stage, senders, messages, &rooms, "m").await;
-    let cpu = meter.stop(messages, stage.options.tail()).await;
+    let cpu = meter.stop(sent.succeeded(), stage.options.tail()).await;
     let room_version = match rooms.first().and_then(|room| Some((room.members.first()?, &room.id))) {
         Some((member, room)) => stage.a.room_version(member, room).await,
         None => None,

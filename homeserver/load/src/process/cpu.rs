@@ -5,7 +5,8 @@
 //! `/proc/PID/schedstat` is the first thread's alone. So the threads are summed. A thread that ends takes its file with
 //! it, so all are read every [`INTERVAL`], and what a thread had used when it was last seen stays in the sum. What it
 //! used between that and its end is lost to the sum, and so is a process that came and went in between; the ticks know of
-//! both, and where they say more than their own coarseness explains, they are the figure.
+//! both, and where they say more than their own coarseness explains, they are the figure. They are it always where the
+//! kernel keeps no such file, or keeps it at 0.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,7 +34,7 @@ pub(crate) struct CpuWatch {
     processes: Processes,
     threads: Arc<Mutex<ThreadTimes>>,
     ticks_at_start_s: f64,
-    sampler: AbortHandle,
+    sampler: Option<AbortHandle>,
 }
 
 /// CPU time, and how it was read.
@@ -49,11 +50,14 @@ pub(crate) struct CpuTime {
 struct ThreadTimes {
     last: Threads,
     used_ns: u64,
+    /// Does the kernel count? No server has used nothing before it is measured.
+    counted: bool,
 }
 
 impl ThreadTimes {
     fn since(first: Threads) -> Self {
-        Self { last: first, used_ns: 0 }
+        let counted = first.values().any(|used_ns| *used_ns > 0);
+        Self { last: first, used_ns: 0, counted }
     }
 
     /// Adds what each thread used since it was last seen. A thread that was not there before began in between, and one
@@ -64,6 +68,11 @@ impl ThreadTimes {
             self.used_ns += now_ns - before_ns.unwrap_or_default();
         }
     }
+
+    /// The sum over the threads in seconds; none where the kernel does not count.
+    fn used_s(&self) -> Option<f64> {
+        self.counted.then(|| Duration::from_nanos(self.used_ns).as_secs_f64())
+    }
 }
 
 impl CpuTime {
@@ -72,21 +81,37 @@ impl CpuTime {
         Self { seconds: self.seconds + other.seconds, fine: self.fine && other.fine }
     }
 
-    /// The sum over the threads, unless the ticks of `processes` processes prove that it has missed something.
-    fn settled(threads_s: f64, ticks_s: f64, processes: usize) -> Self {
-        let fine = ticks_s - threads_s <= COARSENESS_S * processes as f64;
-        Self { seconds: if fine { threads_s } else { ticks_s }, fine }
+    /// The sum over the threads, unless there is none, or the ticks of `processes` processes prove that it has missed
+    /// something.
+    fn settled(threads_s: Option<f64>, ticks_s: f64, processes: usize) -> Self {
+        let coarseness_s = COARSENESS_S * processes as f64;
+        match threads_s.filter(|threads_s| ticks_s - threads_s <= coarseness_s) {
+            Some(seconds) => Self { seconds, fine: true },
+            // A process that ended took its ticks with it.
+            None => Self { seconds: ticks_s.max(0.0), fine: false },
+        }
     }
 }
 
 impl CpuWatch {
     /// Begins now. Must be called within the runtime.
     pub(crate) fn start(processes: &Processes) -> Self {
+        let (mut watch, running) = Self::begin(processes);
+        watch.sampler = Some(tokio::spawn(sample(running, Arc::clone(&watch.threads))).abort_handle());
+        watch
+    }
+
+    /// Begins now, and reads nothing before the end: for what lasts so long that ticks are fine enough, and has parts
+    /// which a reading would disturb.
+    pub(crate) fn start_unread(processes: &Processes) -> Self {
+        Self::begin(processes).0
+    }
+
+    fn begin(processes: &Processes) -> (Self, BTreeSet<u32>) {
         let running = processes.running();
         let threads = Arc::new(Mutex::new(ThreadTimes::since(read_threads(&running))));
         let ticks_at_start_s = ticks_s(&running);
-        let sampler = tokio::spawn(sample(running, Arc::clone(&threads))).abort_handle();
-        Self { processes: processes.clone(), threads, ticks_at_start_s, sampler }
+        (Self { processes: processes.clone(), threads, ticks_at_start_s, sampler: None }, running)
     }
 
     /// What was used until now.
@@ -94,14 +119,13 @@ impl CpuWatch {
         let running = self.processes.running();
         let mut threads = self.threads.lock();
         threads.add(read_threads(&running));
-        let threads_s = Duration::from_nanos(threads.used_ns).as_secs_f64();
-        CpuTime::settled(threads_s, ticks_s(&running) - self.ticks_at_start_s, running.len())
+        CpuTime::settled(threads.used_s(), ticks_s(&running) - self.ticks_at_start_s, running.len())
     }
 }
 
 impl Drop for CpuWatch {
     fn drop(&mut self) {
-        self.sampler.abort();
+        self.sampler.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -173,24 +197,37 @@ mod tests {
 
     #[test]
     fn ticks_are_believed_only_where_they_say_more_than_they_can_be_wrong() {
-        assert_eq!(CpuTime::settled(0.0051, 0.02, 1), CpuTime { seconds: 0.0051, fine: true });
-        assert_eq!(CpuTime::settled(0.03, 0.0, 1), CpuTime { seconds: 0.03, fine: true });
+        assert_eq!(CpuTime::settled(Some(0.0051), 0.02, 1), CpuTime { seconds: 0.0051, fine: true });
+        assert_eq!(CpuTime::settled(Some(0.03), 0.0, 1), CpuTime { seconds: 0.03, fine: true });
         // Half a second went with a thread that nobody had seen.
-        assert_eq!(CpuTime::settled(0.1, 0.6, 1), CpuTime { seconds: 0.6, fine: false });
+        assert_eq!(CpuTime::settled(Some(0.1), 0.6, 1), CpuTime { seconds: 0.6, fine: false });
         // Three processes are three times as coarse.
-        assert!(CpuTime::settled(0.1, 0.15, 3).fine);
-        // A kernel without schedstat.
-        assert_eq!(CpuTime::settled(0.0, 0.25, 1), CpuTime { seconds: 0.25, fine: false });
+        assert!(CpuTime::settled(Some(0.1), 0.15, 3).fine);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_count_leaves_the_ticks() {
+        for first in [reading(&[]), reading(&[(1, 0), (2, 0)])] {
+            let mut times = ThreadTimes::since(first.clone());
+            times.add(first);
+            // Less than the ticks' coarseness, and yet not nothing.
+            assert_eq!(CpuTime::settled(times.used_s(), 0.01, 1), CpuTime { seconds: 0.01, fine: false });
+        }
+        assert_eq!(CpuTime::settled(None, -1.0, 1), CpuTime { seconds: 0.0, fine: false });
+        // One thread that never ran, beside one that did.
+        assert_eq!(ThreadTimes::since(reading(&[(1, 0), (2, 9)])).used_s(), Some(0.0));
     }
 
     #[tokio::test]
     async fn a_watch_sees_threads_that_live_and_threads_that_ended() {
-        let watch = CpuWatch::start(&Processes::own());
+        let own = Processes::own();
+        let watches = [CpuWatch::start(&own), CpuWatch::start_unread(&own)];
         std::thread::spawn(|| burn(0.1)).join().unwrap();
         burn(0.1);
         // Nobody saw the thread that ended, but the ticks did.
-        let used = watch.used();
-        assert!(used.seconds >= 0.2 - 2.0 * COARSENESS_S, "{used:?}");
+        for used in watches.each_ref().map(CpuWatch::used) {
+            assert!(used.seconds >= 0.2 - 2.0 * COARSENESS_S, "{used:?}");
+        }
     }
 
     /// Works until this process has used so much, by its ticks.

@@ -16,7 +16,10 @@ pub(crate) use stat::machine_busy_s;
 
 /// The processes of one server: those named, and all that descend from them.
 #[derive(Debug, Clone)]
-pub(crate) struct Processes(Vec<u32>);
+pub(crate) struct Processes {
+    roots: Vec<u32>,
+    descendants: bool,
+}
 
 impl Processes {
     /// The processes with these numbers; perhaps none.
@@ -27,29 +30,32 @@ impl Processes {
     pub(crate) fn new(roots: &[u32]) -> Result<Self, LoadError> {
         match roots.iter().find(|root| !Path::new(&format!("/proc/{root}")).exists()) {
             Some(missing) => Err(LoadError::NoSuchProcess(*missing)),
-            None => Ok(Self(roots.to_vec())),
+            None => Ok(Self { roots: roots.to_vec(), descendants: true }),
         }
     }
 
-    /// This process.
+    /// This process, which starts no others: it is found without a look at all of them.
     pub(crate) fn own() -> Self {
-        Self(vec![std::process::id()])
+        Self { roots: vec![std::process::id()], descendants: false }
     }
 
     /// Were any named?
     pub(crate) fn any(&self) -> bool {
-        !self.0.is_empty()
+        !self.roots.is_empty()
     }
 
     /// The numbers of those that run now.
     fn running(&self) -> BTreeSet<u32> {
+        if !self.descendants {
+            return self.roots.iter().copied().collect();
+        }
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for id in numbered("/proc") {
             if let Some(stat) = Stat::read(id) {
                 children.entry(stat.parent).or_default().push(id);
             }
         }
-        descendants(&self.0, &children)
+        descendants(&self.roots, &children)
     }
 }
 
@@ -87,6 +93,8 @@ mod tests {
         // The largest number that Linux gives is 2^22.
         assert!(matches!(Processes::new(&[u32::MAX]), Err(LoadError::NoSuchProcess(u32::MAX))));
         assert!(!Processes::new(&[]).unwrap().any());
-        assert!(Processes::own().running().contains(&std::process::id()));
+        let own = std::process::id();
+        assert!(Processes::own().running().contains(&own));
+        assert!(Processes::new(&[own]).unwrap().running().contains(&own));
     }
 }
