@@ -7,7 +7,10 @@
 
 The load comes from `matron-load` (homeserver/load), over the client API alone. VENV is a virtual environment with
 `matrix-synapse` from PyPI. DIR is emptied. Everything listens on loopback; every server is durable: SQLite with its
-flushes on. A join is repeated, and its figures are means.
+flushes on. A join is repeated, and its figures are means. Where a step failed, or requests of it failed or messages were
+missing, the script says so at its end and fails: the figures are then not to be used.
+
+`python3 -m doctest docs/bench/run.py` tests what reads the results.
 """
 import argparse, json, os, pathlib, shutil, signal, statistics, subprocess, sys, time, urllib.request
 
@@ -65,6 +68,8 @@ FIGURES = [
     ("polls", "resident MiB before", "before.rss_mib"), ("polls", "resident MiB with all of them", "during.rss_mib"),
     ("polls", "answered early", "answered"), ("polls", "CPU s a minute", "idle_cpu_s_per_min"),
 ]
+# What makes a step's figures those of something else.
+TROUBLES = {"errors", "send_errors", "registration_errors", "login_errors", "missing"}
 # What only Matron is asked: Synapse would take an hour for it, or was not made for it.
 ALONE = ("big-room", "polls")
 
@@ -190,11 +195,40 @@ def dig(value, path):
     return value if isinstance(value, (int, float)) else None
 
 
-def foreign(value):
-    """The most that others took of the machine, in cores, in any phase of a result."""
-    if isinstance(value, dict):
-        return max([value.get("foreign_cores") or 0] + [foreign(part) for part in value.values()])
-    return 0
+def numbers(value, names, path=""):
+    """Every number in a result, at any depth, that has one of these names, with the way to it.
+
+    >>> list(numbers({"a": 1, "passes": [{"a": None}, {"a": 0.5, "b": 2}]}, {"a"}))
+    [('a', 1), ('passes.1.a', 0.5)]
+    """
+    if isinstance(value, (dict, list)):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            here = f"{path}.{name}" if path else str(name)
+            if name in names and isinstance(part, (int, float)):
+                yield here, part
+            yield from numbers(part, names, here)
+
+
+def foreign(result):
+    """The most that others took of the machine, in cores, in any phase of a result; None where no phase could tell.
+
+    >>> foreign({"paced": {"cpu": {"foreign_cores": 0.1}}, "passes": [{"cpu": {"foreign_cores": 0.4}}, {"cpu": {}}]})
+    0.4
+    >>> foreign({"joins": [{"foreign_cores": None}]})
+    """
+    return max((cores for _, cores in numbers(result, {"foreign_cores"})), default=None)
+
+
+def troubles(report):
+    """Every count of a report that must be 0 and is not: failed requests, missing messages, answers of 429.
+
+    >>> troubles({"http_429": 2, "result": {"paced": {"missing": 0, "send_errors": 1}, "burst": {"missing": 3}}})
+    ['paced.send_errors 1', 'burst.missing 3', 'http_429 2']
+    >>> troubles({"http_429": 0, "result": {"errors": 0, "page": None}})
+    []
+    """
+    counts = [*numbers(report["result"], TROUBLES), *numbers({"http_429": report.get("http_429")}, {"http_429"})]
+    return [f"{path} {count}" for path, count in counts if count]
 
 
 def main():
@@ -219,6 +253,7 @@ def main():
                     for number, side in enumerate("ab")] for index, kind in enumerate(kinds)}
     idle = {kind: servers[0].resident_mib() for kind, servers in pairs.items()}
     results = {kind: {} for kind in kinds}
+    failures = []
     wanted = set(filter(None, args.only.split(",")))
     steps = list(STEPS)
     if args.big_room:
@@ -239,7 +274,11 @@ def main():
                 command = base + ["federate" if federated else step.split("-50rooms")[0]] + chosen.split()
                 done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
                 if done.returncode == 0 and done.stdout.strip():
-                    results[kind][step] = json.loads(done.stdout.strip().splitlines()[-1])["result"]
+                    report = json.loads(done.stdout.strip().splitlines()[-1])
+                    results[kind][step] = report["result"]
+                    failures += [f"{kind}, {step}: {trouble}" for trouble in troubles(report)]
+                else:
+                    failures.append(f"{kind}, {step}: no result, exit code {done.returncode}")
                 with open(args.work / "results.jsonl", "a") as file:
                     file.write(done.stdout)
         print("| what | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
@@ -249,13 +288,18 @@ def main():
             if any(cell is not None for cell in cells):
                 shown = ["-" if cell is None else f"{cell:.0f}" if cell >= 100 else f"{cell:.3g}" for cell in cells]
                 print(f"| {step}: {heading} | " + " | ".join(shown) + " |")
-        busy = [foreign(result) for kind in kinds for result in results[kind].values()]
+        readings = [foreign(result) for kind in kinds for result in results[kind].values()]
+        busy = [cores for cores in readings if cores is not None]
         if busy:
             print(f"\nOthers took {statistics.median(busy):.2f} cores in the median step, {max(busy):.2f} at most.")
     finally:
         for servers in pairs.values():
             for server in servers:
                 server.stop()
+    for failure in failures:
+        print(f"!!! FAILED: {failure}")
+    if failures:
+        sys.exit("!!! These figures are not to be used.")
 
 
 if __name__ == "__main__":
