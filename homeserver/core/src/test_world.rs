@@ -181,7 +181,17 @@ impl World {
 
     /// As [`World::meanwhile`], once so many commits have come.
     pub(crate) fn meanwhile_after(&self, commits: usize, deed: impl FnOnce(&dyn Store) + Send + 'static) {
-        self.meanwhile.happens(commits, deed);
+        let mut deed = Some(deed);
+        self.meanwhile.happens(commits..commits.saturating_add(1), move |store| {
+            if let Some(deed) = deed.take() {
+                deed(store);
+            }
+        });
+    }
+
+    /// This happens before each of the next commits, so many.
+    pub(crate) fn meanwhile_often(&self, times: usize, deed: impl FnMut(&dyn Store) + Send + 'static) {
+        self.meanwhile.happens(0..times, deed);
     }
 
     pub(crate) fn advance_ms(&self, ms: u64) {

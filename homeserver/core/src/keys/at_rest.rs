@@ -106,11 +106,12 @@ impl Core {
     }
 
     /// The keys of today and tomorrow are there, so that no message waits for one; and those whose bucket has ended are
-    /// destroyed, after what still waits under them was sealed anew. `all`: rows of before are sealed too.
+    /// destroyed, after what still waits under them was sealed anew. `all`: rows of before are sealed too. `false` if rows
+    /// changed too often for that: the keys stay, and it must be asked for again.
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Internal`] when the key ring cannot be written. What was done stays done.
-    pub(super) async fn renew_message_keys(&self, all: bool) -> Result<(), Error> {
+    pub(super) async fn renew_message_keys(&self, all: bool) -> Result<bool, Error> {
         let now_ms = self.now_ms();
         let today = bucket_of(now_ms, now_ms);
         let wanted = [(KEY_ROOM, today), (KEY_ROOM, today.saturating_add(DAY_MS))];
@@ -123,16 +124,15 @@ impl Core {
             .map(|end| (KEY_ROOM, end))
             .collect();
         if ended.is_empty() && !all {
-            return Ok(());
+            return Ok(true);
         }
         for table in [Table::ToDeviceInbox, Table::OutboxRow] {
             if !self.reseal_table(table).await? {
-                // Something changed too often: the keys stay until the next round.
-                return Ok(());
+                return Ok(false);
             }
         }
         self.keyring.destroy_many(&ended).map_err(unsealable)?;
-        Ok(())
+        Ok(true)
     }
 
     /// No row of the table needs the key of a bucket that has ended; `false` if that cannot be said.

@@ -122,7 +122,7 @@ impl Core {
                         tracing::warn!(%error, "old rows of the keys tables were not removed");
                     }
                     match self.renew_message_keys(first).await {
-                        Ok(()) => first = false,
+                        Ok(is_done) => first &= !is_done,
                         Err(error) => tracing::error!(%error, "to-device messages were not sealed anew"),
                     }
                 }

@@ -463,8 +463,7 @@ async fn messages_that_lay_unsealed_are_sealed_by_the_first_round() {
     world.device(&bob, "B").await;
     let mut batch = Batch::new();
     batch.reserve_position();
-    let row = json!({ "at_ms": core.now_ms(), "event": { "type": "m.test", "content": { "t": "winterling" } } });
-    batch.put(Table::ToDeviceInbox, Key::new().text(&bob).text("B").number(1), row.to_string());
+    batch.put(Table::ToDeviceInbox, Key::new().text(&bob).text("B").number(1), unsealed_row(core.now_ms()));
     let unit = |kind: &str| json!({ "edu_type": kind, "content": { "t": "winterling" } }).to_string();
     let queue = || Key::new().text("far.example");
     batch.put(Table::OutboxRow, queue().number(1), unit("m.direct_to_device"));
@@ -505,6 +504,36 @@ async fn a_message_whose_key_is_lost_or_that_lies_elsewhere_is_passed_over() {
     world.advance_ms(3 * DAY_MS);
     core.renew_message_keys(false).await.unwrap();
     assert_eq!(core.store.scan(Table::ToDeviceInbox, &KeyRange::all(), Order::Ascending, 10).unwrap().len(), 1);
+}
+
+/// A row of an inbox as it lay before rows were sealed.
+fn unsealed_row(at_ms: u64) -> String {
+    json!({ "at_ms": at_ms, "event": { "type": "m.test", "content": { "t": "winterling" } } }).to_string()
+}
+
+#[tokio::test]
+async fn a_round_that_gave_up_says_so_and_the_next_one_seals_what_it_left() {
+    let world = World::new();
+    let core = &world.core;
+    let bob = world.user("bob").await;
+    world.device(&bob, "B").await;
+    let key = Key::new().text(&bob).text("B").number(1);
+    let mut batch = Batch::new();
+    batch.reserve_position();
+    batch.put(Table::ToDeviceInbox, key.clone(), unsealed_row(core.now_ms()));
+    core.commit(batch).await.unwrap();
+    let mut at_ms = core.now_ms();
+    world.meanwhile_often(20, move |store| {
+        at_ms += 1;
+        let mut batch = Batch::new();
+        batch.put(Table::ToDeviceInbox, key.clone(), unsealed_row(at_ms));
+        store.submit(batch).wait().unwrap();
+    });
+    assert!(!core.renew_message_keys(true).await.unwrap());
+    assert!(lying(&world).contains("winterling"));
+    world.meanwhile(|_| {});
+    assert!(core.renew_message_keys(true).await.unwrap());
+    assert!(!lying(&world).contains("winterling"));
 }
 
 fn session(first: u64, forwarded: u64, verified: bool) -> Value {

@@ -1,17 +1,17 @@
 //! What others commit between somebody's look and their own commit.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use matron_storage::{Batch, KeyRange, Mark, Order, Pending, Row, Store, StoreError, StreamPos, Table};
 use parking_lot::Mutex;
 
-type Deed = Box<dyn FnOnce(&dyn Store) + Send>;
+type Deed = Arc<Mutex<dyn FnMut(&dyn Store) + Send>>;
 
-/// A store in which something happens once, just before a commit.
+/// A store in which something happens just before a commit, or several.
 pub(super) struct Meanwhile {
     store: Arc<dyn Store>,
-    /// What happens, and how many commits come first.
-    deed: Mutex<Option<(usize, Deed)>>,
+    /// What happens, and before which of the next commits.
+    deed: Mutex<Option<(Range<usize>, Deed)>>,
 }
 
 impl std::fmt::Debug for Meanwhile {
@@ -25,20 +25,20 @@ impl Meanwhile {
         Arc::new(Self { store, deed: Mutex::default() })
     }
 
-    /// After so many commits and before the next comes this.
-    pub(super) fn happens(&self, commits: usize, deed: impl FnOnce(&dyn Store) + Send + 'static) {
-        *self.deed.lock() = Some((commits, Box::new(deed)));
+    /// Before each of these comes this; the next commit is number 0.
+    pub(super) fn happens(&self, commits: Range<usize>, deed: impl FnMut(&dyn Store) + Send + 'static) {
+        *self.deed.lock() = Some((commits, Arc::new(Mutex::new(deed))));
     }
 
     fn due(&self) -> Option<Deed> {
-        let mut deed = self.deed.lock();
-        match &mut *deed {
-            Some((commits @ 1.., _)) => {
-                *commits -= 1;
-                None
-            }
-            _ => deed.take().map(|(_, deed)| deed),
+        let mut held = self.deed.lock();
+        let (commits, deed) = held.as_mut()?;
+        let due = commits.contains(&0).then(|| Arc::clone(deed));
+        *commits = commits.start.saturating_sub(1)..commits.end.saturating_sub(1);
+        if commits.end == 0 {
+            *held = None;
         }
+        due
     }
 }
 
@@ -53,7 +53,7 @@ impl Store for Meanwhile {
 
     fn submit(&self, batch: Batch) -> Pending {
         if let Some(deed) = self.due() {
-            deed(&*self.store);
+            (deed.lock())(&*self.store);
         }
         self.store.submit(batch)
     }
