@@ -164,15 +164,22 @@ impl Core {
         }
     }
 
-    /// Adds to the batch that the row lies under a key that goes on, if its own does not; or is gone, if its time is over.
+    /// Adds to the batch that the row lies under a key that goes on, if its own does not; or is gone, if its time is over or
+    /// nobody can open it. One of before that says nothing stays as it is.
     fn reseal_row(&self, batch: &mut Batch, table: Table, key: &[u8], row: &[u8]) -> Result<(), Error> {
         let now_ms = self.now_ms();
         let waiting = match split(row) {
             Some((head, _)) if head.bucket > now_ms => return Ok(()),
             Some((head, _)) => self.open_message(table, key, row)?.map(|message| (head.came_ms, message)),
-            None if table == Table::OutboxRow && !outbox::unsealed_message(row)? => return Ok(()),
-            None if table == Table::OutboxRow => Some((now_ms, row.to_vec())),
-            None => Some(inbox::read_unsealed(row)?),
+            None => match read_unsealed(table, row, now_ms) {
+                Ok(Some(message)) => Some(message),
+                Ok(None) => return Ok(()),
+                // The error may show what is in it.
+                Err(_) => {
+                    tracing::warn!(table = table.name(), "a malformed row is not sealed");
+                    return Ok(());
+                }
+            },
         };
         match waiting.filter(|(came_ms, _)| table == Table::OutboxRow || !inbox::is_over(*came_ms, now_ms)) {
             Some((came_ms, message)) => {
@@ -183,6 +190,14 @@ impl Core {
         batch.expect_equals(table, key, row);
         Ok(())
     }
+}
+
+/// When the message of a row of before came, and what is to be sealed; `None` for a row that need not be.
+fn read_unsealed(table: Table, row: &[u8], now_ms: u64) -> Result<Option<(u64, Vec<u8>)>, Error> {
+    if table == Table::OutboxRow {
+        return Ok(outbox::unsealed_message(row)?.then(|| (now_ms, row.to_vec())));
+    }
+    inbox::read_unsealed(row).map(Some)
 }
 
 fn unsealable(error: KeyRingError) -> Error {

@@ -536,6 +536,31 @@ async fn a_round_that_gave_up_says_so_and_the_next_one_seals_what_it_left() {
     assert!(!lying(&world).contains("winterling"));
 }
 
+#[tokio::test]
+async fn a_malformed_row_of_before_keeps_no_other_from_being_sealed_and_no_key_alive() {
+    let world = World::new();
+    let core = &world.core;
+    let bob = world.user("bob").await;
+    world.device(&bob, "B").await;
+    core.renew_message_keys(true).await.unwrap();
+    let keys = core.keyring.buckets("to-device");
+    world.advance_ms(3 * DAY_MS);
+    let mut batch = Batch::new();
+    batch.reserve_position();
+    let inbox = || Key::new().text(&bob).text("B");
+    let queue = || Key::new().text("far.example");
+    batch.put(Table::ToDeviceInbox, inbox().number(1), "broken");
+    batch.put(Table::ToDeviceInbox, inbox().number(2), unsealed_row(core.now_ms()));
+    batch.put(Table::OutboxRow, queue().number(1), "broken");
+    let unit = json!({ "edu_type": "m.direct_to_device", "content": { "t": "winterling" } });
+    batch.put(Table::OutboxRow, queue().number(2), unit.to_string());
+    core.commit(batch).await.unwrap();
+    assert!(core.renew_message_keys(true).await.unwrap());
+    assert!(!lying(&world).contains("winterling"));
+    assert_eq!(lying(&world).matches("broken").count(), 2, "it is left as it is");
+    assert!(core.keyring.buckets("to-device").iter().all(|end| !keys.contains(end)));
+}
+
 fn session(first: u64, forwarded: u64, verified: bool) -> Value {
     json!({ "first_message_index": first, "forwarded_count": forwarded, "is_verified": verified, "session_data": {} })
 }
