@@ -3,9 +3,13 @@
 //! Their data keys are the server's, one for the day in which a bucket ends. When a bucket has ended, what still waits in it
 //! is sealed anew, for as long as it has waited already, and the key is destroyed: what was taken cannot be opened any
 //! more when as much time again has gone by as it waited, and at the latest two days where that is less than one.
+//! So bytes that were read a while ago may not open while their message can still be read: who opens a row reads it again
+//! before giving it up.
 //!
 //! A row is `1`, when the message came, its bucket, and the sealed bytes. Rows of before that are JSON; the first round after
 //! a start seals them.
+
+use std::borrow::Cow;
 
 use matron_storage::{Batch, CommitError, KeyRange, Order, Table, keyring::KeyRingError};
 
@@ -27,6 +31,17 @@ const MAX_TRIES: usize = 8;
 struct Head {
     came_ms: u64,
     bucket: u64,
+}
+
+/// What came of a row that was to be opened.
+#[derive(Debug)]
+pub(crate) enum Opened<T> {
+    /// What it says.
+    Message(T),
+    /// It is not there any more: it was taken, or too old.
+    Gone,
+    /// Nobody can ever open it: its data key is gone, or it was changed or belongs elsewhere. As it lies there.
+    Lost(Vec<u8>),
 }
 
 /// The bucket of what is sealed now and came at `came_ms`: the end of the day in which it will have waited twice as long.
@@ -83,26 +98,36 @@ impl Core {
         Ok(row)
     }
 
-    /// The message of a sealed row, by the row's key; `None` if its data key is gone, or the row was changed or belongs
-    /// elsewhere: nobody can ever open it, and what waits behind it must not wait for that.
+    /// The message of a sealed row that was read under this key, also if it was sealed anew since. One that is lost is
+    /// passed over: what waits behind it must not wait for that.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the key ring cannot be read.
-    pub(crate) fn open_message(&self, table: Table, key: &[u8], row: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let opened = match split(row) {
-            Some((head, sealed)) => {
-                self.keyring.open_sealed(KEY_ROOM, head.bucket, &bound_to(table, owner_of(key)), sealed)
+    /// [`Error::Store`]; [`Error::Internal`] when the key ring cannot be read.
+    pub(crate) fn open_message(&self, table: Table, key: &[u8], row: &[u8]) -> Result<Opened<Vec<u8>>, Error> {
+        let mut row = Cow::Borrowed(row);
+        // Comes round again only when it was sealed anew between two lines.
+        loop {
+            let error = match self.open_bytes(table, key, &row) {
+                Ok(message) => return Ok(Opened::Message(message)),
+                Err(error @ (KeyRingError::KeyDestroyed | KeyRingError::Tampered)) => error,
+                Err(error) => return Err(unsealable(error)),
+            };
+            // A key is destroyed after what lay under it was sealed anew: if that happened, it is seen here.
+            let now = self.store.get(table, key)?;
+            match now {
+                None => return Ok(Opened::Gone),
+                Some(now) if now == *row => {
+                    tracing::warn!(table = table.name(), %error, "a to-device message is lost");
+                    return Ok(Opened::Lost(now));
+                }
+                Some(now) => row = Cow::Owned(now),
             }
-            None => Err(KeyRingError::Tampered),
-        };
-        match opened {
-            Ok(message) => Ok(Some(message)),
-            Err(error @ (KeyRingError::KeyDestroyed | KeyRingError::Tampered)) => {
-                tracing::warn!(table = table.name(), %error, "a to-device message is lost");
-                Ok(None)
-            }
-            Err(error) => Err(unsealable(error)),
         }
+    }
+
+    fn open_bytes(&self, table: Table, key: &[u8], row: &[u8]) -> Result<Vec<u8>, KeyRingError> {
+        let (head, sealed) = split(row).ok_or(KeyRingError::Tampered)?;
+        self.keyring.open_sealed(KEY_ROOM, head.bucket, &bound_to(table, owner_of(key)), sealed)
     }
 
     /// The keys of today and tomorrow are there, so that no message waits for one; and those whose bucket has ended are
@@ -111,7 +136,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Internal`] when the key ring cannot be written. What was done stays done.
-    pub(super) async fn renew_message_keys(&self, all: bool) -> Result<bool, Error> {
+    pub(crate) async fn renew_message_keys(&self, all: bool) -> Result<bool, Error> {
         let now_ms = self.now_ms();
         let today = bucket_of(now_ms, now_ms);
         let wanted = [(KEY_ROOM, today), (KEY_ROOM, today.saturating_add(DAY_MS))];
@@ -170,7 +195,11 @@ impl Core {
         let now_ms = self.now_ms();
         let waiting = match split(row) {
             Some((head, _)) if head.bucket > now_ms => return Ok(()),
-            Some((head, _)) => self.open_message(table, key, row)?.map(|message| (head.came_ms, message)),
+            Some((head, _)) => match self.open_message(table, key, row)? {
+                Opened::Message(message) => Some((head.came_ms, message)),
+                Opened::Gone => return Ok(()),
+                Opened::Lost(_) => None,
+            },
             None => match read_unsealed(table, row, now_ms) {
                 Ok(Some(message)) => Some(message),
                 Ok(None) => return Ok(()),

@@ -5,7 +5,7 @@ use ruma::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use super::at_rest;
+use super::at_rest::{self, Opened};
 use crate::{
     Core, Error,
     house::{from_json, to_json},
@@ -79,13 +79,16 @@ impl Core {
         Ok(())
     }
 
-    /// The event of a row; `None` if its data key is gone.
-    fn read_inbox_row(&self, key: &[u8], row: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
+    /// The event of a row that was read under this key, also if it was sealed anew since; `None` if it is gone, or nobody
+    /// can open it.
+    pub(super) fn read_inbox_row(&self, key: &[u8], row: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
         if !at_rest::is_sealed(row) {
             return Ok(Some(from_json::<Unsealed>(Table::ToDeviceInbox, row)?.event));
         }
-        let Some(message) = self.open_message(Table::ToDeviceInbox, key, row)? else { return Ok(None) };
-        from_json(Table::ToDeviceInbox, &message).map(Some)
+        match self.open_message(Table::ToDeviceInbox, key, row)? {
+            Opened::Message(message) => from_json(Table::ToDeviceInbox, &message).map(Some),
+            Opened::Gone | Opened::Lost(_) => Ok(None),
+        }
     }
 
     /// The messages after `from`, up to `to`, that wait for the device; at most `limit`.

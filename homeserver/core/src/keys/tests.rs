@@ -9,6 +9,7 @@ use ruma::{OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::{Value, json};
 
 use super::{
+    at_rest::Opened,
     backup::{Scope, Sessions, VersionUpload},
     claim::KeysClaim,
     cross_signing::CrossSigningUpload,
@@ -444,7 +445,8 @@ async fn messages_lie_sealed_as_long_as_they_wait_and_their_keys_end_after_them(
     assert!(!core.keyring.buckets("to-device").contains(&used));
     assert!(!lying(&world).contains("winterling"));
     let queued = core.store.scan(Table::OutboxRow, &KeyRange::all(), Order::Ascending, 10).unwrap();
-    let opened = core.open_message(Table::OutboxRow, &queued[0].0, &queued[0].1).unwrap().unwrap();
+    let opened = core.open_message(Table::OutboxRow, &queued[0].0, &queued[0].1).unwrap();
+    let Opened::Message(opened) = opened else { panic!("{opened:?}") };
     assert!(String::from_utf8(opened).unwrap().contains("winterling"));
 
     for _ in 0..40 {
@@ -504,6 +506,23 @@ async fn a_message_whose_key_is_lost_or_that_lies_elsewhere_is_passed_over() {
     world.advance_ms(3 * DAY_MS);
     core.renew_message_keys(false).await.unwrap();
     assert_eq!(core.store.scan(Table::ToDeviceInbox, &KeyRange::all(), Order::Ascending, 10).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_row_that_was_sealed_anew_after_it_was_read_is_still_read() {
+    let world = World::new();
+    let core = &world.core;
+    let bob = world.user("bob").await;
+    world.device(&bob, "B").await;
+    core.send_to_local_device(&bob, "m.test", &bob, "B".into(), &json!({ "t": "kept" })).await.unwrap();
+    let rows = core.store.scan(Table::ToDeviceInbox, &KeyRange::all(), Order::Ascending, 10).unwrap();
+    world.advance_ms(3 * DAY_MS);
+    assert!(core.renew_message_keys(false).await.unwrap());
+    assert_ne!(core.store.scan(Table::ToDeviceInbox, &KeyRange::all(), Order::Ascending, 10).unwrap(), rows);
+    let read = core.read_inbox_row(&rows[0].0, &rows[0].1).unwrap();
+    assert!(read.is_some_and(|event| event.get().contains("kept")));
+    core.to_device_acknowledge(&bob, "B".into(), position(&world)).await.unwrap();
+    assert!(core.read_inbox_row(&rows[0].0, &rows[0].1).unwrap().is_none());
 }
 
 /// A row of an inbox as it lay before rows were sealed.

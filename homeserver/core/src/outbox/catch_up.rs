@@ -22,31 +22,32 @@ const PLANNED: usize = 20_000;
 /// How many rows are read at once.
 const PAGE: usize = 1_000;
 
-/// What is left to be sent, in its order.
+/// The keys of the rows that are left to be sent, in their order. The rows are read when it is their turn: what waits long
+/// is sealed anew meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct CatchUp {
     /// To-device messages and device lists: what makes the events readable.
-    edus: VecDeque<(Vec<u8>, Vec<u8>)>,
+    edus: VecDeque<Vec<u8>>,
     /// Rooms, the next one first.
-    rooms: VecDeque<VecDeque<(Vec<u8>, Vec<u8>)>>,
+    rooms: VecDeque<VecDeque<Vec<u8>>>,
 }
 
 impl CatchUp {
-    /// The rows of the next transaction.
-    pub(super) fn next_rows(&mut self) -> Rows {
-        let mut rows: Rows = self.edus.drain(..self.edus.len().min(MAX_EDUS)).collect();
+    /// Those of the next transaction.
+    fn next_keys(&mut self) -> Vec<Vec<u8>> {
+        let mut keys: Vec<_> = self.edus.drain(..self.edus.len().min(MAX_EDUS)).collect();
         let mut events = 0;
         while events < MAX_PDUS
             && let Some(mut room) = self.rooms.pop_front()
         {
             let count = room.len().min(MAX_PDUS - events);
-            rows.extend(room.drain(..count));
+            keys.extend(room.drain(..count));
             events += count;
             if !room.is_empty() {
                 self.rooms.push_back(room);
             }
         }
-        rows
+        keys
     }
 }
 
@@ -69,19 +70,19 @@ impl Core {
             for (key, value) in page {
                 count = count.saturating_add(1);
                 if at_rest::is_sealed(&value) {
-                    plan.edus.push_back((key, value));
+                    plan.edus.push_back(key);
                     continue;
                 }
                 match from_json::<Row>(Table::OutboxRow, &value)? {
-                    Row::Edu { .. } => plan.edus.push_back((key, value)),
+                    Row::Edu { .. } => plan.edus.push_back(key),
                     Row::Event { event_id } => match self.load_event(&event_id)? {
                         Some(event) => {
                             let room = places.entry(event.pdu.room_id().to_owned()).or_default();
                             room.0 = count;
-                            room.1.push_back((key, value));
+                            room.1.push_back(key);
                         }
                         // It is gone: the row goes with the first transaction.
-                        None => plan.edus.push_back((key, value)),
+                        None => plan.edus.push_back(key),
                     },
                 }
             }
@@ -96,6 +97,20 @@ impl Core {
         rooms.sort_by_key(|(newest, _)| std::cmp::Reverse(*newest));
         plan.rooms = rooms.into_iter().map(|(_, rows)| rows).collect();
         Ok(Some(plan))
+    }
+
+    /// The rows of the plan's next transaction, as they lie in the queue now; `None` at its end.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(super) fn next_rows(&self, plan: &mut CatchUp) -> Result<Option<Rows>, Error> {
+        let keys = plan.next_keys();
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let wanted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let values = self.store.get_many(Table::OutboxRow, &wanted)?;
+        Ok(Some(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect()))
     }
 
     /// The destination's queue is no longer than its bound: the oldest rows went.

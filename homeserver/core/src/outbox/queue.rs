@@ -8,7 +8,7 @@ use super::peer::Backoff;
 use crate::{
     Core, Error,
     house::{from_json, to_json},
-    keys::at_rest,
+    keys::at_rest::{self, Opened},
 };
 
 /// A row of `outbox_row`.
@@ -93,16 +93,19 @@ impl Core {
         Ok(())
     }
 
-    /// What a row of the queue holds; `None` for a message whose data key is gone.
+    /// What a row of the queue holds that was read under this key, also if it was sealed anew since.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Internal`] for a row that is none.
-    pub(super) fn read_outbox(&self, key: &[u8], value: &[u8]) -> Result<Option<Row>, Error> {
+    /// [`Error::Store`], also for a row that is none; [`Error::Internal`] when the key ring cannot be read.
+    pub(super) fn read_outbox(&self, key: &[u8], value: &[u8]) -> Result<Opened<Row>, Error> {
         if !at_rest::is_sealed(value) {
-            return from_json(Table::OutboxRow, value).map(Some);
+            return from_json(Table::OutboxRow, value).map(Opened::Message);
         }
-        let Some(value) = self.open_message(Table::OutboxRow, key, value)? else { return Ok(None) };
-        from_json(Table::OutboxRow, &value).map(Some)
+        Ok(match self.open_message(Table::OutboxRow, key, value)? {
+            Opened::Message(value) => Opened::Message(from_json(Table::OutboxRow, &value)?),
+            Opened::Gone => Opened::Gone,
+            Opened::Lost(row) => Opened::Lost(row),
+        })
     }
 
     /// Something new is queued for the destination.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use matron_storage::{Batch, Table};
+use matron_storage::{Batch, CommitError, Table};
 use ruma::ServerName;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::queue::Row;
 use crate::{
     Core, Error,
+    keys::at_rest::Opened,
     ports::{FederationRequest, http_method::Method},
 };
 
@@ -30,16 +31,20 @@ struct Load {
     edus: Vec<Value>,
     /// The rows that it carries.
     taken: Vec<Vec<u8>>,
+    /// Those that nobody can open any more, as they lie in the queue.
+    lost: Rows,
 }
 
 impl Core {
     /// As many of the rows as a transaction holds, with receipts and what is told in passing, have been sent and taken off;
-    /// `false` if there was nothing to send.
+    /// `false` if there was nothing to send. What nobody can open any more is taken off as well.
     ///
     /// # Errors
-    /// [`Error::Peer`], [`Error::PeerAnswer`]: the queue is as it was. [`Error::Store`].
+    /// [`Error::Peer`], [`Error::PeerAnswer`]: what can be sent waits as it did. [`Error::Store`].
     pub(super) async fn send_rows(&self, server: &ServerName, rows: &Rows) -> Result<bool, Error> {
         let mut load = self.load_rows(rows)?;
+        let has_lost = !load.lost.is_empty();
+        self.drop_lost(std::mem::take(&mut load.lost)).await?;
         let receipts = self.waiting_receipts(server, MAX_EDUS.saturating_sub(load.edus.len()))?;
         let mut hash = Sha256::new();
         load.taken.iter().for_each(|key| hash.update(key));
@@ -52,7 +57,7 @@ impl Core {
         let passing = self.outbox.passing.lock().take(server, MAX_EDUS.saturating_sub(load.edus.len()));
         if !durable {
             if passing.is_empty() {
-                return Ok(false);
+                return Ok(has_lost);
             }
             // Nothing of it is sent a second time: any id will do that was not used.
             hash.update(self.now_ms().to_be_bytes());
@@ -74,9 +79,12 @@ impl Core {
         let now_ms = self.now_ms();
         for (key, value) in rows {
             match self.read_outbox(key, value)? {
-                // Nothing opens it any more: the row goes with the transaction.
-                None => {}
-                Some(Row::Event { event_id }) => {
+                Opened::Gone => continue,
+                Opened::Lost(row) => {
+                    load.lost.push((key.clone(), row));
+                    continue;
+                }
+                Opened::Message(Row::Event { event_id }) => {
                     if load.pdus.len() >= MAX_PDUS {
                         break;
                     }
@@ -87,7 +95,7 @@ impl Core {
                         load.pdus.push(pdu);
                     }
                 }
-                Some(Row::Edu { edu_type, content }) => {
+                Opened::Message(Row::Edu { edu_type, content }) => {
                     if load.edus.len() >= MAX_EDUS {
                         break;
                     }
@@ -97,6 +105,23 @@ impl Core {
             load.taken.push(key.clone());
         }
         Ok(load)
+    }
+
+    /// The rows are gone that are still as they were when nobody could open them. If one is not, all of them stay for the
+    /// next look.
+    async fn drop_lost(&self, lost: Rows) -> Result<(), Error> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for (key, row) in lost {
+            batch.expect_equals(Table::OutboxRow, key.clone(), row);
+            batch.delete(Table::OutboxRow, key);
+        }
+        match self.store.submit(batch).await {
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
     }
 
     async fn put_transaction(

@@ -1,4 +1,5 @@
 mod crowded;
+mod resealed;
 
 use std::{sync::Arc, time::Duration};
 

@@ -114,16 +114,13 @@ impl Core {
         let Some(mut plan) = (if more { self.plan_catch_up(server)? } else { None }) else {
             return self.send_rows(server, &front).await;
         };
-        loop {
-            let rows = plan.next_rows();
-            if rows.is_empty() {
-                return Ok(true);
-            }
+        while let Some(rows) = self.next_rows(&mut plan)? {
             self.send_rows(server, &rows).await?;
             if on_trial {
-                return Ok(true);
+                break;
             }
         }
+        Ok(true)
     }
 
     async fn note_failure(&self, server: &ServerName, error: &Error) {
