@@ -85,7 +85,8 @@ async fn what_nobody_is_shown_ends_earlier_too_when_a_room_s_lifetime_becomes_sh
         let end = |event: &matron_room::Pdu| {
             let stored = north.core.load_event(event.event_id()).unwrap().unwrap();
             assert_eq!(stored.record.status, Status::SoftFailed);
-            stored.record.expires_ms - stored.record.received_ms.min(event.origin_server_ts_ms())
+            // What has no end yet ends at 0.
+            stored.record.expires_ms.saturating_sub(stored.record.received_ms.min(event.origin_server_ts_ms()))
         };
         late.iter().map(end).collect::<BTreeSet<_>>()
     };
