@@ -17,7 +17,7 @@ pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 const YEAR_MS: u64 = 365 * DAY_MS;
 
-/// What says that it was sent longer before it came than this is late.
+/// What says that it was sent longer before it came than this, or than a tenth of what it lives, is late.
 const LATE_MS: u64 = 60 * 1000;
 
 /// Where a message says when it ends, ms since the epoch (MSC2228's `m.self_destruct_after`).
@@ -208,13 +208,15 @@ impl Core {
         };
         let Some(session) = session_of(pdu) else { return write(record.expires_ms, None) };
         let chose = self.settings.retention.self_destruct && chosen_end_ms(pdu) == Some(record.expires_ms);
-        let is_late = record.received_ms.saturating_sub(pdu.origin_server_ts_ms()) > LATE_MS;
+        let session_end_ms = self.session_end_ms(inner, record.received_ms)?;
+        let lives_ms = session_end_ms.unwrap_or_default().saturating_sub(record.received_ms);
+        let is_late = record.received_ms.saturating_sub(pdu.origin_server_ts_ms()) > LATE_MS.min(lives_ms / 10);
         if !chose && !is_late {
             return write(record.expires_ms, Some(session));
         }
         // A message that ends before its room's messages do leaves the session to those; it may be the last of them.
         write(record.expires_ms, None)?;
-        match self.session_end_ms(inner, record.received_ms)? {
+        match session_end_ms {
             Some(end_ms) => write(end_ms, Some(session)),
             None => Ok(()),
         }
