@@ -234,6 +234,11 @@ impl Core {
     /// The user's receipts of the room moved, or what it holds changed: the counts are counted anew, and the user's devices wake.
     pub fn unread_changed(&self, user: &UserId, room: &RoomId) {
         self.push.forget_counts(user, &room.to_owned());
+        self.tell_unread(user);
+    }
+
+    /// The user's devices wake, and are told what is unread.
+    pub(crate) fn tell_unread(&self, user: &UserId) {
         self.notifier.wake_user(user);
         match self.pushers_of(user) {
             Ok(pushers) => {

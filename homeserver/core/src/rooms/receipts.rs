@@ -1,11 +1,15 @@
 //! Read receipts and the read marker (Client-Server API, "Receipts", "Read and unread markers").
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use matron_storage::{Batch, Key, Slot, SlotForm, Table};
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use super::Room;
 use crate::{Core, Error, house::to_json};
@@ -135,7 +139,7 @@ impl Core {
             let mut value = vec![0; 8];
             value.extend(to_json(&Row { event_id: receipt.event_id.clone(), ts: receipt.ts })?);
             batch.put_at(Table::RoomReceipt, key, None, value, Some(slot));
-            told.push(receipt);
+            told.push(receipt.clone());
         }
         if told.is_empty() {
             return Ok(());
@@ -149,16 +153,29 @@ impl Core {
                 }
             }
         }
-        let ours = told.iter().map(|receipt| receipt.user.clone()).filter(|user| self.is_local_user(user)).collect();
-        let moving = self.push.begin_move(ours, room.id());
+        // INVARIANT: this ends even if whoever waits for it goes away, as a client does that hangs up: the receipts will be on
+        // the disk, and syncs that were not told of them would step over them.
+        let telling = Arc::clone(self).write_receipts(Arc::clone(room), batch, told, destinations);
+        let telling = tokio::spawn(telling.in_current_span());
+        telling.await.map_err(|_| Error::internal("receipts ended badly"))?
+    }
+
+    async fn write_receipts(
+        self: Arc<Self>,
+        room: Arc<Room>,
+        batch: Batch,
+        told: Vec<NewReceipt>,
+        destinations: Vec<OwnedServerName>,
+    ) -> Result<(), Error> {
+        let ours: BTreeSet<_> =
+            told.iter().map(|receipt| receipt.user.clone()).filter(|user| self.is_local_user(user)).collect();
+        let moving = self.push.begin_move(ours.clone(), room.id());
         let guard = self.rooms.changes.begin(room.id(), &[]);
         let committed = self.commit(batch).await?;
         drop(moving);
         guard.publish(committed.last());
-        for receipt in &told {
-            if self.is_local_user(&receipt.user) {
-                self.unread_changed(&receipt.user, room.id());
-            }
+        for user in &ours {
+            self.tell_unread(user);
         }
         if self.appservices_want_ephemeral() {
             for receipt in told.iter().filter(|receipt| receipt.kind == "m.read") {

@@ -79,7 +79,7 @@ impl CountCache {
     /// The user's receipts of the room are about to move: until [`CountCache::end_move`] none of the user's counts is kept or
     /// found. A sync may see that they moved as soon as they are on the disk, and would tell with it a count of before, for good.
     pub(in crate::push) fn begin_move(&mut self, user: &UserId, room: &OwnedRoomId) {
-        self.forget(user, room);
+        self.remove(user, room);
         let count = self.moving.entry((user.to_owned(), room.clone())).or_insert(0);
         *count = count.saturating_add(1);
     }
@@ -156,6 +156,10 @@ impl CountCache {
 
     pub(in crate::push) fn forget(&mut self, user: &UserId, room: &OwnedRoomId) {
         self.generation = self.generation.wrapping_add(1);
+        self.remove(user, room);
+    }
+
+    fn remove(&mut self, user: &UserId, room: &OwnedRoomId) {
         let Some(counts) = self.known.peek_mut(room) else { return };
         if counts.users.remove(user).is_some() {
             self.size = self.size.saturating_sub(1);
