@@ -155,8 +155,9 @@ impl Core {
         Ok((bucket_end(expires_ms, lifetime_ms), expires_ms))
     }
 
-    /// When a message that came at `received_ms` lets go of its session, whatever it says itself of its age and its end: so no
-    /// message makes a session end before an earlier one said that it does, be it old, found late, or a lie.
+    /// When a message that came at `received_ms` lets go of its session, whatever it says itself of its age and its end. By this
+    /// no message that is late makes a session end before an earlier one said that it does, be it old, found late, or a lie; one
+    /// that is not late goes by its own end, and may do so by `LATE_MS` at most.
     fn session_end_ms(&self, inner: &mut Inner, received_ms: u64) -> Result<Option<u64>, Error> {
         Ok(self.room_lifetime_ms(inner)?.map(|lifetime_ms| received_ms.saturating_add(lifetime_ms)))
     }
